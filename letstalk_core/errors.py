@@ -1,0 +1,59 @@
+"""Errors that LetsTalk raises on purpose.
+
+Every message names the thing and its value, says what was needed, and gives the remedy where one is known;
+the command line prints that one line and exits with code 2.
+
+    LetsTalkError
+    ├── ConfigError            a setting or a shape that cannot work
+    ├── CheckpointError        a model file that is missing, damaged, foreign or of the wrong shape
+    ├── MediaError             an image, sound or video that cannot be read or used
+    │   └── FaceNotFoundError  a picture without a usable face
+    ├── OutputError            a result that cannot be written
+    ├── NumericalError         NaN or infinity where numbers should be
+    └── DependencyError        an optional program or package that is not installed
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DependencyError",
+    "FaceNotFoundError",
+    "LetsTalkError",
+    "MediaError",
+    "NumericalError",
+    "OutputError",
+]
+
+
+class LetsTalkError(Exception):
+    """Base of every error that LetsTalk raises on purpose."""
+
+
+class ConfigError(LetsTalkError, ValueError):
+    """A setting or a shape that cannot work."""
+
+
+class CheckpointError(LetsTalkError):
+    """A model file that is missing, damaged, foreign or of the wrong shape."""
+
+
+class MediaError(LetsTalkError):
+    """An image, sound or video that cannot be read or used."""
+
+
+class FaceNotFoundError(MediaError):
+    """A picture in which no usable face was found."""
+
+
+class OutputError(LetsTalkError):
+    """A result that cannot be written."""
+
+
+class NumericalError(LetsTalkError):
+    """NaN or infinity where numbers should be."""
+
+
+class DependencyError(LetsTalkError):
+    """An optional program or package that is not installed."""
