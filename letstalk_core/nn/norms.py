@@ -1,0 +1,39 @@
+"""Normalisation over channels, and the scale-and-shift modulation of diffusion transformers."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..protocols import Device, DType
+
+__all__ = ["RMSNorm2d", "modulate"]
+
+
+class RMSNorm2d(nn.Module):
+    """Divide every position by the root mean square of its channels, then weight *and* bias.
+
+    The statistics are float32 whatever the input: squares of large float16 activations overflow. The parameters are
+    plain tensors because neither `torch.nn` nor `comfy.ops` has a channel-first RMSNorm with a bias.
+
+    Shapes: x (b, c, h, w) -> the same; output dtype = input dtype.
+    Source: Zhang & Sennrich 2019, eq. 4, with the bias of the public DC-AE files.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5, *, device: Device = None, dtype: DType = None) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + self.eps)
+        weight, bias = (rearrange(p.float(), "c -> c 1 1") for p in (self.weight, self.bias))
+        return torch.addcmul(bias, y, weight).to(x.dtype)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x * (1 + scale) + shift; shapes broadcast. Source: Peebles & Xie 2023 (DiT), adaLN."""
+    return x * (1 + scale) + shift
