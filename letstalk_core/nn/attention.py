@@ -1,0 +1,120 @@
+"""Attention of the denoiser: linear over space, softmax over time and across to conditions (docs/model.md, Denoiser)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..protocols import Device, DType, Operations
+
+__all__ = ["CrossAttention", "KeyValue", "LinearAttention", "SoftmaxAttention", "TemporalAttention"]
+
+KeyValue = tuple[Tensor, Tensor]
+EPS = 1e-8
+
+
+class LinearAttention(nn.Module):
+    """Self-attention whose cost is linear in the number of tokens: y = relu(q) (relu(k)^T v) / (relu(q) sum relu(k)).
+
+    k^T v comes first, a head_dim x head_dim matrix a head. Sums run in float32 whatever the dtype of the model: with
+    many tokens the normaliser leaves the range of half precision. Source: paper (arXiv 2411.16748).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int = 32,
+        *,
+        operations: Operations = nn,
+        device: Device = None,
+        dtype: DType = None,
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = operations.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
+        self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """x (b, n, d) -> (b, n, d); with `queries`, only the results of the first `queries` tokens are computed."""
+        q, k, v = rearrange(self.qkv(x), "b n (s h d) -> s b h n d", s=3, d=self.head_dim).unbind(0)
+        y = self.attend(q[:, :, :queries], k, v).to(x.dtype)
+        out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)"))
+        return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)."""
+        # A column of ones beside the values makes the same two products give the normaliser.
+        values = F.pad(v.float(), (0, 1), value=1.0)
+        y = q.float().relu() @ (k.float().relu().transpose(-1, -2) @ values)
+        return y[..., :-1] / (y[..., -1:] + EPS)
+
+
+class SoftmaxAttention(LinearAttention):
+    """The same projections with softmax instead: the comparison that `spatial_attention="softmax"` runs."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class TemporalAttention(nn.Module):
+    """Softmax self-attention along time, separately for each spatial position."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        operations: Operations = nn,
+        device: Device = None,
+        dtype: DType = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = operations.Linear(dim, 3 * dim, device=device, dtype=dtype)
+        self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b, t, n, d) -> (b, t, n, d)."""
+        # Positions go beside the heads rather than into the batch: nothing is then copied across time.
+        qkv = rearrange(self.qkv(x), "b t n (s h d) -> s b t (n h) d", s=3, h=self.num_heads)
+        q, k, v = qkv.transpose(2, 3).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(rearrange(y, "b (n h) t d -> b t n (h d)", h=self.num_heads))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Softmax attention from tokens to the tokens of a condition. No bias on q, k, v."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        context_dim: int,
+        *,
+        operations: Operations = nn,
+        device: Device = None,
+        dtype: DType = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = operations.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+        self.key = operations.Linear(context_dim, dim, bias=False, device=device, dtype=dtype)
+        self.value = operations.Linear(context_dim, dim, bias=False, device=device, dtype=dtype)
+        self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
+
+    def key_value(self, context: Tensor) -> KeyValue:
+        """context (b, k, dc) -> keys and values (b, h, k, d); depends on the condition only, so it can be kept."""
+        key, value = (
+            rearrange(layer(context), "b k (h d) -> b h k d", h=self.num_heads) for layer in (self.key, self.value)
+        )
+        return key, value
+
+    def forward(self, x: Tensor, key_value: KeyValue) -> Tensor:
+        """x (..., n, d) whose elements divide evenly over the batch of the keys, in order -> the same shape."""
+        key, value = key_value
+        q = self.query(x).reshape(key.shape[0], -1, x.shape[-1])
+        y = F.scaled_dot_product_attention(rearrange(q, "b n (h d) -> b h n d", h=self.num_heads), key, value)
+        out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
+        return out
