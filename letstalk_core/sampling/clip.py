@@ -1,0 +1,84 @@
+"""The standalone clip sampler: a solver, its sigmas and guidance behind the `ClipSampler` interface."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NumericalError
+from .denoisers import ModelDenoiser
+from .guidance import GuidedDenoiser
+from .solvers import STOCHASTIC, get_solver
+
+__all__ = ["Guidance", "SolverClipSampler", "seeded_generator"]
+
+
+def seeded_generator(*parts: object) -> torch.Generator:
+    """A CPU generator seeded by all of `parts`; nearby numbers give unrelated streams."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))  # mt19937 reads 32 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Scales of the two guided conditions; 1 costs nothing."""
+
+    audio: float = 1.0
+    portrait: float = 1.0
+
+
+class SolverClipSampler:
+    """Samples one clip: noise (b, f, c, h, w) and its conditions -> clean latents of the same shape, float32.
+
+    `on_step(clip_index, step, steps)` is called before each step. `seed` feeds solvers that add noise as they go.
+    Raises: NumericalError naming clip and step as soon as the model returns NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        denoiser: ModelDenoiser,
+        solver: str,
+        sigmas: Tensor,
+        guidance: Guidance | None = None,
+        *,
+        seed: int = 0,
+        on_step: Callable[[int, int, int], None] | None = None,
+    ) -> None:
+        guidance = guidance or Guidance()
+        self.denoiser = denoiser
+        self.guided = GuidedDenoiser(denoiser, guidance.audio, guidance.portrait)
+        self.name, self.solver, self.sigmas = solver, get_solver(solver), sigmas
+        self.seed, self.on_step = seed, on_step
+
+    def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
+        sigmas = self.sigmas.to(noise.device, torch.float32)
+        steps = len(sigmas) - 1
+
+        def check(state: dict[str, Any]) -> None:
+            if not torch.isfinite(state["denoised"]).all():
+                raise NumericalError(
+                    f"the model returned NaN or infinity in clip {clip_index + 1}, step {state['i'] + 1} of"
+                    f" {steps}; use float32 (--dtype float32) or lower guidance scales"
+                )
+            if self.on_step is not None:
+                self.on_step(clip_index, state["i"], steps)
+
+        options: dict[str, Any] = {}
+        if self.name in STOCHASTIC:
+            generator = seeded_generator(self.seed, clip_index, self.name)
+            options["noise_sampler"] = lambda sigma, following: torch.randn(noise.shape, generator=generator).to(
+                noise
+            )
+        return self.solver(
+            self.guided,
+            self.denoiser.scale_noise(noise.float(), sigmas[0]),
+            sigmas,
+            extra_args={"portrait": conditions.portrait, "audio": conditions.audio, "memory": conditions.memory},
+            callback=check,
+            **options,
+        )

@@ -1,0 +1,104 @@
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from letstalk_core.configs import DiTConfig
+from letstalk_core.errors import ConfigError
+from letstalk_core.sampling.denoisers import EpsilonDenoiser, FlowDenoiser, VDenoiser, make_denoiser
+from letstalk_core.sampling.schedules import ddpm_alphas_cumprod, ddpm_table
+
+SHAPE = (2, 3, 4, 2, 2)
+
+
+class Oracle(nn.Module):
+    """A network that knows the clean sample and the noise, and predicts what its config says, perfectly."""
+
+    def __init__(self, prediction: str, learned_variance: bool = False) -> None:
+        super().__init__()
+        self.config = DiTConfig(
+            hidden_size=32,
+            depth=1,
+            num_heads=1,
+            in_channels=4,
+            prediction=prediction,
+            learned_variance=learned_variance,
+        )
+        generator = torch.Generator().manual_seed(0)
+        self.clean = torch.randn(SHAPE, generator=generator)
+        self.noise = torch.randn(SHAPE, generator=generator)
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.calls: list[dict[str, Any]] = []
+
+    def forward(self, x: Tensor, timestep: Tensor, **conditions: Any) -> Tensor:
+        self.calls.append({"x": x, "timestep": timestep, **conditions})
+        if self.config.prediction == "flow":
+            return self.noise - self.clean
+        if self.config.prediction == "epsilon":
+            variance = [torch.full_like(x, 0.5)] if self.config.learned_variance else []
+            return torch.cat([self.noise, *variance], dim=2)
+        a = ddpm_alphas_cumprod()[timestep.round().long()].float().view(-1, 1, 1, 1, 1)
+        return a.sqrt() * self.noise - (1 - a).sqrt() * self.clean
+
+
+@dataclass
+class Case:
+    prediction: str
+    kind: type
+    sigma: Tensor
+
+
+TABLE = ddpm_table().float()
+CASES = [
+    Case("flow", FlowDenoiser, torch.tensor([0.25, 1.0])),
+    Case("epsilon", EpsilonDenoiser, TABLE[[300, 700]]),
+    Case("v", VDenoiser, TABLE[[300, 700]]),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.prediction)
+def test_a_perfect_network_gives_the_clean_sample(case: Case) -> None:
+    model = Oracle(case.prediction)
+    s = case.sigma.view(-1, 1, 1, 1, 1)
+    x = (1 - s) * model.clean + s * model.noise if case.prediction == "flow" else model.clean + s * model.noise
+    denoiser = make_denoiser(model)
+    assert type(denoiser) is case.kind
+    torch.testing.assert_close(denoiser(x, case.sigma), model.clean, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.prediction)
+def test_the_network_sees_its_training_time_and_unit_variance(case: Case) -> None:
+    model = Oracle(case.prediction)
+    make_denoiser(model)(torch.ones(SHAPE), case.sigma)
+    (call,) = model.calls
+    expected = [250.0, 1000.0] if case.prediction == "flow" else [300.0, 700.0]
+    torch.testing.assert_close(call["timestep"], torch.tensor(expected), atol=0.01, rtol=0)
+    s = case.sigma.view(-1, 1, 1, 1, 1)
+    scale = torch.ones_like(s) if case.prediction == "flow" else 1 / (1 + s**2).sqrt()
+    torch.testing.assert_close(call["x"], scale.expand(SHAPE))
+
+
+def test_learned_variance_is_split_off_and_mapped_to_a_fraction() -> None:
+    model = Oracle("epsilon", learned_variance=True)
+    denoiser = make_denoiser(model)
+    sigma = TABLE[[300, 700]]
+    denoised, fraction = denoiser.with_variance(torch.ones(SHAPE), sigma)
+    torch.testing.assert_close(denoised, denoiser(torch.ones(SHAPE), sigma))
+    torch.testing.assert_close(fraction, torch.full(SHAPE, 0.75))
+
+
+def test_only_models_with_learned_variance_offer_it() -> None:
+    assert not hasattr(make_denoiser(Oracle("epsilon")), "with_variance")
+
+
+def test_conditions_reach_the_network_in_its_dtype_and_the_result_is_float32() -> None:
+    model = Oracle("flow").double()
+    result = make_denoiser(model)(torch.ones(SHAPE), torch.tensor([0.5, 0.5]), portrait=torch.ones(2, 4, 2, 2))
+    assert model.calls[0]["portrait"].dtype == torch.float64 and result.dtype == torch.float32
+
+
+def test_a_wrapper_of_the_wrong_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="flow"):
+        EpsilonDenoiser(Oracle("flow"))
