@@ -1,0 +1,91 @@
+"""`letstalk train STAGE --config RECIPE`: train one of the networks from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..training.config import Recipe
+    from ..training.loop import Stage
+
+__all__ = ["add_parser", "run"]
+
+STAGES = ("autoencoder", "audio", "dit")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train the autoencoder, the audio encoder or the denoiser from a recipe",
+        description="Train one network. A run whose folder holds checkpoints goes on exactly where it was. Ctrl-C or"
+        " SIGTERM writes a checkpoint and ends with 128 + the signal's number.",
+    )
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument(
+        "--config", required=True, help="TOML recipe, or the name of a shipped one such as demo_dit"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        dest="overrides",
+        help="change a key of the recipe, e.g. --set loop.run=runs/one --set optimizer.lr=3e-4; may be repeated",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe as JSON and stop")
+    parser.set_defaults(run=run)
+
+
+def build_stage(recipe: Recipe) -> Stage:
+    """The stage object of a recipe."""
+    from ..training.config import AudioRecipe, AutoencoderRecipe, DiTRecipe
+
+    if isinstance(recipe, AutoencoderRecipe):
+        from ..training.autoencoder import AutoencoderStage
+
+        return AutoencoderStage(recipe)
+    if isinstance(recipe, AudioRecipe):
+        from ..training.audio import AudioStage
+
+        return AudioStage(recipe)
+    assert isinstance(recipe, DiTRecipe)
+    from ..training.diffusion import DiTStage
+
+    return DiTStage(recipe)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..training.config import load_recipe
+
+    recipe = load_recipe(args.stage, args.config, args.overrides)
+    if args.dry_run:
+        sys.stdout.write(json.dumps(recipe.to_dict(), indent=2) + "\n")
+        return 0
+    logger = logging.getLogger("letstalk_core")
+    if not logger.handlers and not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logger.setLevel(logging.INFO)
+    from ..training.loop import train
+
+    result = train(build_stage(recipe))
+    if result.signal is not None:
+        sys.stderr.write(f"stopped at step {result.step}; run the same command again to go on\n")
+        return 128 + result.signal
+    sys.stderr.write("".join(f"wrote {path}\n" for path in result.exported))
+    return 0
+
+
+def main() -> int:
+    """Run as `python -m letstalk_core.cli.train STAGE …`, for launchers such as `accelerate launch -m`."""
+    parser = argparse.ArgumentParser(prog="letstalk")
+    add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["train", *sys.argv[1:]])
+    return int(args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
