@@ -1,4 +1,4 @@
-"""Attention of the denoiser: linear over space, softmax over time and across to conditions (docs/model.md, Denoiser)."""
+"""Attention of the denoiser: linear over space, softmax over time and to conditions (docs/model.md, Denoiser)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EPS = 1e-8
 
 
 class LinearAttention(nn.Module):
-    """Self-attention whose cost is linear in the number of tokens: y = relu(q) (relu(k)^T v) / (relu(q) sum relu(k)).
+    """Self-attention whose cost is linear in the tokens: y = relu(q) (relu(k)^T v) / (relu(q) sum relu(k)).
 
-    k^T v comes first, a head_dim x head_dim matrix a head. Sums run in float32 whatever the dtype of the model: with
-    many tokens the normaliser leaves the range of half precision. Source: paper (arXiv 2411.16748).
+    k^T v comes first, a head_dim x head_dim matrix a head. Sums run in float32 whatever the dtype of the model:
+    with many tokens the normaliser leaves the range of half precision. Source: paper (arXiv 2411.16748).
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class LinearAttention(nn.Module):
         self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """x (b, n, d) -> (b, n, d); with `queries`, only the results of the first `queries` tokens are computed."""
+        """x (b, n, d) -> (b, n, d); with `queries`, only the first `queries` tokens get results."""
         q, k, v = rearrange(self.qkv(x), "b n (s h d) -> s b h n d", s=3, d=self.head_dim).unbind(0)
         y = self.attend(q[:, :, :queries], k, v).to(x.dtype)
         out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)"))

@@ -1,6 +1,6 @@
 """Embeddings of the denoiser: patches, fixed sine-cosine positions of space and time, and the timestep.
 
-Position tables are computed for the grid at hand, never stored in a checkpoint: any height, width and length works.
+Position tables are computed for the grid at hand, not stored in checkpoints: any height, width and length works.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ TIMESTEP_FEATURES = 256
 
 
 def axis_positions(count: int, trained: int) -> Tensor:
-    """Coordinates of `count` places on an axis trained with `trained`: 0, 1, 2, …, pressed together when there are
-    more than were trained, so that the network never sees a coordinate outside its trained range. float64 (count,)."""
+    """Coordinates (count,) float64 of `count` places on an axis trained with `trained`: 0, 1, 2, …
+
+    Pressed together when there are more than were trained, so that none lies outside the trained range.
+    """
     positions = torch.arange(count, dtype=torch.float64)
+    trained = max(trained, 1)
     return positions if count <= trained else positions * ((trained - 1) / (count - 1))
 
 
 def time_positions(memory: int, frames: int, trained_memory: int, trained_frames: int) -> tuple[Tensor, Tensor]:
-    """Time coordinates of the memory frames and of the clip; each is pressed into its own trained range when longer.
+    """Time coordinates of memory frames and of the clip; each is pressed into its own trained range when longer.
 
-    The clip starts where it did in training, and fewer memory frames than trained lie just before it: the most recent
-    frame keeps its coordinate whatever the number given.
+    The clip starts where it did in training, and fewer memory frames than trained lie just before it: the most
+    recent frame keeps its coordinate whatever the number given.
     """
     before = axis_positions(memory, trained_memory) + max(trained_memory - memory, 0)
     return before, trained_memory + axis_positions(frames, trained_frames)
@@ -61,9 +64,7 @@ def space_table(
     with torch.inference_mode(False), torch.device("cpu"):  # kept for later calls, which may train
         rows = sincos(axis_positions(grid[0], trained[0]), dim // 2)
         columns = sincos(axis_positions(grid[1], trained[1]), dim // 2)
-        table = torch.cat(
-            [columns.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)], dim=-1
-        )
+        table = torch.cat([columns.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)], dim=-1)
         return table.reshape(-1, dim).to(device=device, dtype=dtype)
 
 
@@ -71,7 +72,7 @@ def space_table(
 def time_table(
     memory: int, frames: int, trained: tuple[int, int], dim: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Tables of the memory (memory, dim) and of the clip (frames, dim); `trained` counts memory and clip frames."""
+    """Tables of memory (memory, dim) and clip (frames, dim); `trained` counts memory and clip frames."""
     with torch.inference_mode(False), torch.device("cpu"):
         before, clip = (sincos(p, dim) for p in time_positions(memory, frames, *trained))
         return before.to(device=device, dtype=dtype), clip.to(device=device, dtype=dtype)
@@ -103,7 +104,8 @@ class PatchEmbedding(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return rearrange(self.proj(x), "b d h w -> b (h w) d")
+        tokens: Tensor = rearrange(self.proj(x), "b d h w -> b (h w) d")
+        return tokens
 
 
 class TimestepEmbedding(nn.Module):

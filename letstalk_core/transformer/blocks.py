@@ -13,7 +13,15 @@ from ..nn.attention import CrossAttention, KeyValue, LinearAttention, SoftmaxAtt
 from ..nn.feed_forward import GLUMBConv
 from ..protocols import Device, DType, Operations
 
-__all__ = ["Block", "FinalLayer", "Modulation", "layer_norm", "mix_feed_forward", "norm_modulate", "spatial_attention"]
+__all__ = [
+    "Block",
+    "FinalLayer",
+    "Modulation",
+    "layer_norm",
+    "mix_feed_forward",
+    "norm_modulate",
+    "spatial_attention",
+]
 
 NORM_EPS = 1e-6
 
@@ -44,7 +52,7 @@ def mix_feed_forward(layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tens
 
 
 class Modulation(nn.Module):
-    """`count` vectors (b, 1, 1, d) a sample out of the timestep embedding (b, d): SiLU-Linear, zero at the start."""
+    """`count` vectors (b, 1, 1, d) out of the timestep embedding (b, d): SiLU-Linear, zero at the start."""
 
     def __init__(
         self, dim: int, count: int, *, operations: Operations = nn, device: Device = None, dtype: DType = None

@@ -17,7 +17,7 @@ __all__ = ["Conditions"]
 class Conditions:
     """Conditions of one clip in model space: latents are already multiplied by the autoencoder's scaling factor.
 
-    portrait: (b, c, h, w) latent. audio: (b, f, k, da) tokens of each frame. memory: (b, m, c, h, w) latents, m >= 0.
+    portrait: (b, c, h, w) latent. audio: (b, f, k, da) tokens of each frame. memory: (b, m, c, h, w), m >= 0.
     A condition that is left out is zeros of the same shape, in training and in guidance alike.
     """
 

@@ -26,8 +26,8 @@ CACHE_KEY = "letstalk.conditions"
 class LetsTalkDiT(nn.Module):
     """Predicts noise, v or flow of a noisy clip from a portrait, the speech and the frames before the clip.
 
-    Any latent height, width, clip length and number of memory frames works; positions beyond the trained ranges of the
-    config are pressed into them. Set `gradient_checkpointing` to train with less memory and a third more time.
+    Any latent height, width, clip length and number of memory frames works; positions beyond the trained ranges of
+    the config are pressed into them. Set `gradient_checkpointing` to train with less memory and a third more time.
     Raises: ConfigError when shapes of the inputs do not belong together. Source: paper (arXiv 2411.16748).
     """
 
@@ -61,9 +61,9 @@ class LetsTalkDiT(nn.Module):
     def init_weights(self) -> None:
         """Fill every weight: Xavier for linears, and zeros where a branch must start as the identity.
 
-        Zero at the start: all modulation (so the gates of space and feed-forward are closed), the output of temporal
-        attention (frames start apart, and its gradient is not zero) and the final layer. Audio is not gated, so that
-        its gradient reaches keys and values from the first steps on.
+        Zero at the start: all modulation (so the gates of space and feed-forward are closed), the output of
+        temporal attention (frames start apart, and its own gradient is not zero) and the final layer. Audio is
+        not gated, so that its gradient reaches keys and values from the first steps on.
         """
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -93,9 +93,9 @@ class LetsTalkDiT(nn.Module):
         audio: Tensor,
         *,
         cache: dict[str, Any] | None = None,
-        **_: Any,
+        **kwargs: Any,
     ) -> Tensor:
-        """Predict for one batch of clips. Further keywords, which hosts such as ComfyUI hand to every model, are unused.
+        """Predict for one batch of clips. Further keywords, which ComfyUI hands to every model, are unused.
 
         x: (b, f, c, h, w) noisy latents. timestep: (b,) in [0, 1000). portrait: (b, c, h, w) latent. memory:
         (b, m, c, h, w) latents, m >= 0. audio: (b, f, k, da) tokens. Returns (b, f, out_channels, h, w).
@@ -121,18 +121,14 @@ class LetsTalkDiT(nn.Module):
         tokens = self._embed_frames(x) + time
         state, carried = known.memory, known.carried
         for block, guides in zip(self.blocks, known.guides, strict=True):
-            inputs = (tokens, state, carried, embedding, guides, grid)
+            inputs: tuple[Any, ...] = (tokens, state, carried, embedding, guides, grid)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens, state, carried = checkpoint(block, *inputs, use_reentrant=False)
             else:
                 tokens, state, carried = block(*inputs)
-        return rearrange(
-            self.final(tokens, embedding),
-            "b f (h w) (p q c) -> b f c (h p) (w q)",
-            h=grid[0],
-            p=patch,
-            q=patch,
-        )
+        pattern = "b f (h w) (p q c) -> b f c (h p) (w q)"
+        out: Tensor = rearrange(self.final(tokens, embedding), pattern, h=grid[0], p=patch, q=patch)
+        return out
 
     def encode_conditions(self, portrait: Tensor, memory: Tensor, audio: Tensor) -> EncodedConditions:
         """All of the network that does not depend on the noisy clip; shapes as in `forward`."""
@@ -154,9 +150,10 @@ class LetsTalkDiT(nn.Module):
                 tokens[name] = self.branches[name](own + time if name == "audio" else own, own_grid)
             else:
                 tokens[name] = [own] * len(self.blocks)
+        blocks: list[Any] = list(self.blocks)
         guides: list[dict[str, KeyValue]] = [
             {name: block.key_value(name, own[i].flatten(0, 1)) for name, own in tokens.items()}
-            for i, block in enumerate(self.blocks)
+            for i, block in enumerate(blocks)
         ]
         return EncodedConditions(self._embed_frames(memory) + before, beside(carried, frames), tuple(guides))
 
@@ -169,7 +166,7 @@ class LetsTalkDiT(nn.Module):
         tokens: Tensor = self.patch_embed(x.flatten(0, 1))
         grid = (h // config.patch_size, w // config.patch_size)
         table = space_table(grid, config.grid_size, config.hidden_size, x.device, x.dtype)
-        return (tokens + table).unflatten(0, (b, f))
+        return (tokens + table).view(b, f, *table.shape)
 
     def _times(self, memory: int, frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Time tables of memory (m, 1, d) and clip (f, 1, d)."""

@@ -1,8 +1,8 @@
 """How conditions enter the denoiser (docs/model.md, Fusion schemes): direct, siamese or symbiotic.
 
 direct:    each block attends to the condition's tokens, the same ones in every block.
-siamese:   a stack of blocks without timestep runs on the condition; block i attends to the tokens of its block i.
-symbiotic: the condition's tokens are carried beside those of each frame, through the blocks' own spatial attention.
+siamese:   a stack of blocks without timestep runs on the condition; block i attends to those of its block i.
+symbiotic: the condition's tokens are carried beside those of each frame through the blocks' spatial attention.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..nn.feed_forward import GLUMBConv
 from ..protocols import Device, DType, Operations
 from .blocks import layer_norm, mix_feed_forward, spatial_attention
 
-__all__ = ["EncodedConditions", "SiameseBlock", "SiameseBranch", "guide_widths"]
+__all__ = ["EncodedConditions", "SiameseBlock", "SiameseBranch", "beside", "guide_widths"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EncodedConditions:
 
 
 def guide_widths(config: DiTConfig) -> dict[str, int]:
-    """Width of the tokens of each condition that enters by cross-attention, in the order in which blocks read them."""
+    """Width of the tokens of each condition that enters by cross-attention, in the order of reading."""
     widths = {}
     if config.portrait_fusion != "symbiotic":
         widths["portrait"] = config.hidden_size
@@ -109,8 +109,7 @@ class SiameseBranch(nn.Module):
 
 def beside(parts: list[Tensor], frames: int) -> Tensor | None:
     """Tokens (b, 1 or f, r, d) of several conditions as one set (b, f, sum of r, d); None without any."""
-    if not parts:
+    expanded = [part.expand(-1, frames, -1, -1) for part in parts]
+    if not expanded:
         return None
-    return torch.cat([p.expand(-1, frames, -1, -1) for p in parts], dim=2) if len(parts) > 1 else parts[0].expand(
-        -1, frames, -1, -1
-    )
+    return expanded[0] if len(expanded) == 1 else torch.cat(expanded, dim=2)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from letstalk_core.configs import DiTConfig
+from letstalk_core.errors import ConfigError
+from letstalk_core.transformer.convert import dit_config_from_official, dit_from_official
+from letstalk_core.transformer.dit import LetsTalkDiT
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "dit_tiny.safetensors"
+Make = Callable[..., LetsTalkDiT]
+Inputs = Callable[..., dict[str, Tensor]]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_output_equals_the_golden_one(cached: bool) -> None:
+    golden = load_file(GOLDEN)
+    weights = {k.removeprefix("weights."): v for k, v in golden.items() if k.startswith("weights.")}
+    config = dit_config_from_official(weights, num_heads=2, grid_size=(8, 8))
+    dit = LetsTalkDiT(config)
+    dit.load_state_dict(dit_from_official(weights, config))
+    inputs = [golden[f"in.{name}"] for name in ("x", "t", "portrait", "memory", "audio")]
+    cache: dict[str, Any] | None = {} if cached else None
+    with torch.no_grad():
+        out = [dit(*inputs, cache=cache) for _ in range(2)][-1]
+    assert (out - golden["out"]).abs().max() <= 1e-5 * golden["out"].abs().max()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"grid": (3, 7)},
+        {"grid": (6, 2), "frames": 1},
+        {"frames": 9, "memory": 0},
+        {"memory": 5, "batch": 1},
+        {"grid": (1, 1), "frames": 2, "memory": 1},
+    ],
+)
+def test_any_grid_clip_length_and_memory_works(make_dit: Make, make_inputs: Inputs, shape: dict[str, Any]) -> None:
+    dit, inputs = make_dit(), make_inputs(**shape)
+    out = dit(**inputs)
+    assert out.shape == inputs["x"].shape
+    assert out.isfinite().all()
+
+
+def test_learned_variance_doubles_the_channels(make_dit: Make, make_inputs: Inputs) -> None:
+    dit = make_dit(learned_variance=True, prediction="epsilon")
+    assert dit(**make_inputs()).shape == (2, 5, 8, 4, 4)
+
+
+def test_patches_of_two_keep_the_grid(make_dit: Make, make_inputs: Inputs) -> None:
+    inputs = make_inputs(grid=(4, 8))
+    assert make_dit(patch_size=2)(**inputs).shape == inputs["x"].shape
+
+
+def test_softmax_over_space_is_another_function(make_dit: Make, make_inputs: Inputs) -> None:
+    linear, softmax = make_dit(), make_dit(spatial_attention="softmax")
+    softmax.load_state_dict(linear.state_dict())
+    assert not torch.allclose(linear(**make_inputs()), softmax(**make_inputs()), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["x", "timestep", "portrait", "memory", "audio"])
+def test_each_input_changes_the_output(make_dit: Make, make_inputs: Inputs, name: str) -> None:
+    dit, inputs = make_dit(), make_inputs()
+    before = dit(**inputs)
+    inputs[name] = make_inputs(seed=1)[name]
+    assert (dit(**inputs) - before).abs().max() > 1e-3
+
+
+def test_memory_enters_through_temporal_attention_alone(make_dit: Make, make_inputs: Inputs) -> None:
+    dit, inputs = make_dit(), make_inputs()
+    for block in dit.blocks:
+        nn.init.zeros_(block.temporal_out.weight)
+    before = dit(**inputs)
+    inputs["memory"] = make_inputs(seed=1)["memory"]
+    assert torch.equal(dit(**inputs), before)
+
+
+def test_without_temporal_attention_the_audio_of_a_frame_reaches_that_frame_alone(
+    make_dit: Make, make_inputs: Inputs
+) -> None:
+    dit, inputs = make_dit(), make_inputs()
+    for block in dit.blocks:
+        nn.init.zeros_(block.temporal_out.weight)
+    before = dit(**inputs)
+    inputs["audio"] = inputs["audio"].clone()
+    inputs["audio"][:, 3] += 1
+    changed = (dit(**inputs) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-6
+    assert changed.tolist() == [False, False, False, True, False]
+
+
+def test_samples_of_a_batch_do_not_mix(make_dit: Make, make_inputs: Inputs) -> None:
+    dit, inputs = make_dit(), make_inputs(batch=3)
+    order = torch.tensor([2, 0, 1])
+    shuffled = dit(**{name: value[order] for name, value in inputs.items()})
+    torch.testing.assert_close(shuffled, dit(**inputs)[order], rtol=1e-4, atol=1e-5)
+
+
+def test_order_of_frames_matters(make_dit: Make, make_inputs: Inputs) -> None:
+    dit, inputs = make_dit(), make_inputs()
+    before = dit(**inputs)
+    flipped = dit(**{**inputs, "x": inputs["x"].flip(1), "audio": inputs["audio"].flip(1)}).flip(1)
+    assert not torch.allclose(flipped, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("fusion", ["direct", "siamese", "symbiotic"])
+def test_cache_gives_identical_results(make_dit: Make, make_inputs: Inputs, fusion: str) -> None:
+    dit, inputs = make_dit(portrait_fusion=fusion, audio_fusion=fusion), make_inputs()
+    later = {**inputs, "x": make_inputs(seed=1)["x"], "timestep": torch.tensor([5.0, 900.0])}
+    cache: dict[str, Any] = {}
+    with torch.no_grad():
+        assert torch.equal(dit(**inputs, cache=cache), dit(**inputs))
+        assert torch.equal(dit(**later, cache=cache), dit(**later))
+
+
+def test_cache_of_another_batch_is_refused(make_dit: Make, make_inputs: Inputs) -> None:
+    dit, cache = make_dit(), {}
+    dit(**make_inputs(batch=2), cache=cache)
+    with pytest.raises(ConfigError, match="empty dict to each new clip"):
+        dit(**make_inputs(batch=1), cache=cache)
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_dit: Make, make_inputs: Inputs) -> None:
+    plain = make_dit()
+    frugal = copy.deepcopy(plain)
+    frugal.gradient_checkpointing = True
+    for dit in (plain, frugal):
+        dit(**make_inputs()).square().sum().backward()
+    for a, b in zip(plain.parameters(), frugal.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_fresh_weights_predict_zero_and_learn_from_the_first_step(make_inputs: Inputs, make_dit: Make) -> None:
+    dit, inputs = make_dit(), make_inputs()
+    torch.manual_seed(0)
+    dit.init_weights()
+    assert dit(**inputs).abs().max() == 0
+    optimizer = torch.optim.AdamW(dit.parameters(), lr=3e-3)
+    target = make_inputs(seed=1)["x"]
+    losses = []
+    for _ in range(15):
+        loss = (dit(**inputs) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    unused = [n for n, p in dit.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert unused == []
+
+
+def test_initialisation_fills_every_weight(make_inputs: Inputs, make_dit: Make) -> None:
+    dit = make_dit(portrait_fusion="siamese", audio_fusion="siamese")
+    for parameter in dit.parameters():
+        nn.init.constant_(parameter, float("nan"))
+    dit.init_weights()
+    assert all(p.isfinite().all() for p in dit.parameters())
+
+
+def test_layers_come_from_the_operations_given() -> None:
+    class Marked:
+        class Linear(nn.Linear): ...
+
+        class Conv1d(nn.Conv1d): ...
+
+        class Conv2d(nn.Conv2d): ...
+
+        class LayerNorm(nn.LayerNorm): ...
+
+    config = DiTConfig(hidden_size=32, depth=1, num_heads=2, portrait_fusion="siamese", audio_fusion="siamese")
+    dit = LetsTalkDiT(config, operations=Marked)
+    plain = [n for n, m in dit.named_modules() if type(m) in (nn.Linear, nn.Conv2d, nn.LayerNorm)]
+    assert plain == []
+    assert {id(p) for p in dit.parameters()} == {
+        id(p) for m in dit.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.LayerNorm)) for p in m.parameters()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("x", (2, 5, 3, 4, 4), r"x: has shape \[2, 5, 3, 4, 4\]"),
+        ("x", (2, 0, 4, 4, 4), "at least one frame"),
+        ("timestep", (1,), r"timestep: has shape \[1\]"),
+        ("portrait", (2, 4, 4, 5), r"portrait: has shape \[2, 4, 4, 5\]"),
+        ("memory", (2, 2, 4, 5, 4), r"memory: has shape \[2, 2, 4, 5, 4\]"),
+        ("audio", (2, 4, 3, 12), r"audio: has shape \[2, 4, 3, 12\]"),
+        ("audio", (2, 5, 3, 13), "audio projection of the same checkpoint"),
+    ],
+)
+def test_inputs_that_do_not_belong_together_are_refused(
+    make_dit: Make, make_inputs: Inputs, name: str, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_dit()(**{**make_inputs(), name: torch.zeros(shape)})
+
+
+def test_a_grid_that_is_no_multiple_of_the_patch_is_refused(make_dit: Make, make_inputs: Inputs) -> None:
+    with pytest.raises(ConfigError, match="3 x 4 is not a multiple of patch_size=2"):
+        make_dit(patch_size=2)(**make_inputs(grid=(3, 4)))
