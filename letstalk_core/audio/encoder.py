@@ -23,6 +23,7 @@ from ..checkpoint import load_into, load_tensors, save_checkpoint
 from ..configs import AudioEncoderConfig
 from ..errors import CheckpointError, ConfigError, DependencyError, LetsTalkError
 from ..protocols import Device, DType
+from .statistics import VARIANCE_FLOOR
 
 __all__ = [
     "AudioEncoder",
@@ -32,7 +33,6 @@ __all__ = [
     "wav2vec2_keys",
 ]
 
-VARIANCE_FLOOR = 1e-7  # wav2vec2's own, so that digital silence stays silence
 WEIGHT_NORM_NAMES = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
@@ -176,7 +176,7 @@ def _build(config: AudioEncoderConfig, device: Device, dtype: DType) -> Any:
 
 
 def wav2vec2_keys(tensors: Mapping[str, Tensor], *, old_weight_norm: bool = False) -> dict[str, Tensor]:
-    """Rename the tensors of a public wav2vec2 file to those of `AudioEncoder`; heads and mask embedding are dropped.
+    """Rename the tensors of a public wav2vec2 file to those of `AudioEncoder`, without heads and mask embedding.
 
     With `old_weight_norm` the positional convolution gets its names of before torch 2.1 (weight_g, weight_v).
     """

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from letstalk_core.audio.alignment import frame_count, window_states
+from letstalk_core.audio.decode import WaveformSource
+from letstalk_core.audio.encoder import AudioEncoder
+from letstalk_core.audio.features import AudioFeatures, encode_audio, plan_windows
+from letstalk_core.configs import AudioEncoderConfig
+from letstalk_core.errors import ConfigError, MediaError, NumericalError
+
+Tone = Callable[..., Tensor]
+
+
+def small(**changes: Any) -> AudioEncoder:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "conv_dim": (16,) * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+    return AudioEncoder(AudioEncoderConfig(**{**config, **changes})).eval()
+
+
+def local(encoder: AudioEncoder) -> AudioEncoder:
+    """The same encoder with attention switched off, so that its output depends on near sound only."""
+    for layer in encoder.encoder.layers:  # type: ignore[union-attr]
+        torch.nn.init.zeros_(layer.attention.out_proj.weight)
+    return encoder
+
+
+@given(
+    frames=st.integers(1, 3000),
+    fps=st.sampled_from([12.5, 25.0, 30.0]),
+    window=st.floats(0.1, 30),
+    context=st.floats(0, 4),
+)
+def test_windows_deliver_every_frame_once_with_context_on_both_sides(
+    frames: int, fps: float, window: float, context: float
+) -> None:
+    plan = plan_windows(frames, fps, window, context)
+    assert [f for w in plan for f in range(w.first, w.first + w.count)] == list(range(frames))
+    extra = round(context * fps)
+    for w in plan:
+        assert w.begin == max(0, w.first - extra) or len(plan) == 1
+        assert w.end == min(frames, w.first + w.count + extra)
+        assert w.end - w.begin <= frame_count(window, fps) + 2 * extra
+
+
+@pytest.mark.parametrize("seconds", [0.025, 0.3, 1.0, 3.37])
+@pytest.mark.parametrize("fps", [25.0, 30.0, 12.5, 60.0])
+def test_short_sound_equals_one_pass_exactly(tone: Tone, seconds: float, fps: float) -> None:
+    encoder, waveform = small(), tone(seconds)
+    frames = frame_count(seconds, fps)
+    found = torch.cat(list(encode_audio(encoder, waveform, fps)))
+    assert found.shape == (frames, 2, 32)
+    torch.testing.assert_close(found, encoder.features(waveform, frames), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}]
+)
+def test_windows_equal_one_pass_exactly_but_for_attention(tone: Tone, variant: dict[str, Any]) -> None:
+    encoder, waveform = local(small(**variant)), tone(9.0)
+    frames = frame_count(9.0, 25.0)
+    parts = list(encode_audio(encoder, waveform, 25.0, window_seconds=2.0, context_seconds=0.5))
+    assert len(parts) == 5
+    # 1e-4: float32 sums over windows of other lengths; group norm statistics from float64 moments
+    torch.testing.assert_close(torch.cat(parts), encoder.features(waveform, frames), rtol=1e-4, atol=1e-4)
+
+
+def test_windows_are_close_to_one_pass_with_attention(tone: Tone) -> None:
+    encoder, waveform = small(), tone(12.0)
+    whole = encoder.features(waveform, 300)
+    found = torch.cat(list(encode_audio(encoder, waveform, 25.0, window_seconds=4.0, context_seconds=1.0)))
+    error = (found - whole).square().mean().sqrt() / whole.std()
+    assert error < 0.05
+
+
+@pytest.mark.parametrize("seconds", [0.5, 7.0, 10.013])
+@pytest.mark.parametrize("fps", [25.0, 23.976, 30.0])
+def test_the_number_of_frames_is_seconds_times_fps_rounded(tone: Tone, seconds: float, fps: float) -> None:
+    parts = encode_audio(small(), tone(seconds), fps, window_seconds=2.0, context_seconds=0.3)
+    assert sum(len(p) for p in parts) == round(round(seconds * 16000) / 16000 * fps)
+
+
+class Endless(WaveformSource):
+    """Counts how far a stream has been read."""
+
+    def __init__(self, waveform: Tensor) -> None:
+        super().__init__(waveform)
+        self.read = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.read = 0
+        for block in super().__iter__():
+            self.read += block.numel()
+            yield block
+
+
+def test_sound_is_read_only_as_far_as_needed(tone: Tone) -> None:
+    source = Endless(tone(20.0))
+    stream = encode_audio(small(), source, 25.0, window_seconds=2.0, context_seconds=0.5)
+    next(stream)
+    assert source.read <= 4 * 16000
+
+
+def test_silence_gives_finite_states() -> None:
+    assert torch.isfinite(torch.cat(list(encode_audio(small(), torch.zeros(80000), 25.0, 1.0, 0.2)))).all()
+
+
+def test_unusable_sound_and_settings_are_refused(tone: Tone, tmp_path: Path) -> None:
+    encoder = small()
+    with pytest.raises(MediaError, match="at least 25 ms"):
+        next(encode_audio(encoder, torch.zeros(399)))
+    with pytest.raises(MediaError, match="no such file"):
+        next(encode_audio(encoder, tmp_path / "missing.wav"))
+    for window, context in ((0.0, 1.0), (2.0, -1.0), (float("inf"), 1.0), (2.0, float("nan"))):
+        with pytest.raises(ConfigError):
+            next(encode_audio(encoder, tone(1.0), 25.0, window, context))
+    with pytest.raises(ConfigError, match="fps"):
+        next(encode_audio(encoder, tone(1.0), 0.0))
+
+
+def test_an_encoder_that_gives_nan_is_reported(tone: Tone) -> None:
+    encoder = small()
+    torch.nn.init.constant_(encoder.feature_projection.projection.bias, float("nan"))  # type: ignore[union-attr,arg-type]
+    with pytest.raises(NumericalError, match="NaN"):
+        next(encode_audio(encoder, tone(1.0)))
+
+
+def test_sound_that_shrinks_between_the_passes_is_reported(tone: Tone) -> None:
+    source = WaveformSource(tone(10.0))
+    source.moments()
+    source.waveform = source.waveform[:50000]
+    with pytest.raises(MediaError, match="became shorter"):
+        list(encode_audio(small(), source, 25.0, 2.0, 0.5))
+
+
+@given(chunks=st.lists(st.integers(1, 9), min_size=1, max_size=12), clip=st.integers(1, 8), half=st.integers(0, 3))
+def test_streamed_windows_equal_those_of_the_whole(chunks: list[int], clip: int, half: int) -> None:
+    frames = sum(chunks)
+    states = torch.arange(float(frames)).reshape(-1, 1, 1)
+    streamed = AudioFeatures(iter(states.split(chunks)), frames, keep=8)
+    whole = AudioFeatures(states)
+    for first in range(0, frames, clip):
+        expected = window_states(states, first, clip, 2 * half + 1)
+        assert torch.equal(streamed.windows(first, clip, 2 * half + 1), expected)
+        assert torch.equal(whole.windows(first, clip, 2 * half + 1), expected)
+
+
+def test_a_stream_forgets_old_frames_and_says_so() -> None:
+    states = torch.zeros(500, 1, 1)
+    features = AudioFeatures(iter(states.split(10)), 500, keep=20)
+    for first in range(0, 400, 10):
+        features.windows(first, 10, 5)
+    with pytest.raises(ConfigError, match="is gone"):
+        features.windows(0, 10, 5)
+    with pytest.raises(ConfigError, match="is gone"):
+        features.all()
+
+
+def test_features_of_a_recording_know_their_frames(tone: Tone) -> None:
+    encoder = small()
+    features = AudioFeatures.encode(encoder, tone(2.0), 30.0)
+    assert (features.frames, features.fps) == (60, 30.0)
+    assert features.windows(58, 4, 5).shape == (4, 5, 2, 32)
+    assert features.all().shape == (60, 2, 32)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(0, 1, 1), torch.zeros(3, 4)])
+def test_states_of_a_wrong_shape_are_refused(bad: Tensor) -> None:
+    with pytest.raises(ConfigError):
+        AudioFeatures(bad)
+    with pytest.raises(ConfigError):
+        AudioFeatures(torch.zeros(3, 1, 1), frames=4)
+    with pytest.raises(ConfigError, match="number of frames"):
+        AudioFeatures(iter([bad]))
