@@ -1,7 +1,7 @@
 """Blocks of DC-AE. Attribute names are the key names of the public files, so those load without renaming.
 
-`operations` supplies every layer but BatchNorm2d, which `comfy.ops` does not have and which only four public decoders
-use: it comes from `torch.nn` and is small.
+`operations` supplies every layer but BatchNorm2d, which `comfy.ops` does not have and which only the `in` and
+`mix` decoders use: it comes from `torch.nn` and is small.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ResBlock(nn.Module):
 
 
 class _Aggregation(nn.Module):
-    """One more scale of q, k and v: a depth-wise convolution, then a 1x1 convolution within each head's q, k and v."""
+    """One more scale of q, k and v: a depth-wise convolution, then a 1x1 one within each head's q, k and v."""
 
     def __init__(self, dim: int, heads: int, kernel: int, operations: Any, device: Device, dtype: DType) -> None:
         super().__init__()
@@ -102,8 +102,8 @@ class MultiScaleLinearAttention(nn.Module):
 
     With no more positions than the head is wide, the quadratic form of the same sum is cheaper and is used.
 
-    Shapes: x (b, dim, h, w) -> (b, dim, h, w), without the residual. The attention itself runs in float32: its sums
-    over thousands of positions overflow float16. Source: Cai et al. 2023 (EfficientViT), sec. 3.1.
+    Shapes: x (b, dim, h, w) -> (b, dim, h, w), without the residual. The attention itself runs in float32: its
+    sums over thousands of positions overflow float16. Source: Cai et al. 2023 (EfficientViT), sec. 3.1.
     """
 
     eps = 1e-15  # of the public models; the sum it guards is 0 or far above it
@@ -188,8 +188,8 @@ class EfficientViTBlock(nn.Module):
 class DownBlock(nn.Module):
     """Half the size: a strided 3x3 conv, or a 3x3 conv to a quarter of the width and a pixel unshuffle.
 
-    The shortcut unshuffles the input and averages groups of channels to the new width, so that the convolution only
-    learns what averaging loses. Shapes: (b, dim, h, w) -> (b, out, h/2, w/2).
+    The shortcut unshuffles the input and averages groups of channels to the new width, so that the convolution
+    only learns what averaging loses. Shapes: (b, dim, h, w) -> (b, out, h/2, w/2).
     Source: Chen et al. 2024 (DC-AE), residual autoencoding, fig. 4.
     """
 
@@ -223,7 +223,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the size: nearest interpolation and a 3x3 conv, or a 3x3 conv to four times the width and a pixel shuffle.
+    """Twice the size: nearest interpolation and a 3x3 conv, or a 3x3 conv to 4 x the width and a pixel shuffle.
 
     The shortcut repeats channels and shuffles them. Shapes: (b, dim, h, w) -> (b, out, 2h, 2w).
     Source: Chen et al. 2024 (DC-AE), residual autoencoding, fig. 4.
@@ -242,7 +242,9 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         if shortcut and 4 * out % dim:
-            raise ConfigError(f"an up block from width {dim} to {out} cannot be built: {dim} must divide {4 * out}")
+            raise ConfigError(
+                f"an up block from width {dim} to {out} cannot be built: {dim} must divide {4 * out}"
+            )
         self.interpolate = kind == "interpolate"
         self.out, self.shortcut = out, shortcut
         width = out if self.interpolate else 4 * out

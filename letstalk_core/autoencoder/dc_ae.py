@@ -6,6 +6,7 @@ Source: Chen et al. 2024 (arXiv 2410.10733); docs/model.md, Autoencoder.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from .blocks import (
     average_channels,
     repeat_channels,
 )
+from .tiling import Tiling, map_frames, tiled_decode, tiled_encode
 
 __all__ = ["AutoencoderDC", "Decoder", "Encoder"]
 
@@ -41,7 +43,9 @@ class Encoder(nn.Module):
         widths, layers = config.encoder_block_out_channels, config.encoder_layers_per_block
         down = config.downsample_block_type
         if layers[0] > 0:
-            self.conv_in = operations.Conv2d(config.in_channels, widths[0], 3, padding=1, device=device, dtype=dtype)
+            self.conv_in = operations.Conv2d(
+                config.in_channels, widths[0], 3, padding=1, device=device, dtype=dtype
+            )
         else:
             self.conv_in = DownBlock(config.in_channels, widths[1], down, shortcut=False, **place)
         stages = []
@@ -80,7 +84,9 @@ class Decoder(nn.Module):
         place = {"operations": operations, "device": device, "dtype": dtype}
         widths, layers = config.decoder_block_out_channels, config.decoder_layers_per_block
         up = config.upsample_block_type
-        self.conv_in = operations.Conv2d(config.latent_channels, widths[-1], 3, padding=1, device=device, dtype=dtype)
+        self.conv_in = operations.Conv2d(
+            config.latent_channels, widths[-1], 3, padding=1, device=device, dtype=dtype
+        )
         self.width_in, self.shortcut = widths[-1], config.decoder_in_shortcut
         stages = []
         for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
@@ -147,6 +153,16 @@ class AutoencoderDC(nn.Module):
         images: Tensor = self.decoder(z)
         return images
 
+    def encode_frames(self, x: Tensor, batch: int = 8, tiling: Tiling | None = None) -> Tensor:
+        """`encode` a few frames at a time to bound memory, in tiles if asked: (n, 3, H, W) -> (n, C, H/f, W/f)."""
+        encode = self.encode if tiling is None else partial(tiled_encode, self, tiling=tiling)
+        return map_frames(encode, x, batch)
+
+    def decode_frames(self, z: Tensor, batch: int = 8, tiling: Tiling | None = None) -> Tensor:
+        """`decode` a few frames at a time to bound memory, in tiles if asked: (n, C, h, w) -> (n, 3, h*f, w*f)."""
+        decode = self.decode if tiling is None else partial(tiled_decode, self, tiling=tiling)
+        return map_frames(decode, z, batch)
+
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction: (b, 3, H, W) -> the same."""
         return self.decode(self.encode(x))
@@ -155,10 +171,10 @@ class AutoencoderDC(nn.Module):
     def init_weights(self) -> None:
         """Start values for training.
 
-        Convolutions and linear layers: normal, cut at two deviations, variance 1 / inputs. Residual branches end in a
-        norm whose weight starts at 0, so that every block starts as the identity and the shortcuts carry the signal;
-        zeroing the convolution before it instead would multiply its first gradients by 1/sqrt(eps). The four weights
-        that fill one 2x2 cell of a pixel shuffle start equal, which avoids the checkerboard of independent ones.
+        Convolutions and linear layers: normal, cut at two deviations, variance 1 / inputs. Residual branches end
+        in a norm whose weight starts at 0: every block starts as the identity and the shortcuts carry the signal.
+        Zeroing the convolution before it instead would multiply its first gradients by 1/sqrt(eps). The four
+        weights that fill one 2x2 cell of a pixel shuffle start equal, which avoids a checkerboard.
         """
         for module in self.modules():
             weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
@@ -175,9 +191,9 @@ class AutoencoderDC(nn.Module):
                 first = module.conv.weight[::4].clone()
                 module.conv.weight.copy_(first.repeat_interleave(4, dim=0))
             elif isinstance(module, (ResBlock, GLUMBConv)) and module.norm is not None:
-                module.norm.weight.zero_()
+                nn.init.zeros_(module.norm.get_parameter("weight"))
             elif isinstance(module, MultiScaleLinearAttention):
-                module.norm_out.weight.zero_()
+                nn.init.zeros_(module.norm_out.get_parameter("weight"))
 
 
 def _truncated_normal(weight: Tensor) -> None:

@@ -14,11 +14,11 @@ __all__ = ["GLUMBConv"]
 
 
 class GLUMBConv(nn.Module):
-    """Gated inverted bottleneck ("Mix-FFN"): 1x1 to 2 * hidden, SiLU, 3x3 depth-wise, value * SiLU(gate), 1x1 back.
+    """Gated inverted bottleneck ("Mix-FFN"): 1x1 to 2 * hidden, SiLU, 3x3 depth-wise, value * SiLU(gate), 1x1.
 
     The depth-wise convolution also tells linear attention, which has no positions of its own, who is next to whom.
-    The caller adds the residual. `norm` adds the RMSNorm after the last convolution that DC-AE has and the denoiser
-    has not; the last convolution has no bias in either.
+    The caller adds the residual. `norm` adds the RMSNorm that follows the last convolution in DC-AE and not in the
+    denoiser; the last convolution has no bias in either.
 
     Shapes: x (b, dim, h, w) -> (b, dim, h, w).
     Source: Xie et al. 2024 (SANA), sec. 2.2; docs/model.md, Denoiser and Autoencoder.

@@ -14,8 +14,8 @@ __all__ = ["RMSNorm2d", "modulate"]
 class RMSNorm2d(nn.Module):
     """Divide every position by the root mean square of its channels, then weight *and* bias.
 
-    The statistics are float32 whatever the input: squares of large float16 activations overflow. The parameters are
-    plain tensors because neither `torch.nn` nor `comfy.ops` has a channel-first RMSNorm with a bias.
+    The statistics are float32 whatever the input: squares of large float16 activations overflow. The parameters
+    are plain tensors because neither `torch.nn` nor `comfy.ops` has a channel-first RMSNorm with a bias.
 
     Shapes: x (b, c, h, w) -> the same; output dtype = input dtype.
     Source: Zhang & Sennrich 2019, eq. 4, with the bias of the public DC-AE files.

@@ -13,7 +13,6 @@ from letstalk_core.errors import ConfigError
 from letstalk_core.presets import AUTOENCODER
 
 
-
 def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
     """Equal to 1e-5 of the largest value: float32, sums in another order."""
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())

@@ -1,0 +1,258 @@
+"""Weights in the public formats: names, shapes, configs, and files that are something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from letstalk_core.autoencoder import convert
+from letstalk_core.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.checkpoint import save_checkpoint
+from letstalk_core.configs import AutoencoderConfig
+from letstalk_core.errors import CheckpointError, ConfigError
+from letstalk_core.presets import AUTOENCODER
+
+PUBLIC = [name for name in AUTOENCODER if name != "demo"]
+
+
+def small(name: str, **changes: Any) -> AutoencoderConfig:
+    """A preset of the same kind, narrow and shallow."""
+    config = AUTOENCODER[name]
+    stages = len(config.encoder_block_out_channels)
+    fields: dict[str, Any] = {
+        "latent_channels": 8,
+        "encoder_block_out_channels": (8, 8, 16, 32, 32, 32, 32, 32)[:stages],
+        "decoder_block_out_channels": (8, 8, 16, 32, 32, 32, 32, 32)[:stages],
+        "encoder_layers_per_block": tuple(min(1, n) for n in config.encoder_layers_per_block),
+        "decoder_layers_per_block": tuple(min(1, n) for n in config.decoder_layers_per_block),
+    }
+    return dataclasses.replace(config, **{**fields, **changes})
+
+
+def random_state(config: AutoencoderConfig) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = AutoencoderDC(config)
+    model.init_weights()
+    return {k: torch.randn_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, rtol=0, atol=0, msg=key)
+
+
+@pytest.fixture
+def presets(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replaces the table of public models by small ones."""
+
+    def replace(**configs: AutoencoderConfig) -> None:
+        monkeypatch.setattr(convert, "AUTOENCODER", {k.replace("_", "-"): v for k, v in configs.items()})
+
+    return replace
+
+
+KINDS = ["f32c32-sana-1.1", "lite-f32c32-sana-1.1", "f64c128-mix-1.0", "demo"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_original_format_and_back_is_the_identity(name: str) -> None:
+    config = small(name)
+    state = random_state(config)
+    assert_equal(convert.from_original(convert.to_original(state, config), config), state)
+
+
+@pytest.mark.parametrize("name", ["f32c32-sana-1.1", "f64c128-mix-1.0"])
+def test_the_original_format_is_the_one_that_diffusers_reads(name: str) -> None:
+    single_file = pytest.importorskip("diffusers.loaders.single_file_utils")
+    config = small(name)
+    state = random_state(config)
+    theirs = single_file.convert_autoencoder_dc_checkpoint_to_diffusers(convert.to_original(state, config))
+    assert_equal(theirs, state)
+
+
+def test_names_of_the_original_format_are_those_of_the_published_files() -> None:
+    sana, mix = AUTOENCODER["f32c32-sana-1.0"], AUTOENCODER["f32c32-mix-1.0"]
+    cases = [
+        (sana, "encoder.conv_in.bias", "encoder.project_in.conv.bias"),
+        (mix, "encoder.conv_in.conv.bias", "encoder.project_in.conv.conv.bias"),
+        (sana, "encoder.down_blocks.0.2.conv.weight", "encoder.stages.0.op_list.2.main.conv.weight"),
+        (mix, "encoder.down_blocks.1.4.conv.weight", "encoder.stages.1.op_list.4.main.conv.conv.weight"),
+        (sana, "decoder.up_blocks.1.0.conv.bias", "decoder.stages.1.op_list.0.main.conv.conv.bias"),
+        (mix, "decoder.up_blocks.1.0.conv.bias", "decoder.stages.1.op_list.0.main.conv.conv.bias"),
+        (sana, "decoder.conv_in.weight", "decoder.project_in.main.conv.weight"),
+        (sana, "decoder.conv_out.weight", "decoder.project_out.op_list.2.conv.weight"),
+        (mix, "decoder.conv_out.conv.weight", "decoder.project_out.op_list.2.conv.conv.weight"),
+        (mix, "decoder.norm_out.weight", "decoder.project_out.op_list.0.weight"),
+        (
+            sana,
+            "encoder.down_blocks.3.0.attn.to_qkv_multiscale.0.proj_out.weight",
+            "encoder.stages.3.op_list.0.context_module.main.aggreg.0.1.weight",
+        ),
+        (
+            mix,
+            "decoder.up_blocks.2.1.norm.running_mean",
+            "decoder.stages.2.op_list.1.main.conv2.norm.running_mean",
+        ),
+    ]
+    for config, ours, original in cases:
+        assert convert.original_key(ours, config) == original
+
+
+COUNTS = {"f32c32-sana-1.0": (339, 375), "f32c32-in-1.0": (338, 362), "f64c128-mix-1.0": (386, 418)}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_both_formats_have_as_many_tensors_as_the_published_files(name: str) -> None:
+    config = AUTOENCODER[name]
+    state = AutoencoderDC(config, device="meta").state_dict()
+    assert (len(convert.to_original(state, config)), len(state)) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("scheme", ["diffusers", "original"])
+def test_every_public_model_is_told_by_its_tensors_and_its_name(name: str, scheme: str, tmp_path: Path) -> None:
+    config = AUTOENCODER[name]
+    state = dict(AutoencoderDC(config, device="meta").state_dict())
+    if scheme == "original":
+        state = convert.to_original(state, config)
+    assert convert.detect_scheme(state) == scheme
+    assert convert.infer_config(tmp_path / f"dc-ae-{name}" / "model.safetensors", state) == config
+
+
+def test_weights_that_two_models_could_own_are_not_guessed(tmp_path: Path) -> None:
+    state = AutoencoderDC(AUTOENCODER["f32c32-in-1.0"], device="meta").state_dict()
+    with pytest.raises(CheckpointError, match=r"f32c32-in-1.0 or f32c32-mix-1.0.*config\.json"):
+        convert.infer_config(tmp_path / "model.safetensors", state)
+
+
+def test_a_diffusers_folder_loads_with_its_own_config(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    values = convert.config_to_diffusers(small("lite-f32c32-sana-1.1", scaling_factor=0.25))
+    values.update(decoder_block_types="ResBlock", decoder_norm_types="rms_norm", decoder_act_fns="silu")
+    reference = diffusers.AutoencoderDC.from_config(values)
+    reference.save_pretrained(tmp_path)
+    model = convert.load_autoencoder(tmp_path, dtype=torch.bfloat16)
+    assert model.config.scaling_factor == 0.25 and model.config.decoder_block_types == ("ResBlock",) * 6
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert model.encoder.conv_out.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(model.encoder.conv_out.weight, reference.encoder.conv_out.weight.bfloat16())
+
+
+def test_an_original_repository_loads_by_the_name_in_its_config(
+    tmp_path: Path, presets: Callable[..., None]
+) -> None:
+    one, other = small("f32c32-in-1.0"), small("f32c32-mix-1.0")
+    presets(small_in=one, small_mix=other)
+    state = random_state(other)
+    save_file(convert.to_original(state, other), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": "dc-ae-small-mix"}))
+    config, tensors = convert.read_autoencoder(tmp_path / "model.safetensors")
+    assert config == other
+    assert_equal(tensors, state)
+
+
+def test_a_training_checkpoint_is_unwrapped(tmp_path: Path, presets: Callable[..., None]) -> None:
+    config = small("f32c32-sana-1.0")
+    presets(small=config)
+    state = random_state(config)
+    wrapped = {f"module.{k}": v for k, v in convert.to_original(state, config).items()}
+    torch.save({"state_dict": wrapped, "step": 7}, tmp_path / "last.pt")
+    assert_equal(convert.read_autoencoder(tmp_path / "last.pt")[1], state)
+
+
+def test_our_own_file_needs_no_guess(tmp_path: Path) -> None:
+    config = small("demo", scaling_factor=0.7)
+    state = random_state(config)
+    save_checkpoint(tmp_path / "autoencoder.safetensors", {"autoencoder": (config, state)})
+    found, tensors = convert.read_autoencoder(tmp_path / "autoencoder.safetensors")
+    assert found == config
+    assert_equal(tensors, state)
+
+
+def test_missing_batch_counters_do_no_harm(tmp_path: Path, presets: Callable[..., None]) -> None:
+    config = small("f32c32-mix-1.0")
+    presets(small=config)
+    state = {k: v for k, v in random_state(config).items() if "num_batches" not in k}
+    save_file(state, tmp_path / "a.safetensors")
+    save_file(convert.to_original(state, config), tmp_path / "b.safetensors")
+    first, second = (
+        convert.load_autoencoder(tmp_path / "a.safetensors"),
+        convert.load_autoencoder(tmp_path / "b.safetensors"),
+    )
+    assert_equal(dict(second.state_dict()), dict(first.state_dict()))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (print, ("run",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match=r"evil\.pt: cannot be read as plain weights"):
+        convert.read_autoencoder(tmp_path / "evil.pt")
+
+
+def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
+    save_file({"blocks.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: not a DC-AE.*blocks\.0\.weight"):
+        convert.read_autoencoder(tmp_path / "other.safetensors")
+
+
+def test_a_dc_ae_of_unknown_shape_asks_for_its_config(tmp_path: Path) -> None:
+    save_file(random_state(small("f32c32-sana-1.0")), tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"fit none of.*config\.json"):
+        convert.read_autoencoder(tmp_path / "model.safetensors")
+
+
+def test_a_config_that_does_not_match_the_weights_names_the_first_five_and_the_count(tmp_path: Path) -> None:
+    save_file(random_state(small("f32c32-sana-1.0")), tmp_path / "model.safetensors")
+    values = convert.config_to_diffusers(small("f32c32-sana-1.0", encoder_layers_per_block=(1, 1, 1, 1, 1, 2)))
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"\d+ tensors missing: (encoder\.[^,]+, ){5}…"):
+        convert.read_autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"model_type": "bert"}', '{"encoder_block_out_channels": [8], "x": 1}']
+)
+def test_a_config_json_of_something_else_is_named(text: str, tmp_path: Path) -> None:
+    save_file(random_state(small("f32c32-sana-1.0")), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json: no config of a DC-AE"):
+        convert.read_autoencoder(tmp_path)
+
+
+def test_a_folder_with_two_files_of_weights_is_not_guessed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_file({"x": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match="holds 2 .safetensors files"):
+        convert.read_autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, "demo"])
+def test_configs_survive_the_diffusers_format(name: str) -> None:
+    config = AUTOENCODER[name]
+    values = json.loads(json.dumps(convert.config_to_diffusers(config)))
+    assert convert.config_from_diffusers({**values, "_diffusers_version": "0.42"}) == dataclasses.replace(
+        config, image_size=512
+    )
+
+
+def test_an_unknown_field_of_a_config_json_is_refused() -> None:
+    values = convert.config_to_diffusers(AUTOENCODER["demo"])
+    with pytest.raises(ConfigError, match="wavelets"):
+        convert.config_from_diffusers({**values, "wavelets": True})
+
+
+def test_a_foreign_tensor_name_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="'encoder.down_blocks.0.0.lora.weight' does not belong"):
+        convert.original_key("encoder.down_blocks.0.0.lora.weight", AUTOENCODER["demo"])
