@@ -68,7 +68,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); check the folder and disk") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder itself is bad, the first error is the one to show
+            temporary.unlink(missing_ok=True)
 
 
 def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:

@@ -1,0 +1,212 @@
+"""Model files: they describe themselves, damage is named, and a failed write leaves nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from letstalk_core import checkpoint
+from letstalk_core.checkpoint import (
+    atomic_path,
+    check_keys,
+    file_sha256,
+    load_into,
+    load_tensors,
+    read_header,
+    save_checkpoint,
+)
+from letstalk_core.errors import CheckpointError, OutputError
+from letstalk_core.presets import AUDIO_PROJECTION, DIT
+
+PARTS = {
+    "dit": (DIT["demo"], {"weight": torch.arange(6.0).reshape(2, 3).t()}),  # not contiguous, as weights may be
+    "audio_projection": (AUDIO_PROJECTION["demo"], {"bias": torch.ones(4, dtype=torch.float16)}),
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "dit.safetensors"
+    save_checkpoint(path, PARTS, {"letstalk.note": "tiny"})
+    return path
+
+
+def write_raw(path: Path, header: bytes, data: bytes = b"", length: int | None = None) -> Path:
+    path.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + data)
+    return path
+
+
+def test_a_file_gives_back_configs_metadata_shapes_and_tensors(model: Path) -> None:
+    header = read_header(model)
+    assert header.parts == {"dit": DIT["demo"], "audio_projection": AUDIO_PROJECTION["demo"]}
+    assert header.metadata["letstalk.note"] == "tiny"
+    assert header.shapes == {"dit.weight": (3, 2), "audio_projection.bias": (4,)}
+    assert header.dtypes["audio_projection.bias"] == "F16"
+    torch.testing.assert_close(load_tensors(model, prefix="dit."), {"weight": PARTS["dit"][1]["weight"]})
+
+
+def test_a_part_is_found_by_its_kind_and_a_missing_one_is_named(model: Path) -> None:
+    header = read_header(model)
+    assert header.part("audio_projection") == ("audio_projection", AUDIO_PROJECTION["demo"])
+    with pytest.raises(CheckpointError, match=r"holds \['audio_projection', 'dit'\], not a model of kind"):
+        header.part("autoencoder")
+
+
+def test_a_foreign_safetensors_file_has_tensors_and_no_parts(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata={"format": "pt"})
+    header = read_header(tmp_path / "foreign.safetensors")
+    assert header.parts == {} and header.shapes == {"a": (2,)}
+    with pytest.raises(CheckpointError, match="no LetsTalk config"):
+        header.part("dit")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
+        read_header(tmp_path / "none.safetensors")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_a_file_cut_anywhere_is_refused(model: Path, data: st.DataObject) -> None:
+    whole = model.read_bytes()
+    size = data.draw(st.integers(0, len(whole) - 1))
+    cut = model.with_name("cut.safetensors")
+    cut.write_bytes(whole[:size])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
+        load_tensors(cut)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(content=st.binary(max_size=64))
+def test_bytes_that_are_no_model_never_raise_anything_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "noise.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError):
+        read_header(path)
+
+
+def test_an_absurd_header_length_is_refused_without_reading_it(tmp_path: Path) -> None:
+    path = write_raw(tmp_path / "huge.safetensors", b"{}", length=2**63)
+    with pytest.raises(CheckpointError, match="not a safetensors file, or cut short"):
+        read_header(path)
+
+
+def test_a_pickle_is_refused_with_the_command_that_reads_it(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "old.pt")
+    with pytest.raises(CheckpointError, match=r"old\.pt: not a"):
+        read_header(tmp_path / "old.pt")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'"text"',
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": 3, "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": []}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]}}',
+        b'{"__metadata__": [1]}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_headers_of_the_wrong_form_are_refused(header: bytes, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
+        read_header(write_raw(tmp_path / "bad.safetensors", header, bytes(4)))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"letstalk.version": "2"}, "format version 2, this LetsTalk reads 1"),
+        ({"letstalk.version": "1"}, "no valid LetsTalk config"),
+        ({"letstalk.version": "1", "letstalk.parts": "{"}, "no valid LetsTalk config"),
+        ({"letstalk.version": "1", "letstalk.parts": "[]"}, "no valid LetsTalk config"),
+        ({"letstalk.version": "1", "letstalk.parts": '{"a": {"kind": "vocoder", "config": {}}}'}, "'vocoder'"),
+        ({"letstalk.version": "1", "letstalk.parts": '{"a": {"kind": "dit", "config": {"depth": -1}}}'}, "config"),
+    ],
+)
+def test_a_header_with_a_bad_config_is_refused(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata=metadata)
+    with pytest.raises(CheckpointError, match=message):
+        read_header(tmp_path / "m.safetensors")
+
+
+def test_missing_names_are_given_as_the_first_five_and_the_count() -> None:
+    needed = {f"layer.{i}": torch.zeros(1) for i in range(9)}
+    message = "file: 8 tensors missing: layer.1, layer.2, layer.3, layer.4, layer.5, …;"
+    with pytest.raises(CheckpointError, match=message):
+        check_keys("file", {"layer.0": torch.zeros(1)}, needed)
+
+
+def test_unexpected_names_and_wrong_shapes_are_named() -> None:
+    tensor = torch.zeros(2)
+    with pytest.raises(CheckpointError, match="1 tensors unexpected: b;"):
+        check_keys("file", {"a": tensor, "b": tensor}, {"a": tensor})
+    with pytest.raises(CheckpointError, match=r"1 tensors of the wrong shape: a is \[2\], needs \[3\];"):
+        check_keys("file", {"a": tensor}, {"a": torch.zeros(3)})
+
+
+def test_loading_keeps_the_dtype_of_the_module_and_changes_nothing_on_a_mismatch() -> None:
+    module = nn.Linear(2, 1, dtype=torch.bfloat16)
+    before = module.weight.clone()
+    with pytest.raises(CheckpointError, match="1 tensors missing: bias"):
+        load_into(module, {"weight": torch.ones(1, 2)}, "file")
+    torch.testing.assert_close(module.weight, before)
+    load_into(module, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, "file")
+    assert module.weight.dtype == torch.bfloat16 and module.weight.sum() == 2
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model.read_bytes()
+
+    def disk_full(tensors: Any, path: str, metadata: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", disk_full)
+    with pytest.raises(OutputError, match="cannot be written.*No space left"):
+        save_checkpoint(model, PARTS)
+    assert model.read_bytes() == before
+    assert [p.name for p in model.parent.iterdir()] == [model.name]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.bin"
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OutputError, match=r"out\.bin: cannot be written"),
+        atomic_path(tmp_path / "file" / "out.bin"),
+    ):
+        pass
+
+
+def test_the_digest_is_that_of_the_bytes(model: Path) -> None:
+    assert file_sha256(model) == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def test_the_header_is_plain_json_that_other_tools_can_read(model: Path) -> None:
+    content = model.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    assert json.loads(metadata["letstalk.parts"])["dit"]["config"]["hidden_size"] == 192
