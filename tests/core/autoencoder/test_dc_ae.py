@@ -127,3 +127,18 @@ def test_widths_that_the_shortcut_cannot_join_are_refused() -> None:
     config = dataclasses.replace(AUTOENCODER["demo"], encoder_block_out_channels=(16, 24, 48, 96, 192, 320))
     with pytest.raises(ConfigError, match="320 must divide 768"):
         AutoencoderDC(config, device="meta")
+
+
+def test_every_layer_with_a_matrix_comes_from_operations() -> None:
+    class Operations:
+        class Linear(torch.nn.Linear):
+            pass
+
+        class Conv2d(torch.nn.Conv2d):
+            pass
+
+    model = AutoencoderDC(narrow("f32c32-sana-1.1"), operations=Operations, device="meta", dtype=torch.bfloat16)
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    assert {type(m) for m in layers} == {Operations.Linear, Operations.Conv2d}
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {p.device.type for p in model.parameters()} == {"meta"}
