@@ -1,0 +1,22 @@
+"""The LetsTalk nodes, as ComfyUI asks for them. Needs ComfyUI, so `letstalk_core` never imports it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .adapters.folders import register_folders
+
+__all__ = ["LetsTalkExtension", "comfy_entrypoint"]
+
+
+class LetsTalkExtension(ComfyExtension):
+    """The list of nodes of the pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return []
+
+
+async def comfy_entrypoint() -> LetsTalkExtension:
+    """Called by ComfyUI once, after it imported the pack; node schemas list model files, so folders come first."""
+    register_folders()
+    return LetsTalkExtension()
