@@ -18,7 +18,7 @@ __all__ = ["MOTION", "motion_from_speech", "neutral_pose", "random_pose"]
 MOTION = (
     *("jaw", "wide", "round", "teeth", "smile", "blink", "gaze_x", "gaze_y", "brow"),
     *("shift_x", "shift_y", "roll", "yaw", "pitch", "scale"),
-)  # units: lips, smile, blink 0..1; gaze, brow, yaw, pitch -1..1; shifts in image widths; roll radians; scale a factor
+)  # lips, smile, blink 0..1; gaze, brow, yaw, pitch -1..1; shifts in image widths; roll in radians; scale a factor
 COLUMN = {name: i for i, name in enumerate(MOTION)}
 BLINK_SHAPE = (0.5, 1.0, 1.0, 0.6, 0.2)  # lids over five frames at 25 fps
 GAZE_LIMIT = 0.35
@@ -106,6 +106,8 @@ def _sway(seconds: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
 
 
 def _averaged(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    if not len(values):
+        return values
     kernel = np.hanning(width + 2)[1:-1]
     padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
     return np.convolve(padded, kernel / kernel.sum(), "valid").astype(np.float32)

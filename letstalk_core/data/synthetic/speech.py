@@ -1,11 +1,12 @@
 """Speech with exact phoneme times from the free synthesiser espeak-ng, called through ctypes.
 
-espeak-ng reports each phoneme with its position in the sound, so drawn faces get perfect lip labels for any text in
-some hundred languages. It is found, in this order, as the library named by LETSTALK_ESPEAK_LIBRARY, as an installed
-system library, beside the `espeak-ng` program, or in the Python package `espeakng_loader`.
+espeak-ng reports each phoneme with its position in the sound, so drawn faces get perfect lip labels for any text
+in some hundred languages. It is found, in this order, as the library named by LETSTALK_ESPEAK_LIBRARY, as an
+installed system library, beside the `espeak-ng` program, or in the Python package `espeakng_loader`.
 
-Sound from the same text repeats in pitch, timing (to about a millisecond) and phonemes, but not bit for bit: espeak-ng
-carries noise and phase from one call to the next. The same calls in the same order in a fresh process do repeat.
+Sound from the same text repeats in pitch, timing (to about a millisecond) and phonemes, but not bit for bit:
+espeak-ng carries noise and phase from one call to the next. The same calls in the same order in a fresh process do
+repeat.
 Source: espeak-ng's `speak_lib.h` (interface), docs/model.md, Drawn faces.
 """
 
@@ -18,7 +19,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ SILENCE = ""  # the symbol of a pause
 LIBRARY_VARIABLE = "LETSTALK_ESPEAK_LIBRARY"
 GLITCH_SECONDS = 0.06  # shorter unnamed events are glottal or palatal glides, which have no IPA sign, not pauses
 REMEDY = (
-    "install espeak-ng ('sudo apt install espeak-ng', 'brew install espeak-ng' or 'winget install eSpeak-NG.eSpeak-NG'),"
-    f" or 'pip install espeakng-loader', or set {LIBRARY_VARIABLE} to the path of libespeak-ng"
+    "install espeak-ng ('sudo apt install espeak-ng', 'brew install espeak-ng' or"
+    f" 'winget install eSpeak-NG.eSpeak-NG'), or 'pip install espeakng-loader', or set {LIBRARY_VARIABLE} to the"
+    " path of libespeak-ng"
 )
 
 
@@ -99,14 +101,14 @@ def synthesise(
     """Speak a text.
 
     `voice` is an espeak-ng voice, with a variant if wanted ("en-us+f3"); `rate` is in words per minute (80..450),
-    `pitch` and `pitch_range` are espeak-ng's 0..100. Safe to call from several threads, which then take turns, and in
-    processes forked before or after the first call.
+    `pitch` and `pitch_range` are espeak-ng's 0..100. Safe to call from several threads, which then take turns, and
+    in processes forked before or after the first call.
     Raises: DependencyError without espeak-ng; ConfigError for a voice it does not know or a text without speech.
     """
     engine = _engine()
     with _LOCK:
         raw, events = engine.speak(text, voice, rate, pitch, pitch_range)
-    if not len(raw) or not events:
+    if not len(raw) or not any(symbol for _, symbol in events):
         raise ConfigError(f"espeak-ng found nothing to say in text={text[:40]!r} with voice={voice!r}")
     wave = _resample(raw.astype(np.float32) / 32768.0, engine.sample_rate_hz)
     end_s = len(wave) / SAMPLE_RATE_HZ
@@ -190,9 +192,7 @@ class _Engine:
         path = None if data_path is None else os.fsencode(data_path)
         self.sample_rate_hz = int(library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, path, _INITIALIZE))
         if self.sample_rate_hz <= 0:
-            raise DependencyError(
-                f"espeak-ng from {origin} does not start (is its data folder missing?); {REMEDY}"
-            )
+            raise DependencyError(f"espeak-ng from {origin} does not start; is its data folder missing? {REMEDY}")
         library.espeak_SetSynthCallback(self._callback)
         self.version = (library.espeak_Info(None) or b"").decode(errors="replace").split(" ")[0]
 
@@ -238,27 +238,24 @@ def _engine() -> _Engine:
         return _ENGINE
 
 
-def _load_library(
-    load: Callable[[str], Any] | None = None,
-) -> tuple[Any, str | None, str]:
-    """The library, its data folder when it does not know it itself, and where it came from. Raises: DependencyError."""
-    load = load or ctypes.CDLL
+def _load_library() -> tuple[Any, str | None, str]:
+    """The library, its data folder when it does not know it itself, and its origin. Raises: DependencyError."""
     named = os.environ.get(LIBRARY_VARIABLE)
     if named:
         try:
-            return load(named), None, named
+            return ctypes.CDLL(named), None, named
         except OSError as error:
             raise DependencyError(f"{LIBRARY_VARIABLE}={named!r} cannot be loaded ({error}); {REMEDY}") from None
     for candidate in _unique(_system_candidates()):
         try:
-            return load(candidate), None, candidate
+            return ctypes.CDLL(candidate), None, candidate
         except OSError:
             continue
     try:
-        import espeakng_loader  # type: ignore[import-not-found, unused-ignore]
+        import espeakng_loader
 
         path = str(espeakng_loader.get_library_path())
-        return load(path), str(espeakng_loader.get_data_path()), path
+        return ctypes.CDLL(path), str(espeakng_loader.get_data_path()), path
     except (ImportError, OSError, RuntimeError):
         raise DependencyError(f"espeak-ng is needed to make speech and was not found; {REMEDY}") from None
 

@@ -1,8 +1,8 @@
 """From phonemes to mouth shapes: how far jaw, lips and teeth move for each sound, and how sounds blend.
 
-Each IPA sign has a target (jaw, wide, round, teeth). Targets become curves at 400 Hz, which are smoothed (lips and jaw
-need about a tenth of a second), and only then are closures put in: smoothing alone leaves /m b p/ half open, and a
-closed mouth is what viewers check first. Pauses of 0.2 s and more close the mouth.
+Each IPA sign has a target (jaw, wide, round, teeth). Targets become curves at 400 Hz, which are smoothed (lips and
+jaw need about a tenth of a second), and only then are closures put in: smoothing alone leaves /m b p/ half open,
+and a closed mouth is what viewers check first. Pauses of 0.2 s and more close the mouth.
 Source: docs/model.md, Drawn faces (targets set by eye on rendered faces).
 """
 
@@ -33,7 +33,8 @@ VOWELS: dict[str, Target] = {
     "a": (1.00, 0.30, 0.00, 0.15), "ɑ": (1.00, 0.10, 0.05, 0.05), "ɐ": (0.85, 0.20, 0.00, 0.10),
     "æ": (0.90, 0.55, 0.00, 0.30), "ɒ": (0.90, 0.00, 0.40, 0.00), "ʌ": (0.78, 0.20, 0.00, 0.10),
     "ɛ": (0.66, 0.60, 0.00, 0.35), "e": (0.50, 0.75, 0.00, 0.45), "i": (0.26, 1.00, 0.00, 0.75),
-    "ɪ": (0.34, 0.75, 0.00, 0.55), "ᵻ": (0.32, 0.65, 0.00, 0.50), "ɨ": (0.30, 0.60, 0.00, 0.50), "ɯ": (0.28, 0.55, 0.00, 0.40),
+    "ɪ": (0.34, 0.75, 0.00, 0.55), "ᵻ": (0.32, 0.65, 0.00, 0.50), "ɨ": (0.30, 0.60, 0.00, 0.50),
+    "ɯ": (0.28, 0.55, 0.00, 0.40),
     "ə": (0.42, 0.20, 0.05, 0.15), "ɜ": (0.48, 0.15, 0.25, 0.15), "ɚ": (0.44, 0.05, 0.45, 0.10),
     "ɝ": (0.44, 0.05, 0.45, 0.10), "ɘ": (0.42, 0.25, 0.05, 0.20), "ɵ": (0.40, 0.00, 0.70, 0.00),
     "ɔ": (0.76, 0.00, 0.70, 0.00), "o": (0.56, 0.00, 0.95, 0.00), "ʊ": (0.32, 0.00, 0.85, 0.00),
@@ -190,10 +191,9 @@ def viseme_curves(utterance: Utterance, fps: float, frames: int) -> NDArray[np.f
         curves[:, 4] = voiced[index] * sounding[:, 0]
     energy = loudness(utterance.waveform, times)
     curves = _smooth(curves, SIGMA_SECONDS)
-    curves[:, :4] *= np.array(GAINS, np.float32)
+    curves[:, :4] = np.clip(curves[:, :4] * np.array(GAINS, np.float32), 0.0, 1.0)
     # The envelope is slow: jaws follow stress, not the dips of single consonants.
-    curves[:, 0] *= 0.62 + 0.43 * _smooth(energy[:, None], 0.06)[:, 0]
-    curves = np.clip(curves, 0.0, 1.0)
+    curves[:, 0] = np.minimum(curves[:, 0] * (0.66 + 0.40 * _smooth(energy[:, None], 0.06)[:, 0]), 1.0)
     rest, closed = _pauses(times, spans, utterance.seconds), _contacts(times, spans, BILABIAL)
     teeth = _contacts(times, spans, LABIODENTAL) * (1 - closed)
     curves[:, 0] = curves[:, 0] * (1 - teeth) + 0.12 * teeth

@@ -1,0 +1,159 @@
+"""Speech from espeak-ng: sound, phoneme times, and what happens without the library."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import numpy as np
+import pytest
+
+from letstalk_core.data.synthetic import speech
+from letstalk_core.data.synthetic.speech import Utterance, join, silence, synthesise
+from letstalk_core.data.synthetic.texts import (
+    HELD_OUT_VARIANTS,
+    LANGUAGES,
+    PATTERNS,
+    TRAIN_VARIANTS,
+    entries,
+    random_sentence,
+    random_utterance,
+)
+from letstalk_core.errors import ConfigError, DependencyError
+
+
+def assert_phonemes_cover(utterance: Utterance) -> None:
+    spans = [(p.start_s, p.end_s) for p in utterance.phonemes]
+    assert spans[0][0] == 0.0
+    assert spans[-1][1] == pytest.approx(utterance.seconds, abs=1e-9)
+    np.testing.assert_allclose([end for _, end in spans[:-1]], [start for start, _ in spans[1:]], atol=1e-9)
+    assert all(end > start for start, end in spans)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_espeak(request: pytest.FixtureRequest) -> None:
+    try:
+        speech.espeak_version()
+    except DependencyError as error:
+        pytest.skip(f"ESPEAK-NG IS MISSING, SPEECH IS NOT TESTED: {error}")
+
+
+@pytest.mark.parametrize("voice", ["en-us", "de+f3", "fr+klatt2", "pl"])
+def test_phonemes_cover_the_whole_sound(voice: str) -> None:
+    assert_phonemes_cover(synthesise("Hello mama, one two three. Who are you?", voice))
+
+
+def test_sound_is_16_khz_float_and_within_range() -> None:
+    utterance = synthesise("A good day.", "en-us", rate=160)
+    assert utterance.waveform.dtype == np.float32
+    assert 0.05 < np.abs(utterance.waveform).max() <= 1.05
+    assert 0.5 < utterance.seconds < 2.0
+
+
+def test_phoneme_times_agree_with_the_sound() -> None:
+    utterance = synthesise("a sss a", "en-us", rate=120)
+    loud = {p.symbol: level(utterance, p.start_s, p.end_s) for p in utterance.phonemes}
+    vowels = [v for s, v in loud.items() if s in {"eɪ", "ɐ", "ɑː", "ə"}]
+    assert vowels and max(vowels) > 5 * loud[speech.SILENCE]
+
+
+def level(utterance: Utterance, start_s: float, end_s: float) -> float:
+    part = utterance.waveform[round(start_s * 16000) : round(end_s * 16000)]
+    return float(np.sqrt(np.mean(part**2)))
+
+
+def test_words_of_another_language_leave_no_marks() -> None:
+    symbols = [p.symbol for p in synthesise("mein Computer und my friend", "de").phonemes]
+    assert not [s for s in symbols if "(" in s or "ˈ" in s or "ˌ" in s]
+
+
+def test_faster_speech_is_shorter() -> None:
+    slow, fast = (synthesise("one two three four", "en-us", rate=r).seconds for r in (100, 200))
+    assert fast < 0.75 * slow
+
+
+def test_an_unknown_voice_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="xx-nothing"):
+        synthesise("hello", "xx-nothing")
+
+
+def test_a_text_without_words_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to say"):
+        synthesise("", "en-us")
+
+
+def test_joining_moves_phonemes_and_merges_pauses() -> None:
+    word = synthesise("hello.", "en-us")
+    joined = join([silence(0.3), word, silence(0.5)])
+    assert joined.seconds == pytest.approx(word.seconds + 0.8, abs=1e-3)
+    assert_phonemes_cover(joined)
+    symbols = [p.symbol for p in joined.phonemes]
+    assert symbols[0] == speech.SILENCE and symbols[-1] == speech.SILENCE
+    assert not any(a == b == speech.SILENCE for a, b in zip(symbols, symbols[1:], strict=False))
+    first = next(p for p in joined.phonemes if p.symbol)
+    assert first.start_s == pytest.approx(0.3 + next(p for p in word.phonemes if p.symbol).start_s, abs=1e-6)
+
+
+def test_scaling_never_clips() -> None:
+    word = synthesise("hello.", "en-us")
+    assert np.abs(word.scaled(50.0).waveform).max() <= 0.9901
+    np.testing.assert_allclose(word.scaled(0.5).waveform, 0.5 * word.waveform, atol=1e-7)
+
+
+def test_without_the_library_the_error_names_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(speech, "_ENGINE", None)
+    monkeypatch.delenv("LETSTALK_ESPEAK_LIBRARY", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(DependencyError, match=r"apt install espeak-ng.*espeakng-loader") as caught:
+        synthesise("hello", "en-us")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_library_set_by_hand_must_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "_ENGINE", None)
+    monkeypatch.setenv("LETSTALK_ESPEAK_LIBRARY", "/nowhere/libespeak-ng.so")
+    with pytest.raises(DependencyError, match="/nowhere/libespeak-ng.so"):
+        synthesise("hello", "en-us")
+
+
+def test_splits_share_no_word_pattern_or_voice_variant() -> None:
+    for language, kinds in LANGUAGES.items():
+        every = {split: {w for k in kinds for w in entries(language, k, split)} for split in ("train", "held_out")}
+        assert every["train"] and every["held_out"]
+        assert not every["train"] & every["held_out"], language
+    assert not set(PATTERNS["train"]) & set(PATTERNS["held_out"])
+    assert not set(TRAIN_VARIANTS) & set(HELD_OUT_VARIANTS)
+
+
+def test_there_are_at_least_400_words() -> None:
+    assert (
+        sum(len(words.replace(",", " ").split()) for kinds in LANGUAGES.values() for words in kinds.values()) > 400
+    )
+
+
+def test_sentences_repeat_for_a_seed_and_differ_between_seeds() -> None:
+    def sentences(seed: int) -> list[str]:
+        rng = np.random.default_rng(seed)
+        return [random_sentence(rng, language, "train") for language in LANGUAGES]
+
+    assert sentences(1) == sentences(1) != sentences(2)
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_random_utterances_last_long_enough_and_stay_in_their_split(split: str) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        utterance = random_utterance(rng, split, min_seconds=2.0)
+        assert utterance.seconds >= 2.0
+        assert_phonemes_cover(utterance)
+        variant = utterance.voice.partition("+")[2]
+        assert variant in (TRAIN_VARIANTS if split == "train" else HELD_OUT_VARIANTS)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match="split='test'"):
+        random_utterance(np.random.default_rng(0), "test", 1.0)
