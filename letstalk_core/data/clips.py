@@ -2,7 +2,7 @@
 
 A clip is a safetensors file (drawn faces; any frame costs one memory-mapped read) or an ordinary video file with sound
 (`letstalk prepare`). Tensors of a safetensors clip: "frames" uint8 (t, h, w, 3); and, where there are any, "portraits"
-uint8 (p, h, w, 3), "audio" int16 at 16 kHz, "motion" float16 (t, k), "regions" int16 (t, 3, 4) and "portrait_regions"
+uint8 (p, h, w, 3), "audio" int16 at 16 kHz (metadata "lead_frames": frames of it before the first picture), "motion" float16 (t, k), "regions" int16 (t, 3, 4) and "portrait_regions"
 (p, 3, 4): boxes x0 y0 x1 y1 in pixels of the mouth, left and right eye; a box of no area is unknown.
 """
 
@@ -56,6 +56,11 @@ class ClipFile:
     def motion_names(self) -> tuple[str, ...]:
         names = self._metadata.get(MOTION_KEY, "")
         return tuple(n.strip() for n in names.split(",")) if names else ()
+
+    @property
+    def lead_frames(self) -> int:
+        """Frames of sound before the first picture: frame i begins at sample 640 (lead_frames + i)."""
+        return int(self._metadata.get("lead_frames", "0"))
 
     def has(self, name: str) -> bool:
         return name in self._names

@@ -1,0 +1,299 @@
+"""Cached latents: clips encoded once by autoencoder and audio encoder, and windows of them for the denoiser's training.
+
+A latents file holds "frames" float16 (t, c, h, w) and "portraits" (p, c, h, w), both times the scaling factor, "audio"
+float16 (t, layers, d), the encoder's states of each frame, "regions" int16 (t, 3, 4) in pixels of the image; with noisy
+copies also "frames_noisy" and "portraits_noisy". Its metadata names the hashes of both models and the image size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..audio.features import encode_audio
+from ..checkpoint import atomic_path
+from ..errors import MediaError
+from .clips import ClipFile, open_clip
+from .manifest import ClipRecord, Manifest, append_records
+
+__all__ = ["LatentStore", "Window", "encode_clip", "encode_folder"]
+
+PIXEL_NOISE = (-3.0, 0.5)  # mean and deviation of the log of the noise's sigma; docs/model.md, Memory bank
+
+
+@torch.no_grad()
+def encode_clip(
+    clip: ClipFile,
+    autoencoder: Any,
+    audio_encoder: Any,
+    *,
+    fps: float = 25.0,
+    batch: int = 8,
+    noisy_copies: bool = False,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """The tensors of a latents file. Raises: MediaError if the clip has no usable sound or frames."""
+
+    def encode(images: Tensor, noisy: bool) -> Tensor:
+        x = rearrange(images, "t h w c -> t c h w").to(device).float() / 127.5 - 1
+        if noisy:
+            generator = torch.Generator().manual_seed(int(images[0].sum()))
+            sigma = torch.exp(PIXEL_NOISE[0] + PIXEL_NOISE[1] * torch.randn(len(x), 1, 1, 1, generator=generator))
+            x = x + (sigma * torch.randn(x.shape, generator=generator)).to(x)
+        z: Tensor = autoencoder.encode(x) * autoencoder.config.scaling_factor
+        return z.half().cpu()
+
+    portraits, regions = clip.portraits(), clip.regions()
+    states = torch.cat([s.half().cpu() for s in encode_audio(audio_encoder, clip.audio(), fps)])
+    first = clip.lead_frames
+    if len(states) < first + clip.frame_count:  # sound a little shorter than the picture: the last state stays
+        missing = first + clip.frame_count - len(states)
+        if missing > fps:
+            raise MediaError(f"{clip.path}: its sound ends {missing} frames before its picture; make the clip again")
+        states = torch.cat([states, states[-1:].expand(missing, -1, -1)])
+    result = {
+        "audio": states[first : first + clip.frame_count].contiguous(),
+        "regions": regions,
+        "motion": clip.motion(),
+    }
+    for suffix, noisy in (("", False), ("_noisy", True)):
+        if noisy and not noisy_copies:
+            continue
+        chunks = [encode(clip.frames(i, batch), noisy) for i in range(0, clip.frame_count, batch)]
+        result[f"frames{suffix}"] = torch.cat(chunks)
+        result[f"portraits{suffix}"] = torch.cat(
+            [encode(portraits[i : i + batch], noisy) for i in range(0, len(portraits), batch)]
+        )
+    return result
+
+
+def encode_folder(
+    folder: str | os.PathLike[str],
+    autoencoder: Any,
+    audio_encoder: Any,
+    *,
+    hashes: dict[str, str],
+    batch: int = 8,
+    noisy_copies: bool = False,
+    device: torch.device | str = "cpu",
+    first: int = 0,
+    stride: int = 1,
+) -> Iterator[tuple[ClipRecord, str | None]]:
+    """Encode the clips of a folder that have no latents of these models yet; yields (record, None or why it was skipped).
+
+    `hashes` names the models ("autoencoder", "audio_encoder") and is kept in each file. `first` and `stride` divide the
+    work between processes. Clips that cannot be read are skipped. Raises: OutputError.
+    """
+    folder = Path(folder)
+    for index, record in enumerate(tuple(Manifest(folder))):
+        name = f"latents/{record.id}.safetensors"
+        if index % stride != first or (record.latents == name and _same_models(folder / name, hashes, noisy_copies)):
+            continue
+        try:
+            clip = open_clip(folder, record)
+            tensors = encode_clip(
+                clip,
+                autoencoder,
+                audio_encoder,
+                fps=record.fps,
+                batch=batch,
+                noisy_copies=noisy_copies,
+                device=device,
+            )
+        except MediaError as error:
+            yield record, str(error)
+            continue
+        size = clip.frames(0, 1).shape[1]
+        metadata = {**hashes, "image_size": str(size), "motion": ",".join(clip.motion_names)}
+        with atomic_path(folder / name) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary), metadata=metadata)
+        record = dataclasses.replace(record, latents=name)
+        append_records(folder, [record])
+        yield record, None
+
+
+def _same_models(path: Path, hashes: dict[str, str], noisy_copies: bool) -> bool:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            return all(metadata.get(k) == v for k, v in hashes.items()) and (
+                not noisy_copies or "frames_noisy" in file.keys()
+            )
+    except (OSError, SafetensorError):
+        return False
+
+
+class _Growing:
+    """A tensor that rows are appended to; views taken before stay valid."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+        self._length = 0
+
+    def append(self, rows: Tensor) -> None:
+        needed = self._length + len(rows)
+        if self._buffer is None or needed > len(self._buffer):
+            grown = rows.new_empty((max(2 * self._length, needed), *rows.shape[1:]))
+            if self._buffer is not None:
+                grown[: self._length] = self._buffer[: self._length]
+            self._buffer = grown
+        self._buffer[self._length : needed] = rows
+        self._length = needed
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def rows(self) -> Tensor:
+        if self._buffer is None:
+            raise MediaError("no latents are loaded; encode the folder with `letstalk encode` first")
+        return self._buffer[: self._length]
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Training samples cut from clips. Shapes: frames (b, f, c, h, w), memory (b, a + m, c, h, w), portrait (b, c, h, w),
+    audio (b, f, window, layers, d), regions (b, f, 3, 4) in pixels.
+    """
+
+    frames: Tensor
+    memory: Tensor
+    portrait: Tensor
+    audio: Tensor
+    regions: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Snapshot:
+    """The store at one moment: flat tensors and where each clip lies in them."""
+
+    tensors: dict[str, Tensor]
+    starts: Tensor  # (n,) first row of each clip
+    lengths: Tensor
+    portrait_starts: Tensor
+    portrait_counts: Tensor
+
+
+class LatentStore:
+    """The latents of one split of a folder in memory, growing with the manifest.
+
+    Clips shorter than `min_frames` are left out. Raises: MediaError for damaged files and for latents of different
+    models in one folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], split: str, *, min_frames: int, noisy: bool = False) -> None:
+        self.folder, self.split = Path(folder), split
+        self.min_frames, self.noisy = min_frames, noisy
+        self.image_size = 0
+        self.hashes: dict[str, str] = {}
+        self._loaded: set[str] = set()
+        self._rows: dict[str, _Growing] = {}
+        self._clips: list[tuple[int, int, int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def update(self, manifest: Manifest) -> None:
+        """Load the clips that the manifest has gained."""
+        for record in manifest.select(self.split, with_latents=True):
+            if record.id not in self._loaded:
+                self._loaded.add(record.id)
+                if record.frames >= self.min_frames:
+                    self._load(self.folder / str(record.latents))
+
+    def _load(self, path: Path) -> None:
+        names = ["frames", "portraits", "audio", "regions"]
+        names += ["frames_noisy", "portraits_noisy"] if self.noisy else []
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in names}
+                metadata = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise MediaError(f"{path}: cannot be read as latents ({error}); run `letstalk encode` again") from None
+        hashes = {k: metadata.get(k, "") for k in ("autoencoder", "audio_encoder")}
+        if self.hashes and hashes != self.hashes:
+            raise MediaError(
+                f"{path}: was encoded by other models than the clips before it; run `letstalk encode` on the whole folder"
+            )
+        self.hashes = hashes
+        self.image_size = int(metadata.get("image_size", 0)) or tensors["frames"].shape[-2] * 32
+        count, portraits = len(tensors["frames"]), len(tensors["portraits"])
+        rows = len(self._rows["frames"]) if self._rows else 0
+        portrait_rows = len(self._rows["portraits"]) if self._rows else 0
+        for name, tensor in tensors.items():
+            self._rows.setdefault(name, _Growing()).append(tensor)
+        self._clips.append((rows, count, portrait_rows, portraits))
+
+    def snapshot(self) -> _Snapshot:
+        """The present content; later loading does not change it. Raises: MediaError while there is none."""
+        if not self._clips:
+            raise MediaError(
+                f"{self.folder}: has no {self.split} clips with latents of at least {self.min_frames} frames;"
+                " run `letstalk encode` first"
+            )
+        columns = torch.tensor(self._clips).unbind(1)
+        return _Snapshot({k: v.rows for k, v in self._rows.items()}, *columns)
+
+
+def draw_windows(
+    snapshot: _Snapshot,
+    clips: Tensor,
+    generator: torch.Generator,
+    *,
+    clip_frames: int,
+    memory_frames: int,
+    anchor_frames: int,
+    audio_window: int,
+    cold_start: float,
+    far_portrait: float,
+    noisy: bool = False,
+) -> Window:
+    """Cut one window at a random place from each of the given clips (b,), with its portrait and memory.
+
+    The memory holds anchors (the portrait, then the first frames of the clip), then the frames before the window; in
+    the share `cold_start` of samples, and where a clip is too short for more, it is the portrait throughout. The
+    portrait is one of the clip's own or, in the share `far_portrait`, a frame outside the window.
+    """
+    b, f, m = len(clips), clip_frames, memory_frames
+    start, length = snapshot.starts[clips], snapshot.lengths[clips]
+    u = torch.rand(6, b, generator=generator)
+    cold = (u[0] < cold_start) | (length < m + f)
+    lowest = torch.where(cold, 0, m)
+    first = start + lowest + (u[1] * (length - f - lowest + 1)).long()
+    suffix = "_noisy" if noisy else ""  # conditions see noisy pixels, the target is clean
+    frames = snapshot.tensors["frames"]
+    condition, portraits = snapshot.tensors[f"frames{suffix}"], snapshot.tensors[f"portraits{suffix}"]
+    own = portraits[snapshot.portrait_starts[clips] + (u[2] * snapshot.portrait_counts[clips]).long()]
+    free = length - f  # frames outside the window
+    other = (u[3] * free).long()
+    other = torch.where(start + other >= first, start + other + f, start + other).clamp(max=start + length - 1)
+    far = (u[4] < far_portrait) & (free > 0)
+    portrait = torch.where(far.view(-1, 1, 1, 1), condition[other], own)
+    window = first[:, None] + torch.arange(f)
+    recent = condition[(first[:, None] - m + torch.arange(m)).clamp(min=start[:, None])]
+    early = condition[start[:, None] + torch.arange(max(0, anchor_frames - 1))]
+    memory = torch.cat([early, recent], 1)
+    memory = torch.where(cold.view(-1, 1, 1, 1, 1), portrait[:, None].expand_as(memory), memory)
+    if anchor_frames:
+        memory = torch.cat([portrait[:, None], memory], 1)
+    offsets = torch.arange(audio_window) - audio_window // 2
+    heard = (window[:, :, None] + offsets).clamp(start.view(-1, 1, 1), (start + length - 1).view(-1, 1, 1))
+    return Window(
+        frames=frames[window],
+        memory=memory,
+        portrait=portrait,
+        audio=snapshot.tensors["audio"][heard],
+        regions=snapshot.tensors["regions"][window],
+    )
