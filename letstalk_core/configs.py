@@ -85,7 +85,7 @@ class AutoencoderConfig(Config):
     """Shape of a DC-AE (docs/model.md, Autoencoder). Field names follow the public diffusers config.json files.
 
     Stage i works at 1/2**i of the image size. A first stage with 0 layers makes the stem itself a down block (and the
-    last layer an up block), so the first width is then unused. `encoder_qkv_multiscales[i]` lists the kernel sizes of
+    last layer an up block), so the first width is then unused; a later stage of 0 layers only changes size. `encoder_qkv_multiscales[i]` lists the kernel sizes of
     the aggregated qkv copies in the attention blocks of stage i.
     """
 
@@ -135,9 +135,8 @@ class AutoencoderConfig(Config):
         for side in ("encoder", "decoder"):
             layers = getattr(self, f"{side}_layers_per_block")
             _require(
-                stages >= 2 and min(layers[1:]) > 0 and layers[0] >= 0,
-                f"autoencoder config: {side}_layers_per_block={layers} needs >= 2 stages, >= 0 layers in the first"
-                " and > 0 in the others",
+                stages >= 2 and min(layers) >= 0,
+                f"autoencoder config: {side}_layers_per_block={layers} needs >= 2 stages of >= 0 layers",
             )
             widths = getattr(self, f"{side}_block_out_channels")
             _require(min(widths) > 0, f"autoencoder config: {side}_block_out_channels={widths} must be positive")

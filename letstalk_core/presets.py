@@ -61,7 +61,8 @@ _LITE: dict[str, Any] = {
     "decoder_conv_act_fn": "silu",
 }
 _DEMO: dict[str, Any] = {
-    "widths": (16, 24, 48, 96, 192, 256),
+    "widths": (16, 16, 32, 64, 128, 256),
+    "decoder_block_out_channels": (12, 12, 48, 96, 128, 256),
     "attention": (False, False),
     "decoder_conv_act_fn": "silu",
     "image_size": 256,
@@ -78,7 +79,7 @@ AUTOENCODER: dict[str, AutoencoderConfig] = {
     "f64c128-mix-1.0":      _dc_ae((0, 4, 8, 2, 2, 2, 2),    (0, 5, 10, 2, 2, 2, 2),    128, 0.4538,  **_BN7),
     "f128c512-in-1.0":      _dc_ae((0, 4, 8, 2, 2, 2, 2, 2), (0, 5, 10, 2, 2, 2, 2, 2), 512, 0.4883,  **_BN8),
     "f128c512-mix-1.0":     _dc_ae((0, 4, 8, 2, 2, 2, 2, 2), (0, 5, 10, 2, 2, 2, 2, 2), 512, 0.3620,  **_BN8),
-    "demo":                 _dc_ae((0, 1, 1, 2, 2, 2),       (0, 1, 2, 2, 2, 2),        32,  1.0,     **_DEMO),
+    "demo":                 _dc_ae((0, 0, 1, 1, 1, 2),       (0, 0, 1, 1, 2, 2),        32,  1.0,     **_DEMO),
 }  # fmt: skip
 
 _DEMO_CLIP: dict[str, Any] = {"grid_size": (8, 8), "anchor_frames": 1, "audio_token_dim": 128}

@@ -57,7 +57,7 @@ class Encoder(nn.Module):
                 else:
                     scales = config.encoder_qkv_multiscales[i]
                     blocks.append(EfficientViTBlock(width, config.attention_head_dim, scales, **place))
-            if count > 0 and i + 1 < len(widths):
+            if (i > 0 or count > 0) and i + 1 < len(widths):
                 blocks.append(DownBlock(width, widths[i + 1], down, **place))
             stages.append(nn.Sequential(*blocks))
         self.down_blocks = nn.ModuleList(stages)
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         stages = []
         for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
             blocks: list[nn.Module] = []
-            if count > 0 and i + 1 < len(widths):
+            if (i > 0 or count > 0) and i + 1 < len(widths):
                 blocks.append(UpBlock(widths[i + 1], width, up, **place))
             norm, act = config.decoder_norm_types[i], config.decoder_act_fns[i]
             for _ in range(count):
