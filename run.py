@@ -139,7 +139,8 @@ def needed_gigabytes() -> float:
     """Free space that an installation takes: PyTorch for Linux brings the CUDA libraries with it."""
     if any([*VENV.glob("lib/python*/site-packages/torch"), *VENV.glob("Lib/site-packages/torch")]):
         return 1.5
-    return 8.0 if sys.platform.startswith("linux") else 3.0
+    index = os.environ.get("PIP_INDEX_URL", "") + os.environ.get("PIP_EXTRA_INDEX_URL", "")
+    return 8.0 if sys.platform.startswith("linux") and "/cpu" not in index else 3.0
 
 
 def check_disk(folder: Path, needed: float, what: str) -> None:
