@@ -207,6 +207,7 @@ class _Run:
         self.batches = Prefetcher(self._plan, self.step * accumulate, self.recipe.data.workers)
         self.last_checkpoint = clock = window = time.monotonic()
         sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
         count = 0
         in_a_row = 0
         started_at = self.step
@@ -222,16 +223,18 @@ class _Run:
             self.step += 1
             count += 1
             for key, value in metrics.items():
-                sums[key] = sums.get(key, torch.zeros((), device=value.device)) + value.detach()
+                finite = value.isfinite()  # a metric without samples in this step is nan
+                sums[key] = sums.get(key, torch.zeros_like(value)) + value.nan_to_num(0.0, 0.0, 0.0)
+                counts[key] = counts.get(key, torch.zeros_like(value)) + finite
             now = time.monotonic()
             self.seconds += now - clock
             clock = now
             self._agree(stop)
             done = self.progress() >= 1
             if self._due(loop.log_every) or done:
-                values = {k: float(v) / count for k, v in sums.items()}
+                values = {k: float(v) / n for k, v in sums.items() if (n := float(counts[k]))}
                 self._log(values, norm, rate, count / max(1e-9, now - window))
-                sums, count = {}, 0
+                sums, counts, count = {}, {}, 0
             self._periodic(done, final=done or stop.signal is not None)
             window = time.monotonic() if count == 0 else window
         if self.step == started_at and self.progress() >= 1:

@@ -78,8 +78,8 @@ class Muon(torch.optim.Optimizer):
 
 def _is_hidden(name: str, parameter: Tensor) -> bool:
     """Whether Muon fits: matrices and full convolutions inside the network, not tables, gains or first/last layers."""
-    ends = ("conv_in", "conv_out", "x_embedder", "final_layer", "t_embedder", "norm", "conv_depth", "depth_conv")
-    if parameter.ndim < 2 or any(part.startswith(ends) for part in name.split(".")):
+    outer = {"conv_in", "conv_out", "patch_embed", "time_embed", "audio_embed", "final", "modulation", "heads"}
+    if parameter.ndim < 2 or outer & set(name.split(".")):
         return False
     return min(parameter.shape[0], parameter[0].numel()) >= 16
 
