@@ -331,7 +331,8 @@ def demo(options: Sequence[str]) -> int:
     python = prepare("demo")
     video, sheet = ROOT / "out" / "demo.mp4", ROOT / "out" / "demo.png"
     generate = [python, "-m", "letstalk_core.cli.__main__", "generate", str(portraits[0]), str(speech[0])]
-    code = run([*generate, "-o", str(video), "--contact-sheet", str(sheet), *options])
+    video.parent.mkdir(exist_ok=True)
+    code = run([*generate, "-o", str(video), "--contact-sheet", str(sheet), "--overwrite", *options])
     if code == 0:
         say(f"the video is {video}")
         say(f"its frames at a glance: {sheet}")

@@ -65,8 +65,8 @@ class FrameSink(Protocol):
     def write(self, frames: Tensor) -> None:
         """Append frames (t, h, w, 3) uint8 RGB."""
 
-    def close(self) -> None:
-        """Finish the result and move it to its final name."""
+    def close(self, partial: bool = False) -> None:
+        """Finish the result and move it to its final name. `partial`: fewer frames came than were planned."""
 
     def abort(self) -> None:
         """Drop what was written."""

@@ -68,6 +68,7 @@ class SolverClipSampler:
             if self.on_step is not None:
                 self.on_step(clip_index, state["i"], steps)
 
+        arguments = {"portrait": conditions.portrait, "audio": conditions.audio, "memory": conditions.memory}
         options: dict[str, Any] = {}
         if self.name in STOCHASTIC:
             generator = seeded_generator(self.seed, clip_index, self.name)
@@ -78,7 +79,7 @@ class SolverClipSampler:
             self.guided,
             self.denoiser.scale_noise(noise.float(), sigmas[0]),
             sigmas,
-            extra_args={"portrait": conditions.portrait, "audio": conditions.audio, "memory": conditions.memory},
+            extra_args={**arguments, "cache": {}},  # what the network keeps from step to step of this clip
             callback=check,
             **options,
         )

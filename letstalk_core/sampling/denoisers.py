@@ -48,6 +48,10 @@ class ModelDenoiser:
     def combine(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def signal(self, sigma: Tensor) -> Tensor:
+        """Factor of the clean sample in a sample of this noise level."""
+        return torch.ones_like(sigma)
+
     def scale_noise(self, noise: Tensor, sigma: Tensor) -> Tensor:
         """Unit noise brought to the distribution a sample has at the first, largest sigma."""
         return noise * (1 + sigma**2).sqrt()
@@ -60,9 +64,13 @@ class ModelDenoiser:
         conditions = {
             k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in conditions.items()
         }
+        base: Tensor | float = 0.0
+        if self.config.portrait_residual:  # the network works on the difference to the portrait
+            base = conditions["portrait"].float().unsqueeze(1)
+            x = x - self.signal(wide) * base
         output = self.model(self.scale_input(x, wide).to(dtype), self.timestep(sigma), **conditions).float()
         channels = x.shape[2]
-        return self.combine(x, output[:, :, :channels], wide), output[:, :, channels:]
+        return self.combine(x, output[:, :, :channels], wide) + base, output[:, :, channels:]
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         return self._run(x, sigma, **extra_args)[0]
@@ -83,6 +91,9 @@ class FlowDenoiser(ModelDenoiser):
 
     def combine(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         return x - sigma * output
+
+    def signal(self, sigma: Tensor) -> Tensor:
+        return 1 - sigma
 
     def scale_noise(self, noise: Tensor, sigma: Tensor) -> Tensor:
         return noise * sigma

@@ -23,7 +23,9 @@ class Half(nn.Module):
         self.weight = nn.Parameter(torch.tensor(0.5))
         self.calls, self.breaks = 0, breaks
 
-    def forward(self, x: Tensor, timestep: Tensor, *, portrait: Tensor, audio: Tensor, memory: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, timestep: Tensor, *, portrait: Tensor, audio: Tensor, memory: Tensor, **_: Any
+    ) -> Tensor:
         self.calls += 1
         bias = portrait.mean((1, 2, 3)) + audio.mean((1, 2, 3)) + memory.mean((1, 2, 3, 4))
         result = self.weight * x + bias.view(-1, 1, 1, 1, 1)

@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from letstalk_core.configs import DiTConfig
 from letstalk_core.errors import ConfigError
+from letstalk_core.presets import DIT
 from letstalk_core.sampling.denoisers import EpsilonDenoiser, FlowDenoiser, VDenoiser, make_denoiser
 from letstalk_core.sampling.schedules import ddpm_alphas_cumprod, ddpm_table
 
@@ -102,3 +104,29 @@ def test_conditions_reach_the_network_in_its_dtype_and_the_result_is_float32() -
 def test_a_wrapper_of_the_wrong_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="flow"):
         EpsilonDenoiser(Oracle("flow"))
+
+
+@pytest.mark.parametrize("prediction", ["flow", "v", "epsilon"])
+def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: str) -> None:
+    """A network that finds the difference to the portrait exactly gives the clean clip back at every noise level."""
+    config = dataclasses.replace(DIT["demo"], prediction=prediction, portrait_residual=True)
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(1, 2, 32, 2, 2, generator=generator)
+    portrait = torch.randn(1, 32, 2, 2, generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    difference = clean - portrait.unsqueeze(1)
+
+    class Perfect(torch.nn.Module):
+        def forward(self, x: torch.Tensor, timestep: torch.Tensor, **conditions: torch.Tensor) -> torch.Tensor:
+            if prediction == "flow":
+                return noise - difference
+            if prediction == "epsilon":
+                return noise
+            phi = torch.atan(sigma)
+            return torch.cos(phi) * noise - torch.sin(phi) * difference
+
+    sigma = torch.tensor([0.4])
+    denoiser = make_denoiser(Perfect(), config)
+    x = (0.6 * clean if prediction == "flow" else clean) + 0.4 * noise
+    found = denoiser(x, sigma, portrait=portrait)
+    torch.testing.assert_close(found, clean, rtol=1e-5, atol=1e-5)

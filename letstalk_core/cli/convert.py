@@ -1,0 +1,147 @@
+"""`letstalk convert SOURCE -o FILE`: public checkpoints to one safetensors file that holds its config."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..configs import Config
+
+__all__ = ["add_parser", "run"]
+
+KINDS = ("dit", "autoencoder", "audio_encoder")
+PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "convert",
+        help="turn a public checkpoint into a LetsTalk model file",
+        description="Take a denoiser checkpoint of the authors (.pt with model, ema, audioproj), a DC-AE file or"
+        " folder in either public format, or a wav2vec2 folder. Pickled code is never run.",
+    )
+    parser.add_argument("source", help="file or folder")
+    parser.add_argument("-o", "--output", required=True, help="the .safetensors file to write")
+    parser.add_argument("--kind", choices=KINDS, help="what the source is, if it is not recognised")
+    parser.add_argument(
+        "--weights", choices=("ema", "model"), default="ema", help="which weights of a denoiser (ema)"
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="temporal and audio attention heads, if the width is no preset's"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="store the weights so (default: as they are)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=run)
+
+
+def _recognise(source: Path) -> str:
+    """The kind of a source, from its config.json or the names inside. Raises: CheckpointError."""
+    if not source.exists():
+        raise CheckpointError(f"{source}: no such file or folder; check the path")
+    if source.is_dir():
+        try:
+            config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return "autoencoder"
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{source / 'config.json'}: cannot be read ({error}); get the folder again"
+            ) from None
+        return "audio_encoder" if isinstance(config, dict) and "model_type" in config else "autoencoder"
+    if source.suffix in PICKLES:
+        content = _peek(source)
+        if "audioproj" in content or any(
+            "x_embedder.proj.weight" in k for v in content.values() for k in _names(v)
+        ):
+            return "dit"
+    return "autoencoder"
+
+
+def _peek(source: Path) -> Mapping[Any, Any]:
+    """Names in a .pt file; tensors stay on disk where its format allows."""
+    import torch
+
+    try:
+        content = torch.load(source, map_location="meta", weights_only=True)
+    except Exception:  # the loader of the kind names the fault
+        return {"audioproj": None} if _is_foreign_pickle(source) else {}
+    return content if isinstance(content, Mapping) else {}
+
+
+def _is_foreign_pickle(source: Path) -> bool:
+    """Checkpoints of training scripts often hold parsed arguments, which only the denoiser's loader admits."""
+    with source.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _names(value: Any) -> list[str]:
+    return [str(k) for k in value] if isinstance(value, Mapping) else []
+
+
+def _load(args: argparse.Namespace, kind: str) -> dict[str, tuple[Config, Mapping[str, Tensor]]]:
+    if kind == "dit":
+        from ..transformer.convert import load_official
+
+        changes = {} if args.num_heads is None else {"num_heads": args.num_heads}
+        loaded = load_official(args.source, weights=args.weights, **changes)
+        parts: dict[str, tuple[Config, Mapping[str, Tensor]]] = {"dit": (loaded.dit_config, loaded.dit)}
+        if loaded.projection_config is not None and loaded.projection is not None:
+            parts["audio_projection"] = (loaded.projection_config, loaded.projection)
+        return parts
+    if kind == "autoencoder":
+        from ..autoencoder.convert import read_autoencoder
+
+        return {"autoencoder": read_autoencoder(args.source)}
+    from ..audio.encoder import load_wav2vec2_folder
+
+    encoder = load_wav2vec2_folder(args.source)
+    return {"audio_encoder": (encoder.config, encoder.state_dict())}
+
+
+def _check(source: str, parts: Mapping[str, tuple[Config, Mapping[str, Tensor]]]) -> None:
+    """Every tensor must fit the network that the config builds, so that the file written will load."""
+    from ..checkpoint import check_keys
+    from ..models import build_model
+
+    for config, tensors in parts.values():
+        if config.kind != "audio_encoder":  # already loaded into its network
+            check_keys(source, tensors, build_model(config, device="meta").state_dict())
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from ..checkpoint import save_checkpoint
+    from .output import check_output
+
+    output = check_output(args.output, overwrite=args.overwrite)
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: the name of a model file must end in .safetensors")
+    kind = args.kind or _recognise(Path(args.source))
+    parts = _load(args, kind)
+    _check(args.source, parts)
+    if args.dtype:
+        dtype = getattr(torch, args.dtype)
+        parts = {
+            name: (config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()})
+            for name, (config, tensors) in parts.items()
+        }
+    save_checkpoint(output, parts, {"source": Path(args.source).name})
+    numbers = {name: sum(t.numel() for t in tensors.values()) for name, (_, tensors) in parts.items()}
+    sys.stderr.write(f"wrote {output}: " + ", ".join(f"{k} ({n / 1e6:.2f} M)" for k, n in numbers.items()) + "\n")
+    if kind == "dit" and "audio_projection" not in parts:
+        sys.stderr.write(
+            "note: the source has no audio projection (audioproj), without which nothing can be generated\n"
+        )
+    return 0

@@ -1,0 +1,109 @@
+"""`letstalk info FILE`: what a model file, a memory bank or a video says of itself; headers only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_parser", "describe", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "info",
+        help="show what a model file, memory bank or video says of itself",
+        description="Show configs, tensors and metadata of a model file, or streams and metadata of a video.",
+    )
+    parser.add_argument("file", help="model, memory bank, video or sound")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """All that `info` shows. Raises: CheckpointError, MediaError."""
+    if path.suffix == ".safetensors" or path.is_dir():
+        return _describe_model(path)
+    return _describe_media(path)
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    from ..checkpoint import read_header
+
+    header = read_header(path)
+    found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    if "letstalk.memory_bank" in header.metadata:
+        found["type"] = "memory bank"
+        found["memory_bank"] = json.loads(header.metadata["letstalk.memory_bank"])
+    else:
+        found["type"] = "LetsTalk model" if header.parts else "safetensors file without LetsTalk config"
+    found["parts"] = {
+        name: {
+            "kind": config.kind,
+            "parameters": sum(math.prod(s) for k, s in header.shapes.items() if k.startswith(f"{name}.")),
+            "config": config.to_dict(),
+        }
+        for name, config in header.parts.items()
+    }
+    found["tensors"] = len(header.shapes)
+    found["parameters"] = sum(math.prod(s) for s in header.shapes.values())
+    found["dtypes"] = dict(Counter(header.dtypes.values()))
+    found["metadata"] = {k: v for k, v in header.metadata.items() if not k.startswith("letstalk.")}
+    return found
+
+
+def _describe_media(path: Path) -> dict[str, Any]:
+    from ..audio.decode import open_media
+
+    with open_media(path) as container:
+        streams = []
+        for stream in container.streams:
+            entry: dict[str, Any] = {"type": stream.type}
+            if stream.type in ("video", "audio") and stream.codec_context is not None:
+                entry["codec"] = stream.codec_context.name
+            if stream.type == "video":
+                entry |= {"width": stream.width, "height": stream.height}
+                entry |= {"fps": float(stream.average_rate or 0), "frames": stream.frames}
+            if stream.type == "audio":
+                entry |= {"sample_rate": stream.sample_rate, "channels": stream.channels}
+            streams.append(entry)
+        return {
+            "file": str(path),
+            "bytes": path.stat().st_size,
+            "type": f"media ({container.format.long_name})",
+            "seconds": container.duration / 1e6 if container.duration else None,
+            "streams": streams,
+            "metadata": {k: _maybe_json(v) for k, v in container.metadata.items()},
+        }
+
+
+def _maybe_json(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _lines(value: Any, indent: int = 0) -> list[str]:
+    space, lines = "  " * indent, []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{space}{key}:", *_lines(item, indent + 1)] if item else []
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            for i, entry in enumerate(item):
+                lines += [f"{space}{key} {i}:", *_lines(entry, indent + 1)]
+        else:
+            text = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else str(item)
+            lines.append(f"{space}{key}: {text}")
+    return lines
+
+
+def run(args: argparse.Namespace) -> int:
+    found = describe(Path(args.file))
+    sys.stdout.write((json.dumps(found, indent=2) if args.json else "\n".join(_lines(found))) + "\n")
+    return 0

@@ -1,0 +1,317 @@
+"""Whole runs on networks of a few thousand weights."""
+
+import gc
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from letstalk_core.audio.decode import WaveformSource
+from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
+from letstalk_core.models import ModelBundle, load_bundle, load_model
+from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.resume import WorkFolder
+
+
+class Frames:
+    """A sink in memory."""
+
+    def __init__(self) -> None:
+        self.frames: list[Tensor] = []
+        self.state = "open"
+
+    def write(self, frames: Tensor) -> None:
+        assert frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[-1] == 3
+        self.frames.append(frames)
+
+    def close(self, partial: bool = False) -> None:
+        self.state = "partial" if partial else "closed"
+
+    def abort(self) -> None:
+        self.state = "aborted"
+
+    @property
+    def video(self) -> Tensor:
+        return torch.cat(self.frames)
+
+
+PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
+FAST = GenerateSettings(steps=2, seed=3)
+
+
+def speech(seconds: float) -> Tensor:
+    t = torch.arange(round(seconds * 16000)) / 16000
+    return 0.3 * torch.sin(900 * t) * torch.sin(7 * t)
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_bundle: Path) -> ModelBundle:
+    return load_bundle(tiny_bundle)
+
+
+def run(
+    bundle: ModelBundle, seconds: float = 0.6, settings: GenerateSettings = FAST, **options: Any
+) -> tuple[Frames, Summary]:
+    sink = Frames()
+    return sink, TalkingPortrait(bundle).generate(PORTRAIT, speech(seconds), sink, settings, **options)
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0.03, 1), (0.16, 4), (0.6, 15), (0.655, 16)])
+def test_exactly_the_rounded_number_of_frames_comes_out(bundle: ModelBundle, seconds: float, frames: int) -> None:
+    sink, summary = run(bundle, seconds)
+    assert sink.video.shape == (frames, 32, 32, 3) and sink.state == "closed"
+    assert summary.frames == summary.total_frames == frames and summary.clips == -(-frames // 4)
+
+
+def test_the_same_seed_gives_the_same_video_and_another_does_not(bundle: ModelBundle) -> None:
+    (first, _), (again, _), (other, _) = run(bundle), run(bundle), run(bundle, settings=replace(FAST, seed=4))
+    assert torch.equal(first.video, again.video) and not torch.equal(first.video, other.video)
+
+
+def test_speech_and_guidance_change_the_video(bundle: ModelBundle) -> None:
+    plain, _ = run(bundle)
+    guided, _ = run(bundle, settings=replace(FAST, cfg_audio=4.0))
+    silent = Frames()
+    TalkingPortrait(bundle).generate(
+        PORTRAIT, 0.01 * torch.randn(9600, generator=torch.Generator().manual_seed(0)), silent, FAST
+    )
+    assert not torch.equal(plain.video, guided.video) and not torch.equal(plain.video, silent.video)
+
+
+def test_frame_rate_and_size_follow_the_settings(bundle: ModelBundle) -> None:
+    sink = Frames()
+    portrait = PORTRAIT[:24, :16]
+    summary = TalkingPortrait(bundle).generate(portrait, speech(0.6), sink, replace(FAST, fps=10.0, size=(24, 16)))
+    assert sink.video.shape == (6, 24, 16, 3)
+    assert (summary.width, summary.height, summary.fps, summary.seconds) == (16, 24, 10.0, 0.6)
+
+
+def test_progress_counts_clips_steps_and_frames(bundle: ModelBundle) -> None:
+    seen: list[Progress] = []
+    run(bundle, progress=seen.append)
+    assert [(p.clip, p.step) for p in seen] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 0),
+        (2, 1),
+        (3, 0),
+        (3, 0),
+        (3, 1),
+        (4, 0),
+    ]
+    assert seen[-1].frames == seen[-1].total_frames == 15
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
+def test_every_solver_of_flow_models_runs(bundle: ModelBundle, solver: str) -> None:
+    run(bundle, 0.1, replace(FAST, solver=solver))
+
+
+def test_the_paper_setting_runs_with_learned_variance(bundle: ModelBundle) -> None:
+    from letstalk_core.transformer.dit import LetsTalkDiT
+
+    dit = LetsTalkDiT(replace(bundle.dit.config, prediction="epsilon", learned_variance=True))
+    dit.init_weights()
+    paper = ModelBundle(bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, dit)
+    resolved = GenerateSettings().resolve(paper)
+    assert (resolved.solver, resolved.steps) == ("ddpm", 250)
+    sink, _ = run(paper, 0.1, GenerateSettings(steps=3))
+    assert torch.equal(sink.video, run(paper, 0.1, GenerateSettings(steps=3))[0].video)
+
+
+# ---- stopping and resuming
+
+
+def stop_at(clip: int) -> Callable[[Progress], None]:
+    def progress(now: Progress) -> None:
+        if now.clip == clip:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_interrupt_closes_the_video_with_what_is_done(bundle: ModelBundle) -> None:
+    whole, _ = run(bundle)
+    sink, summary = run(bundle, progress=stop_at(2))
+    assert sink.state == "partial" and summary.interrupted and summary.frames == 8
+    assert torch.equal(sink.video, whole.video[:8])
+
+
+def test_an_interrupt_before_the_first_frame_leaves_nothing(bundle: ModelBundle) -> None:
+    sink = Frames()
+    with pytest.raises(KeyboardInterrupt):
+        TalkingPortrait(bundle).generate(PORTRAIT, speech(0.6), sink, FAST, progress=stop_at(0))
+    assert sink.state == "aborted"
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_run_gives_the_frames_of_an_uninterrupted_one(
+    bundle: ModelBundle, stop: int, tmp_path: Path
+) -> None:
+    settings = replace(FAST, memory=None, match_statistics=True)
+    whole, _ = run(bundle, settings=settings)
+    work = WorkFolder(tmp_path / "work")
+    run(bundle, settings=settings, progress=stop_at(stop), work=work)
+    sink, summary = run(bundle, settings=settings, work=work)
+    assert torch.equal(sink.video, whole.video) and summary.resumed_clips == stop
+    assert not work.folder.exists()
+
+
+def test_a_damaged_clip_in_the_work_folder_is_made_again(bundle: ModelBundle, tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "work")
+    whole, _ = run(bundle)
+    run(bundle, progress=stop_at(2), work=work)
+    (tmp_path / "work" / "clip-000001.safetensors").write_bytes(b"x")
+    sink, summary = run(bundle, work=work)
+    assert torch.equal(sink.video, whole.video) and summary.resumed_clips == 1
+
+
+def test_a_work_folder_of_another_run_is_refused(bundle: ModelBundle, tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "work")
+    run(bundle, progress=stop_at(1), work=work)
+    with pytest.raises(ConfigError, match="differs in seed"):
+        run(bundle, settings=replace(FAST, seed=9), work=work)
+
+
+# ---- failures
+
+
+def test_a_failing_sink_is_aborted_and_its_error_passes_on(bundle: ModelBundle) -> None:
+    class Full(Frames):
+        def write(self, frames: Tensor) -> None:
+            if self.frames:
+                raise OSError(28, "No space left on device")
+            super().write(frames)
+
+    sink = Full()
+    with pytest.raises(OSError, match="No space"):
+        TalkingPortrait(bundle).generate(PORTRAIT, speech(0.6), sink, FAST)
+    assert sink.state == "aborted"
+
+
+def test_nan_weights_are_reported_with_clip_and_step(tiny_bundle: Path) -> None:
+    broken = load_bundle(tiny_bundle)
+    broken.dit.final.linear.bias.fill_(float("nan"))
+    sink = Frames()
+    with pytest.raises(NumericalError, match="clip 1, step 1 of 2"):
+        TalkingPortrait(broken).generate(PORTRAIT, speech(0.6), sink, FAST)
+    assert sink.state == "aborted"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": (30, 32)}, "32x30"),
+        ({"fps": 0.0}, "fps=0"),
+        ({"fps": float("nan")}, "fps=nan"),
+        ({"steps": 0}, "steps=0"),
+        ({"solver": "magic"}, "magic"),
+        ({"solver": "ddpm"}, "flow"),
+        ({"cfg_audio": float("nan")}, "guidance"),
+        ({"decode_batch": 0}, "decode_batch"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(bundle: ModelBundle, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(bundle, settings=replace(FAST, **change))
+
+
+# ---- model files
+
+
+def test_a_bundle_knows_its_files(bundle: ModelBundle) -> None:
+    assert set(bundle.hashes()) == {"autoencoder", "audio_encoder", "dit"} and not bundle.is_demo
+    assert (bundle.pixels_per_token, bundle.dtype, bundle.device.type) == (4, torch.float32, "cpu")
+    for model in (bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, bundle.dit):
+        assert not model.training and not any(p.requires_grad or p.is_meta for p in model.parameters())
+
+
+def test_a_folder_without_a_file_names_it(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "autoencoder.safetensors").symlink_to(tiny_bundle / "autoencoder.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks audio_encoder.safetensors, dit.safetensors"):
+        load_bundle(tmp_path)
+    with pytest.raises(CheckpointError, match="not a folder"):
+        load_bundle(tmp_path / "nothing")
+
+
+def test_files_that_do_not_belong_together_are_refused(bundle: ModelBundle) -> None:
+    from letstalk_core.transformer.dit import LetsTalkDiT
+
+    other = LetsTalkDiT(replace(bundle.dit.config, in_channels=8))
+    with pytest.raises(ConfigError, match="latent_channels=4 but dit in_channels=8"):
+        ModelBundle(bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, other)
+
+
+def test_one_part_of_a_file_is_chosen_by_kind(tiny_bundle: Path) -> None:
+    assert load_model(tiny_bundle / "autoencoder.safetensors").config.kind == "autoencoder"
+    assert load_model(tiny_bundle / "dit.safetensors", "audio_projection").config.kind == "audio_projection"
+    with pytest.raises(CheckpointError, match="name the kind"):
+        load_model(tiny_bundle / "dit.safetensors")
+    with pytest.raises(CheckpointError, match="not a model of kind"):
+        load_model(tiny_bundle / "dit.safetensors", "autoencoder")
+
+
+# ---- memory
+
+
+class Speech(WaveformSource):
+    """Minutes of sound that are made while they are read."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(speech(1.0))
+        self.duration = seconds
+
+    def __iter__(self) -> Any:
+        for _ in range(self.duration):
+            yield self.waveform
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_memory_does_not_grow_with_the_length_of_the_audio(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes at 10 fps: kept frames would be 74 MB, kept sound 38 MB."""
+    bundle = load_bundle(tiny_bundle)
+    monkeypatch.setattr(
+        bundle.autoencoder,
+        "decode_frames",
+        lambda z, **_: z[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3),
+    )
+
+    class Nothing(Frames):
+        count = 0
+
+        def write(self, frames: Tensor) -> None:
+            self.count += len(frames)
+
+    def fake(settings: GenerateSettings, on_step: Any) -> Any:
+        return lambda noise, conditions, clip_index: noise + conditions.audio.mean()
+
+    measured: list[int] = []
+
+    def watch(now: Progress) -> None:
+        if now.clip % 100 == 0:
+            measured.append(resident())
+
+    gc.collect()
+    settings = replace(FAST, fps=10.0, decode_batch=4)
+    sink = Nothing()
+    summary = TalkingPortrait(bundle, make_sampler=fake).generate(
+        PORTRAIT, Speech(600), sink, settings, progress=watch
+    )
+    assert sink.count == summary.frames == 6_000
+    assert max(measured[2:]) - measured[1] < 12e6
