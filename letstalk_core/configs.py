@@ -255,6 +255,7 @@ class DiTConfig(Config):
     memory_frames: int = 2  # most recent latent frames read from the memory bank
     anchor_frames: int = 0  # anchor frames read before them
     prediction: str = "flow"
+    portrait_residual: bool = False  # noise and denoise the difference to the portrait latent instead of the clip itself
     fps: float = 25.0
     memory_noise: float = 0.0  # default sigma of the noise on memory at inference, in latent units
 

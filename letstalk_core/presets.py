@@ -82,7 +82,7 @@ AUTOENCODER: dict[str, AutoencoderConfig] = {
     "demo":                 _dc_ae((0, 0, 1, 1, 1, 2),       (0, 0, 1, 1, 2, 2),        32,  1.0,     **_DEMO),
 }  # fmt: skip
 
-_DEMO_CLIP: dict[str, Any] = {"grid_size": (8, 8), "anchor_frames": 1, "audio_token_dim": 128}
+_DEMO_CLIP: dict[str, Any] = {"grid_size": (8, 8), "anchor_frames": 1, "audio_token_dim": 128, "portrait_residual": True}
 DIT: dict[str, DiTConfig] = {
     "S":    DiTConfig(hidden_size=384,  depth=12, num_heads=6),
     "B":    DiTConfig(hidden_size=768,  depth=12, num_heads=12),

@@ -96,6 +96,8 @@ class _DiTModule(nn.Module):
         self, clean: Tensor, noise: Tensor, time: Tensor, portrait: Tensor, memory: Tensor, audio: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted squared error of each sample (b,), and its variance term when the variance is learned."""
+        if self.config.portrait_residual:
+            clean = clean - portrait.unsqueeze(1)
         noisy = add_noise(clean, noise, time, self.config.prediction)
         output = self.dit(noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=audio).float()
         channels = clean.shape[2]
