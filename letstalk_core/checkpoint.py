@@ -66,7 +66,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); check the folder and disk") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); check the folder and disk"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # where the folder itself is bad, the first error is the one to show
             temporary.unlink(missing_ok=True)
@@ -80,17 +82,30 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size - 8, MAX_HEADER_BYTES):
-                raise CheckpointError(f"{path}: not a safetensors file, or cut short; download or convert it again")
+                raise CheckpointError(
+                    f"{path}: not a safetensors file, or cut short; download or convert it again"
+                )
             header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {})
         shapes = {k: tuple(int(n) for n in v["shape"]) for k, v in header.items()}
         dtypes = {k: str(v["dtype"]) for k, v in header.items()}
         end = max((int(v["data_offsets"][1]) for v in header.values()), default=0)
         if not isinstance(metadata, dict) or size < 8 + length + end:
-            raise CheckpointError(f"{path}: is cut short ({size} bytes, needs {8 + length + end}); get the file again")
+            raise CheckpointError(
+                f"{path}: is cut short ({size} bytes, needs {8 + length + end}); get the file again"
+            )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; give the path of a .safetensors model") from None
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({error}); .pt and .ckpt files go through `letstalk convert`"
         ) from None
@@ -152,7 +167,9 @@ def save_checkpoint(
 ) -> None:
     """Write one file holding the parts; the name of each part is the prefix of its keys ("dit.", …). Atomic."""
     path = Path(path)
-    tensors = {f"{name}.{k}": v.detach().cpu().contiguous() for name, (_, sd) in parts.items() for k, v in sd.items()}
+    tensors = {
+        f"{name}.{k}": v.detach().cpu().contiguous() for name, (_, sd) in parts.items() for k, v in sd.items()
+    }
     header = {
         **(metadata or {}),
         "letstalk.version": VERSION,
@@ -162,7 +179,9 @@ def save_checkpoint(
         try:
             save_file(tensors, str(temporary), metadata=header)
         except SafetensorError as error:
-            raise OutputError(f"{path}: cannot be written ({error}); check the folder and free disk space") from None
+            raise OutputError(
+                f"{path}: cannot be written ({error}); check the folder and free disk space"
+            ) from None
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -10,7 +10,14 @@ from typing import Any, ClassVar, TypeVar
 
 from .errors import ConfigError
 
-__all__ = ["AudioEncoderConfig", "AudioProjectionConfig", "AutoencoderConfig", "Config", "DiTConfig", "config_class"]
+__all__ = [
+    "AudioEncoderConfig",
+    "AudioProjectionConfig",
+    "AutoencoderConfig",
+    "Config",
+    "DiTConfig",
+    "config_class",
+]
 
 C = TypeVar("C", bound="Config")
 FUSIONS = ("direct", "siamese", "symbiotic")
@@ -255,7 +262,9 @@ class DiTConfig(Config):
     memory_frames: int = 2  # most recent latent frames read from the memory bank
     anchor_frames: int = 0  # anchor frames read before them
     prediction: str = "flow"
-    portrait_residual: bool = False  # noise and denoise the difference to the portrait latent instead of the clip itself
+    portrait_residual: bool = (
+        False  # noise and denoise the difference to the portrait latent instead of the clip itself
+    )
     fps: float = 25.0
     memory_noise: float = 0.0  # default sigma of the noise on memory at inference, in latent units
 
@@ -280,7 +289,8 @@ class DiTConfig(Config):
             f"dit config: spatial_attention={self.spatial_attention!r} must be linear or softmax",
         )
         _require(
-            self.prediction in PREDICTIONS, f"dit config: prediction={self.prediction!r} not in {list(PREDICTIONS)}"
+            self.prediction in PREDICTIONS,
+            f"dit config: prediction={self.prediction!r} not in {list(PREDICTIONS)}",
         )
         _require(
             not self.learned_variance or self.prediction == "epsilon",

@@ -21,13 +21,13 @@ class Operations(Protocol):
     """
 
     @property
-    def Linear(self) -> Any: ...  # noqa: N802
+    def Linear(self) -> Any: ...
     @property
-    def Conv1d(self) -> Any: ...  # noqa: N802
+    def Conv1d(self) -> Any: ...
     @property
-    def Conv2d(self) -> Any: ...  # noqa: N802
+    def Conv2d(self) -> Any: ...
     @property
-    def LayerNorm(self) -> Any: ...  # noqa: N802
+    def LayerNorm(self) -> Any: ...
 
 
 class Denoiser(Protocol):

@@ -80,7 +80,12 @@ def synthesize(
             continue
         clip = draw_clip(seed, split, index, frames=frames)
         record = ClipRecord(
-            id=clip_id, clip=f"clips/{clip_id}.safetensors", frames=frames, identity=clip_id, split=split, fps=float(FPS)
+            id=clip_id,
+            clip=f"clips/{clip_id}.safetensors",
+            frames=frames,
+            identity=clip_id,
+            split=split,
+            fps=float(FPS),
         )
         _write(folder / record.clip, clip, device)
         append_records(folder, [record])

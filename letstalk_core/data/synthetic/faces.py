@@ -34,7 +34,11 @@ JAW_DROP = 0.10  # how far the chin goes down at jaw = 1
 
 
 def render(
-    identity: Identity | Sequence[Identity], motion: Tensor | np.ndarray, *, size: int = FRAME_SIZE, device: Device = None
+    identity: Identity | Sequence[Identity],
+    motion: Tensor | np.ndarray,
+    *,
+    size: int = FRAME_SIZE,
+    device: Device = None,
 ) -> Tensor:
     """Draw one frame for each row of `motion`.
 
@@ -60,7 +64,9 @@ def render(
     return frames
 
 
-def regions(identity: Identity | Sequence[Identity], motion: Tensor | np.ndarray, *, size: int = FRAME_SIZE) -> Tensor:
+def regions(
+    identity: Identity | Sequence[Identity], motion: Tensor | np.ndarray, *, size: int = FRAME_SIZE
+) -> Tensor:
     """Boxes x0, y0, x1, y1 (pixels) around mouth, left eye and right eye as seen in the picture.
 
     Shapes: motion (t, 15) -> (t, 3, 4) int16, inside the picture.
@@ -260,7 +266,9 @@ def _beard(canvas: _Canvas, p: _Params, u: Tensor, v: Tensor, fu: Tensor, fv: Te
     fu, fv, u = fu[:, rows], fv[:, rows], u[:, rows]
     edge = p.mouth_y + 0.16 - 1.15 * torch.sqrt(fu * fu + 0.012)  # upper edge rises towards the ears
     lower = _smooth(-0.02, 0.02, fv - edge)
-    skin_ring = _smooth(0.0, 0.02, torch.sqrt((fu / 1.22) ** 2 + ((fv - p.mouth_y - 0.045 * p.jaw) / 0.78) ** 2) - 0.165)
+    skin_ring = _smooth(
+        0.0, 0.02, torch.sqrt((fu / 1.22) ** 2 + ((fv - p.mouth_y - 0.045 * p.jaw) / 0.78) ** 2) - 0.165
+    )
     inside = canvas.cover(_head_distance(p, u, v[:, rows]), 2.0)
     moustache = _smooth(0.02, -0.02, (fv - p.mouth_y + 0.082).abs() - 0.026) * _smooth(0.21, 0.18, fu.abs())
     alpha = torch.maximum(lower * skin_ring, moustache) * inside
@@ -313,7 +321,9 @@ def _eyes(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
     t = ax / p.eye_width
     arc = (1 - t * t).clamp_(min=0)
     open_top, bottom = -p.eye_height * arc**0.75, p.eye_height * 0.72 * arc
-    lid = bottom * 0.75 + (open_top - bottom * 0.75) * (1 - p.blink) * (1 - 0.10 * p.smile)  # edge of the upper lid
+    lid = bottom * 0.75 + (open_top - bottom * 0.75) * (1 - p.blink) * (
+        1 - 0.10 * p.smile
+    )  # edge of the upper lid
     within = canvas.cover(ax.abs() - p.eye_width)
     canvas.paint(p.skin * 0.86, canvas.cover(torch.maximum(open_top - 0.012 - ay, ay - bottom)) * within, rows)
     eye = canvas.cover(torch.maximum(lid - ay, ay - bottom)) * within
@@ -409,7 +419,9 @@ def _glasses(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
     if p.round_glasses:
         lens = torch.sqrt(gx * gx + gy * gy + 1e-9) - 0.158
     else:
-        lens = torch.sqrt((gx.abs() - 0.095).clamp(min=0) ** 2 + (gy.abs() - 0.055).clamp(min=0) ** 2 + 1e-9) - 0.062
+        lens = (
+            torch.sqrt((gx.abs() - 0.095).clamp(min=0) ** 2 + (gy.abs() - 0.055).clamp(min=0) ** 2 + 1e-9) - 0.062
+        )
     pale = torch.tensor([0.92, 0.96, 1.0], device=fu.device).view(1, 3, 1, 1)
     canvas.paint(pale, 0.10 * canvas.cover(lens), rows)
     canvas.paint(p.frame, 0.97 * canvas.cover(lens.abs() - 0.013), rows)

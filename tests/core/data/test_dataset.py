@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from letstalk_core.data.clips import open_clip
+from letstalk_core.data.manifest import Manifest
+from letstalk_core.data.synthetic.dataset import draw_clip, synthesize
+from letstalk_core.data.synthetic.speech import espeak_version
+from letstalk_core.errors import ConfigError, DependencyError
+
+
+def espeak_missing() -> bool:
+    try:
+        espeak_version()
+    except DependencyError:
+        return True
+    return False
+
+
+pytestmark = pytest.mark.skipif(espeak_missing(), reason="espeak-ng is not installed: drawn clips need its speech")
+
+
+def test_a_folder_of_clips_can_be_read_back(tmp_path: Path) -> None:
+    records = list(synthesize(tmp_path, clips=2, frames=6, seed=3))
+    assert [r.id for r in records] == ["train-3-000000", "train-3-000001"]
+    clip = open_clip(tmp_path, next(iter(Manifest(tmp_path))))
+    assert clip.frames().shape == (6, 256, 256, 3)
+    assert clip.regions().shape == (6, 3, 4)
+    assert clip.portraits().shape[0] == 2
+    assert len(clip.audio()) >= 640 * (clip.lead_frames + 6)
+
+
+def test_a_stopped_job_goes_on_and_processes_share_the_work(tmp_path: Path) -> None:
+    list(synthesize(tmp_path / "one", clips=3, frames=4))
+    list(synthesize(tmp_path / "two", clips=3, frames=4, first=1, stride=2))
+    assert [r.id for r in synthesize(tmp_path / "two", clips=3, frames=4)] == ["train-0-000000", "train-0-000002"]
+    assert list(synthesize(tmp_path / "two", clips=3, frames=4)) == []
+    one, two = (
+        {r.id: open_clip(tmp_path / name, r).frames() for r in Manifest(tmp_path / name)}
+        for name in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_people_of_the_splits_differ() -> None:
+    assert draw_clip(0, "train", 0, frames=4).identity != draw_clip(0, "val", 0, frames=4).identity
+    with pytest.raises(ConfigError, match="split='test'"):
+        draw_clip(0, "test", 0, frames=4)
