@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import MediaError
 from .manifest import ClipRecord
 
-__all__ = ["SAMPLE_RATE", "ClipFile", "FrameBatch", "FrameSampler", "flip_regions", "open_clip"]
+__all__ = ["SAMPLE_RATE", "ClipFile", "FrameBatch", "FrameSampler", "crop_windows", "flip_regions", "open_clip"]
 
 SAMPLE_RATE = 16_000
 MOTION_KEY = "motion"
@@ -176,6 +176,34 @@ def flip_regions(regions: Tensor, width: int) -> Tensor:
     x0, y0, x1, y1 = regions.unbind(-1)
     mirrored = torch.stack((width - x1, y0, width - x0, y1), -1)
     return mirrored[..., [0, 2, 1], :]
+
+
+def crop_windows(
+    images: Tensor, regions: Tensor, size: int, step: int, generator: torch.Generator, *, face_share: float = 0.7
+) -> FrameBatch:
+    """Cut a square window out of each image: `face_share` of them round its boxes, the others anywhere.
+
+    Windows begin at multiples of `step` pixels, the autoencoder's factor, so that features keep their place in the
+    latent grid. Boxes are cut to the window. Shapes: (b, h, w, 3), (b, r, 4) -> (b, size, size, 3), (b, r, 4).
+    """
+    height, width = images.shape[1:3]
+    windows, boxes = [], []
+    for image, region in zip(images, regions, strict=True):
+        u = torch.rand(3, generator=generator).tolist()
+        corner = []
+        for axis, length in ((0, width), (1, height)):
+            places = (length - size) // step
+            known = region[region[:, 2] > region[:, 0]][:, [axis, axis + 2]].float()
+            if u[2] < face_share and len(known):
+                middle = float(known.min() + known.max()) / 2
+                index = round((middle - size / 2) / step)
+            else:
+                index = int(u[axis] * (places + 1))
+            corner.append(min(max(index, 0), places) * step)
+        x, y = corner
+        windows.append(image[y : y + size, x : x + size])
+        boxes.append((region - torch.tensor([x, y, x, y], dtype=region.dtype)).clamp(0, size))
+    return torch.stack(windows), torch.stack(boxes)
 
 
 class FrameSampler:

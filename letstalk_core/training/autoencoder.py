@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..autoencoder.dc_ae import AutoencoderDC
 from ..checkpoint import load_into, load_tensors, read_header, save_checkpoint
 from ..configs import AutoencoderConfig
-from ..data.clips import FrameBatch, FrameSampler
+from ..data.clips import FrameBatch, FrameSampler, crop_windows
 from ..data.manifest import ClipRecord, Manifest
 from ..errors import ConfigError, MediaError
 from .config import AutoencoderObjective, AutoencoderRecipe
@@ -98,6 +98,11 @@ class AutoencoderStage:
             autoencoder.init_weights()
         self.module: nn.Module = _AutoencoderModule(autoencoder, recipe.objective)
         self.autoencoder = autoencoder
+        size, factor = recipe.data.crop_size, self.config.spatial_factor
+        if size % factor or size > self.config.image_size:
+            raise ConfigError(
+                f"[data] crop_size={size} must be a multiple of {factor} and at most {self.config.image_size} pixels"
+            )
         self.manifest = Manifest(recipe.data.folder)
         self.sampler = FrameSampler(recipe.data.folder, image_size=self.config.image_size)
         self._lock = threading.Lock()  # open files are shared between the threads that make batches
@@ -110,9 +115,14 @@ class AutoencoderStage:
         records, data = self.manifest.select("train"), self.recipe.data
 
         def make() -> dict[str, Tensor]:
+            generator = torch.Generator().manual_seed(seed)
+            cut = data.crop_size > 0 and float(torch.rand((), generator=generator)) < data.crop_share
             with self._lock:
-                generator = torch.Generator().manual_seed(seed)
-                images, regions = self.sampler.draw(records, data.batch_size, generator, flip=data.flip)
+                count = data.crop_batch if cut else data.batch_size
+                images, regions = self.sampler.draw(records, count, generator, flip=data.flip)
+            if cut:
+                factor = self.config.spatial_factor
+                images, regions = crop_windows(images, regions, data.crop_size, factor, generator)
             return {"images": images, "regions": regions}
 
         return make

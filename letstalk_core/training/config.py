@@ -55,8 +55,14 @@ class DataConfig(Config):
     reread_every: int = 100  # steps between looks for clips added to the manifest
     validation_items: int = 64  # frames (autoencoder), utterances (audio) or clips (dit) of the validation split
     flip: bool = True  # mirror images at random (autoencoder)
+    crop_size: int = 0  # side of the windows, pixels, that most batches are cut down to (autoencoder); 0: whole images
+    crop_share: float = 0.75  # part of the batches that is
+    crop_batch: int = 8  # windows in such a batch
 
     def validate(self) -> None:
+        _require(self.crop_size >= 0, f"[data] crop_size={self.crop_size} must be >= 0")
+        _require(0 <= self.crop_share <= 1, f"[data] crop_share={self.crop_share} must be in 0..1")
+        _require(self.crop_batch > 0, f"[data] crop_batch={self.crop_batch} must be > 0")
         _require(self.batch_size > 0, f"[data] batch_size={self.batch_size} must be > 0")
         _require(0 <= self.workers <= 64, f"[data] workers={self.workers} must be in 0..64")
         _require(self.reread_every > 0, f"[data] reread_every={self.reread_every} must be > 0")

@@ -1,7 +1,7 @@
 """Folders of drawn talking clips: every clip is a person, an utterance and a stretch of frames of them saying it.
 
-Clip `index` of a folder depends on (seed, split, index) alone, so that several processes can share the work and a
-stopped job goes on where it was.
+Person, sentence, voice and pose of clip `index` depend on (seed, split, index) alone, so that several processes can
+share the work and a stopped job goes on where it was. (espeak-ng's own noise differs a little from run to run.)
 """
 
 from __future__ import annotations

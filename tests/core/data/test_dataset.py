@@ -41,7 +41,7 @@ def test_a_stopped_job_goes_on_and_processes_share_the_work(tmp_path: Path) -> N
         for name in ("one", "two")
     )
     assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert all(torch.equal(one[key], two[key]) for key in one)  # the same people, whoever draws them
 
 
 def test_people_of_the_splits_differ() -> None:
