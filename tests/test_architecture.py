@@ -32,12 +32,13 @@ ROWS = [
     {"resume"},
     {"long_video", "data"},
     {"memory_bank"},
-    {"transformer", "autoencoder", "audio", "portrait", "video", "sampling"},
+    {"video"},  # has sound
+    {"transformer", "autoencoder", "audio", "portrait", "sampling"},
     {"nn", "checkpoint", "presets"},
     {"configs"},
     {"protocols", "errors"},
 ]
-MEETING_POINTS = {"transformer.conditions", "audio.decode"}  # what neighbours in a row may share
+MEETING_POINTS = {"transformer.conditions"}  # what neighbours in a row may share
 COMFYUI = {
     "comfy",
     "comfy_api",
