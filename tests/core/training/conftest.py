@@ -1,0 +1,134 @@
+"""Tiny clips and recipes: 32 px frames, networks of a few thousand weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from letstalk_core.data.manifest import ClipRecord, append_records
+from letstalk_core.training.config import Recipe, load_recipe
+
+TINY = {
+    "autoencoder": """
+stage = "autoencoder"
+[model]
+latent_channels = 4
+encoder_block_types = ["ResBlock", "ResBlock", "ResBlock"]
+decoder_block_types = ["ResBlock", "ResBlock", "ResBlock"]
+encoder_block_out_channels = [8, 8, 16]
+decoder_block_out_channels = [8, 8, 16]
+encoder_layers_per_block = [0, 1, 1]
+decoder_layers_per_block = [0, 1, 1]
+encoder_qkv_multiscales = [[], [], []]
+decoder_qkv_multiscales = [[], [], []]
+decoder_norm_types = ["rms_norm", "rms_norm", "rms_norm"]
+decoder_act_fns = ["silu", "silu", "silu"]
+image_size = 32
+""",
+    "dit": """
+stage = "dit"
+[model]
+preset = "demo"
+hidden_size = 32
+depth = 1
+num_heads = 2
+in_channels = 4
+clip_frames = 3
+memory_frames = 1
+audio_token_dim = 16
+[projection]
+window = 3
+layers = 2
+encoder_dim = 8
+hidden_size = 16
+tokens = 2
+token_dim = 16
+""",
+    "audio": """
+stage = "audio"
+[model]
+preset = "demo"
+hidden_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+intermediate_size = 16
+conv_dim = [8, 8, 8, 8, 8, 8, 8]
+num_conv_pos_embeddings = 4
+num_conv_pos_embedding_groups = 2
+""",
+}
+
+
+def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6, size: int = 32) -> ClipRecord:
+    """A clip of smooth noise, with latents as `letstalk encode` writes them."""
+    g = torch.Generator().manual_seed(int.from_bytes(name.encode(), "little") % 2**31)
+    low = torch.rand(frames + 2, 3, 4, 4, generator=g)
+    pictures = (torch.nn.functional.interpolate(low, size=(size, size), mode="bilinear") * 255).to(torch.uint8)
+    pictures = pictures.permute(0, 2, 3, 1).contiguous()
+    boxes = torch.tensor([[10, 18, 22, 26], [6, 8, 14, 14], [18, 8, 26, 14]], dtype=torch.int16)
+    tensors = {
+        "frames": pictures[2:].contiguous(),
+        "portraits": pictures[:2].contiguous(),
+        "audio": torch.randint(-3000, 3000, (640 * frames,), generator=g).to(torch.int16),
+        "regions": boxes.repeat(frames, 1, 1),
+        "portrait_regions": boxes.repeat(2, 1, 1),
+    }
+    latents = {
+        "frames": torch.randn(frames, 4, 2, 2, generator=g).half(),
+        "portraits": torch.randn(2, 4, 2, 2, generator=g).half(),
+        "audio": torch.randn(frames, 2, 8, generator=g).half(),
+        "regions": tensors["regions"],
+    }
+    for kind, content in (("clips", tensors), ("latents", latents)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        save_file(content, str(folder / kind / f"{name}.safetensors"), metadata={"image_size": str(size)})
+    record = ClipRecord(
+        id=name,
+        clip=f"clips/{name}.safetensors",
+        latents=f"latents/{name}.safetensors",
+        frames=frames,
+        split=split,
+    )
+    append_records(folder, [record])
+    return record
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for i in range(4):
+        write_clip(folder, f"clip{i}", split="val" if i == 0 else "train")
+    return folder
+
+
+@pytest.fixture
+def add_clip(data_folder: Path) -> Callable[[str], None]:
+    """add_clip(name) appends a clip to the folder."""
+
+    def add(name: str) -> None:
+        write_clip(data_folder, name)
+
+    return add
+
+
+@pytest.fixture
+def make_recipe(tmp_path: Path, data_folder: Path) -> Callable[..., Recipe]:
+    """make_recipe(stage, "loop.steps=3", …): a tiny recipe with overrides; the run folder is `tmp_path/run`."""
+
+    def make(stage: str, *overrides: str) -> Recipe:
+        path = tmp_path / f"{stage}.toml"
+        path.write_text(TINY[stage])
+        common = (
+            f"data.folder={data_folder}",
+            f"loop.run={tmp_path / 'run'}",
+            *("data.batch_size=2", "data.workers=0", "data.validation_items=2", "data.reread_every=2"),
+            *("loop.steps=4", "loop.precision=fp32", "loop.device=cpu", "loop.log_every=1"),
+            *("loop.validate_every=0", "loop.sample_every=0", "loop.export_every=0", "loop.checkpoint_every=0"),
+        )
+        return load_recipe(stage, path, [*common, *overrides])
+
+    return make

@@ -1,0 +1,70 @@
+"""Recipes: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from letstalk_core.errors import ConfigError
+from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, load_recipe, recipe_path
+
+SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    stage = {"autoencoder": "autoencoder", "decoder": "autoencoder", "audio": "audio", "dit": "dit"}
+    recipe = load_recipe(stage[name.split("_")[1]], name)
+    assert recipe.to_dict()["stage"] == recipe.stage
+
+
+def test_the_paper_recipe_has_the_published_settings() -> None:
+    recipe = load_recipe("dit", "paper_dit")
+    assert isinstance(recipe, DiTRecipe)
+    assert (recipe.optimizer.lr, recipe.optimizer.weight_decay, recipe.loop.steps) == (1e-4, 0.0, 300_000)
+    assert (recipe.loop.gradient_clip, recipe.loop.clip_after) == (0.1, 20_000)
+    assert (recipe.model.prediction, recipe.model.learned_variance, recipe.model.clip_frames) == ("epsilon", True, 16)
+    assert recipe.objective.memory_ddpm_steps == 50
+    assert recipe.objective.memory_mask == 0.25
+
+
+def test_overrides_replace_keys_and_presets_can_be_changed() -> None:
+    recipe = load_recipe("autoencoder", "demo_autoencoder", ["optimizer.lr=0.01", "loop.run=some/where", "model.image_size=512"])
+    assert isinstance(recipe, AutoencoderRecipe)
+    assert recipe.optimizer.lr == 0.01
+    assert recipe.loop.run == "some/where"
+    assert recipe.model.image_size == 512
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[optimizer]\nlerning_rate = 1", ["[optimizer]", "lerning_rate"]),
+        ("[loop]\nsteps = 'many'", ["[loop]", "steps='many'"]),
+        ("[loop]\nsteps = 0", ["steps", "max_minutes"]),
+        ("[optimiser]\nlr = 1.0", ["optimiser"]),
+        ("[model]\npreset = 'giant'", ["[model]", "giant", "demo"]),
+        ("[loop\n", ["TOML", "line 1"]),
+        ("stage = 'audio'", ["audio", "letstalk train audio"]),
+        ("[data]\nbatch_size = 0", ["batch_size=0"]),
+    ],
+)
+def test_a_bad_recipe_names_its_file_and_key(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_recipe("autoencoder", path, [] if "steps" in text else ["loop.steps=5"])
+    assert "bad.toml" in str(error.value)
+    assert [w for w in words if w not in str(error.value)] == []
+
+
+@pytest.mark.parametrize("override", ["lr=1", "optimizer.lr", "stage.x.y=1"])
+def test_a_bad_override_is_named(override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        load_recipe("dit", "demo_dit", [override])
+
+
+def test_a_missing_recipe_lists_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="demo_dit"):
+        load_recipe("dit", "no_such_recipe")

@@ -1,0 +1,135 @@
+"""The loop: resuming, budgets, signals, logs and a manifest that grows."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from letstalk_core.checkpoint import read_header
+from letstalk_core.cli.train import build_stage
+from letstalk_core.errors import ConfigError, NumericalError
+from letstalk_core.training.checkpoints import load_state
+from letstalk_core.training.config import Recipe
+from letstalk_core.training.loop import train
+from letstalk_core.training.plots import read_csv
+
+MakeRecipe = Callable[..., Recipe]
+
+
+class Stopping:
+    """A stage that does something at one of its batches."""
+
+    def __init__(self, stage: Any, batch: int, action: Callable[[], None]) -> None:
+        self._stage, self._left, self._action = stage, batch, action
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stage, name)
+
+    def plan_batch(self, seed: int) -> Callable[[], Any]:
+        self._left -= 1
+        if self._left == 0:
+            self._action()
+        return self._stage.plan_batch(seed)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = load_state(folder)
+    assert state is not None
+    return {**state["module"], **{f"ema {k}": v for k, v in state["ema"]["average"].items()}}
+
+
+@pytest.mark.parametrize(("stage", "optimizer"), [("autoencoder", "muon"), ("dit", "adamw")])
+def test_a_killed_run_goes_on_to_bitwise_the_same_weights(
+    make_recipe: MakeRecipe, tmp_path: Path, stage: str, optimizer: str
+) -> None:
+    options = (f"optimizer.name={optimizer}", "loop.steps=5", "optimizer.accumulate=2")
+    train(build_stage(make_recipe(stage, *options, f"loop.run={tmp_path / 'whole'}")))
+
+    def kill() -> None:
+        raise RuntimeError("killed")
+
+    parts = make_recipe(stage, *options, "loop.checkpoint_every=1")
+    with pytest.raises(RuntimeError, match="killed"):
+        train(Stopping(build_stage(parts), 2 * 3 + 1, kill))  # type: ignore[arg-type]
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == 3
+    train(build_stage(parts))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert [r["step"] for r in read_csv(tmp_path / "run" / "log.csv")] == ["1", "2", "3", "4", "5"]
+
+
+def test_a_half_written_checkpoint_is_passed_over(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    train(build_stage(make_recipe("dit", "loop.checkpoint_every=2")))
+    newest = max((tmp_path / "run").glob("state-*.pt"), key=lambda p: p.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    assert state["step"] == 2
+
+
+def test_sigterm_writes_a_checkpoint_and_ends_cleanly(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    stage = Stopping(build_stage(make_recipe("dit")), 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    result = train(stage)  # type: ignore[arg-type]
+    state = load_state(tmp_path / "run")
+    assert (result.signal, result.step) == (signal.SIGTERM, 2)
+    assert state is not None
+    assert state["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_clips_added_during_training_are_used(
+    make_recipe: MakeRecipe, tmp_path: Path, add_clip: Callable[[str], Any]
+) -> None:
+    stage = build_stage(make_recipe("dit", "loop.steps=4"))
+    train(Stopping(stage, 2, lambda: add_clip("late")))  # type: ignore[arg-type]
+    state = load_state(tmp_path / "run")
+    assert state is not None
+    assert state["position"] == 5
+
+
+def test_minutes_end_a_run_that_has_steps_left(make_recipe: MakeRecipe) -> None:
+    result = train(build_stage(make_recipe("dit", "loop.steps=1000000", "loop.max_minutes=0.01")))
+    assert result.step < 1_000_000
+    assert [p.name for p in result.exported] == ["dit.safetensors"]
+
+
+def test_a_finished_run_exports_averaged_half_precision_weights(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    result = train(build_stage(make_recipe("autoencoder", "loop.validate_every=2", "loop.sample_every=4")))
+    header = read_header(result.exported[0])
+    assert set(header.dtypes.values()) == {"F16"}
+    assert header.parts["autoencoder"].to_dict()["scaling_factor"] != 1.0
+    assert len(header.parts["autoencoder"].to_dict()["latent_rgb_factors"]) == 4
+    rows = read_csv(tmp_path / "run" / "validation.csv")
+    assert [r["step"] for r in rows] == ["2", "4"]
+    assert {"psnr", "psnr_mouth", "psnr_eyes"} <= set(rows[0])
+    assert (tmp_path / "run" / "samples" / "step-0000004.png").stat().st_size > 0
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 0
+
+
+def test_a_folder_of_another_model_is_refused(make_recipe: MakeRecipe) -> None:
+    train(build_stage(make_recipe("dit", "loop.steps=1")))
+    with pytest.raises(ConfigError, match="another model"):
+        train(build_stage(make_recipe("dit", "model.depth=2")))
+
+
+def test_endless_bad_gradients_stop_the_training(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = build_stage(make_recipe("dit", "loop.steps=100"))
+    with torch.no_grad():
+        next(stage.module.parameters()).fill_(float("nan"))
+    with pytest.raises(NumericalError, match="learning|lr"):
+        train(stage)
+
+
+def test_the_recipe_beside_the_run_is_the_resolved_one(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe("dit", "loop.steps=1")
+    train(build_stage(replace(recipe)))
+    assert '"steps": 1' in (tmp_path / "run" / "recipe.json").read_text()
