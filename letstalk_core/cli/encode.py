@@ -20,7 +20,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("folder", help="folder with manifest.jsonl")
     parser.add_argument("--autoencoder", required=True, metavar="FILE", help="autoencoder .safetensors")
     parser.add_argument("--audio-encoder", required=True, metavar="FILE", help="audio encoder .safetensors")
-    parser.add_argument("--noisy-copies", action="store_true", help="also encode frames with pixel noise, for the memory")
+    parser.add_argument(
+        "--noisy-copies", action="store_true", help="also encode frames with noise, for the memory"
+    )
     parser.add_argument("--batch", type=int, default=8, help="frames encoded at once (default 8)")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda if there is one")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: torch's own")
@@ -38,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from ..models import load_model
 
     if not 0 <= args.first < args.stride or args.batch < 1:
-        raise ConfigError(f"--first {args.first}, --stride {args.stride}, --batch {args.batch}: needs 0 <= first < stride")
+        raise ConfigError(
+            f"--first {args.first}, --stride {args.stride}, --batch {args.batch}: needs 0 <= first < stride"
+        )
     if args.threads:
         torch.set_num_threads(args.threads)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")

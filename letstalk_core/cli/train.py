@@ -21,8 +21,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train the autoencoder, the audio encoder or the denoiser from a recipe",
-        description="Train one network. A run whose folder holds checkpoints goes on exactly where it was. Ctrl-C or"
-        " SIGTERM writes a checkpoint and ends with 128 + the signal's number.",
+        description="Train one network. A run whose folder holds checkpoints goes on exactly where it was. Ctrl-C"
+        " or SIGTERM writes a checkpoint and ends with 128 + the signal's number.",
     )
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument(

@@ -1,14 +1,16 @@
 """Clips on disk: frames, portraits, sound and drawn truth of one clip, and random frames of many for training.
 
-A clip is a safetensors file (drawn faces; any frame costs one memory-mapped read) or an ordinary video file with sound
-(`letstalk prepare`). Tensors of a safetensors clip: "frames" uint8 (t, h, w, 3); and, where there are any, "portraits"
-uint8 (p, h, w, 3), "audio" int16 at 16 kHz (metadata "lead_frames": frames of it before the first picture), "motion" float16 (t, k), "regions" int16 (t, 3, 4) and "portrait_regions"
-(p, 3, 4): boxes x0 y0 x1 y1 in pixels of the mouth, left and right eye; a box of no area is unknown.
+A clip is a safetensors file (any frame costs one memory-mapped read) or an ordinary video file with sound. Tensors
+of a safetensors clip: "frames" uint8 (t, h, w, 3); and, where there are any, "portraits" uint8 (p, h, w, 3),
+"audio" int16 at 16 kHz (metadata "lead_frames": frames of it before the first picture), "motion" float16 (t, k),
+"regions" int16 (t, 3, 4) and "portrait_regions" (p, 3, 4): boxes x0 y0 x1 y1 in pixels of the mouth, left and right
+eye; a box of no area is unknown.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,11 +58,6 @@ class ClipFile:
     def motion_names(self) -> tuple[str, ...]:
         names = self._metadata.get(MOTION_KEY, "")
         return tuple(n.strip() for n in names.split(",")) if names else ()
-
-    @property
-    def lead_frames(self) -> int:
-        """Frames of sound before the first picture: frame i begins at sample 640 (lead_frames + i)."""
-        return int(self._metadata.get("lead_frames", "0"))
 
     def has(self, name: str) -> bool:
         return name in self._names
@@ -217,14 +214,18 @@ class FrameSampler:
         self.image_size = image_size
         self.failures = 0
         self._open: OrderedDict[str, ClipFile] = OrderedDict()
+        self._lock = threading.Lock()  # several threads draw batches; only the list of open files needs care
         self._open_files = open_files
 
     def clip(self, record: ClipRecord) -> ClipFile:
         """The open clip of a record; the least recently used file is closed when too many are open."""
-        found = self._open.pop(record.clip, None) or open_clip(self.folder, record)
-        self._open[record.clip] = found
-        if len(self._open) > self._open_files:
-            self._open.popitem(last=False)
+        with self._lock:
+            found = self._open.pop(record.clip, None)
+        found = found or open_clip(self.folder, record)
+        with self._lock:
+            self._open[record.clip] = found
+            if len(self._open) > self._open_files:
+                self._open.popitem(last=False)
         return found
 
     def draw(
@@ -233,7 +234,8 @@ class FrameSampler:
         """Images (b, h, w, 3) uint8 and boxes (b, 3, 4) int16. Raises: MediaError if no clip can be read."""
         if not records:
             raise MediaError(f"{self.folder}: the manifest has no clips of this split; add clips first")
-        images, regions = [], []
+        images: list[Tensor] = []
+        regions: list[Tensor] = []
         tries = 0
         while len(images) < count:
             u = torch.rand(4, generator=generator).tolist()

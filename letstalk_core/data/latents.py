@@ -1,8 +1,8 @@
-"""Cached latents: clips encoded once by autoencoder and audio encoder, and windows of them for the denoiser's training.
+"""Cached latents: clips encoded once by autoencoder and audio encoder, and windows of them for training.
 
-A latents file holds "frames" float16 (t, c, h, w) and "portraits" (p, c, h, w), both times the scaling factor, "audio"
-float16 (t, layers, d), the encoder's states of each frame, "regions" int16 (t, 3, 4) in pixels of the image; with noisy
-copies also "frames_noisy" and "portraits_noisy". Its metadata names the hashes of both models and the image size.
+A latents file holds "frames" float16 (t, c, h, w) and "portraits" (p, c, h, w), both times the scaling factor,
+"audio" float16 (t, layers, d), the encoder's states of each frame, "regions" int16 (t, 3, 4) in pixels; with noisy
+copies also "frames_noisy" and "portraits_noisy". Metadata: hashes of both models and the image size.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def encode_clip(
         x = rearrange(images, "t h w c -> t c h w").to(device).float() / 127.5 - 1
         if noisy:
             generator = torch.Generator().manual_seed(int(images[0].sum()))
-            sigma = torch.exp(PIXEL_NOISE[0] + PIXEL_NOISE[1] * torch.randn(len(x), 1, 1, 1, generator=generator))
+            level = torch.randn(len(x), 1, 1, 1, generator=generator)
+            sigma = torch.exp(PIXEL_NOISE[0] + PIXEL_NOISE[1] * level)
             x = x + (sigma * torch.randn(x.shape, generator=generator)).to(x)
         z: Tensor = autoencoder.encode(x) * autoencoder.config.scaling_factor
         return z.half().cpu()
@@ -58,7 +59,7 @@ def encode_clip(
     if len(states) < first + clip.frame_count:  # sound a little shorter than the picture: the last state stays
         missing = first + clip.frame_count - len(states)
         if missing > fps:
-            raise MediaError(f"{clip.path}: its sound ends {missing} frames before its picture; make the clip again")
+            raise MediaError(f"{clip.path}: its sound ends {missing} frames before its picture; make it again")
         states = torch.cat([states, states[-1:].expand(missing, -1, -1)])
     result = {
         "audio": states[first : first + clip.frame_count].contiguous(),
@@ -88,15 +89,17 @@ def encode_folder(
     first: int = 0,
     stride: int = 1,
 ) -> Iterator[tuple[ClipRecord, str | None]]:
-    """Encode the clips of a folder that have no latents of these models yet; yields (record, None or why it was skipped).
+    """Encode the clips of a folder that have no latents of these models yet; yields (record, None or why not).
 
-    `hashes` names the models ("autoencoder", "audio_encoder") and is kept in each file. `first` and `stride` divide the
-    work between processes. Clips that cannot be read are skipped. Raises: OutputError.
+    `hashes` names the models ("autoencoder", "audio_encoder") and is kept in each file. `first` and `stride`
+    divide the work between processes. Clips that cannot be read are skipped. Raises: OutputError.
     """
     folder = Path(folder)
     for index, record in enumerate(tuple(Manifest(folder))):
         name = f"latents/{record.id}.safetensors"
-        if index % stride != first or (record.latents == name and _same_models(folder / name, hashes, noisy_copies)):
+        if index % stride != first or (
+            record.latents == name and _same_models(folder / name, hashes, noisy_copies)
+        ):
             continue
         try:
             clip = open_clip(folder, record)
@@ -161,8 +164,10 @@ class _Growing:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Training samples cut from clips. Shapes: frames (b, f, c, h, w), memory (b, a + m, c, h, w), portrait (b, c, h, w),
-    audio (b, f, window, layers, d), regions (b, f, 3, 4) in pixels.
+    """Training samples cut from clips.
+
+    Shapes: frames (b, f, c, h, w), memory (b, a + m, c, h, w), portrait (b, c, h, w), audio (b, f, window, layers,
+    d), regions (b, f, 3, 4) in pixels.
     """
 
     frames: Tensor
@@ -193,7 +198,9 @@ class LatentStore:
     models in one folder.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], split: str, *, min_frames: int, noisy: bool = False) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], split: str, *, min_frames: int, noisy: bool = False
+    ) -> None:
         self.folder, self.split = Path(folder), split
         self.min_frames, self.noisy = min_frames, noisy
         self.image_size = 0
@@ -225,7 +232,7 @@ class LatentStore:
         hashes = {k: metadata.get(k, "") for k in ("autoencoder", "audio_encoder")}
         if self.hashes and hashes != self.hashes:
             raise MediaError(
-                f"{path}: was encoded by other models than the clips before it; run `letstalk encode` on the whole folder"
+                f"{path}: was encoded by other models than clips before it; run `letstalk encode` on the folder"
             )
         self.hashes = hashes
         self.image_size = int(metadata.get("image_size", 0)) or tensors["frames"].shape[-2] * 32
@@ -262,9 +269,9 @@ def draw_windows(
 ) -> Window:
     """Cut one window at a random place from each of the given clips (b,), with its portrait and memory.
 
-    The memory holds anchors (the portrait, then the first frames of the clip), then the frames before the window; in
-    the share `cold_start` of samples, and where a clip is too short for more, it is the portrait throughout. The
-    portrait is one of the clip's own or, in the share `far_portrait`, a frame outside the window.
+    The memory holds anchors (the portrait, then the first frames of the clip), then the frames before the window;
+    in the share `cold_start` of samples, and where a clip is too short for more, it is the portrait throughout.
+    The portrait is one of the clip's own or, in the share `far_portrait`, a frame outside the window.
     """
     b, f, m = len(clips), clip_frames, memory_frames
     start, length = snapshot.starts[clips], snapshot.lengths[clips]

@@ -1,7 +1,7 @@
 """The index of a training folder: `manifest.jsonl`, one JSON object a line, one line a clip.
 
-The file is only ever appended to, so that clips may be added while a training runs: a reader takes complete lines only,
-and a later line of the same id replaces the earlier one (that is how `letstalk encode` adds latents to a clip).
+The file is only ever appended to, so that clips may be added while a training runs: a reader takes complete lines
+only, and a later line of the same id replaces the earlier one (so `letstalk encode` adds latents to a clip).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Training of a small audio encoder: it learns to read mouth shapes out of synthetic speech.
 
-espeak-ng gives exact phoneme times, hence exact mouth curves (jaw, wide, round, teeth, voiced, energy) at 25 fps. Linear
-heads on every layer regress them; only the encoder is exported, its states are what the denoiser reads.
+espeak-ng gives exact phoneme times, hence exact mouth curves (jaw, wide, round, teeth, voiced, energy) at 25 fps.
+Linear heads on every layer regress them; only the encoder is exported, its states are what the denoiser reads.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class _AudioModule(nn.Module):
         super().__init__()
         config = encoder.config
         self.encoder = encoder
-        self.heads = nn.ModuleList(nn.Linear(config.hidden_size, len(CURVES)) for _ in range(config.num_hidden_layers))
+        layers = range(config.num_hidden_layers)
+        self.heads = nn.ModuleList(nn.Linear(config.hidden_size, len(CURVES)) for _ in layers)
         self.layer_loss = layer_loss
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
 
@@ -94,7 +95,8 @@ class _AudioModule(nn.Module):
         """batch: audio (b, s) float32, curves (b, f, 6)."""
         curves = batch["curves"].float()
         states = self.encoder(normalise_waveform(batch["audio"]) * batch["gain"][:, None], curves.shape[1])
-        errors = [((h(states[:, :, i]).float() - curves).abs() * self.weights).mean() for i, h in enumerate(self.heads)]
+        found = [head(states[:, :, i]).float() for i, head in enumerate(self.heads)]
+        errors = [((f - curves).abs() * self.weights).mean() for f in found]
         loss = errors[-1]
         if len(errors) > 1:
             loss = loss + self.layer_loss * torch.stack(errors[:-1]).mean()
@@ -194,7 +196,8 @@ class AudioStage:
         assert isinstance(module, _AudioModule)
         head = module.heads[-1].state_dict()
         with atomic_path(folder / HEAD_FILE) as temporary:
-            save_file({k: v.cpu().contiguous() for k, v in head.items()}, str(temporary), {"curves": ",".join(CURVES)})
+            tensors = {k: v.cpu().contiguous() for k, v in head.items()}
+            save_file(tensors, str(temporary), metadata={"curves": ",".join(CURVES)})
         return [folder / FILE, folder / HEAD_FILE]
 
 
@@ -203,5 +206,3 @@ def _half(encoder: AudioEncoder) -> AudioEncoder:
     copy = AudioEncoder(encoder.config)
     copy.load_state_dict({k: v.cpu() for k, v in encoder.state_dict().items()})
     return copy.half()
-
-

@@ -1,4 +1,4 @@
-"""Disturbances that make synthetic speech sound like recordings: room, microphone, noise, codec. Timing never changes."""
+"""Disturbances that make synthetic speech sound like recordings: room, microphone, noise. Timing never changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
 
 
 def disturb(waves: Tensor, generator: torch.Generator, probability: float) -> Tensor:
-    """Disturb each waveform with this probability, by a few of: equaliser, low-pass, reverb, babble, noise, clipping.
+    """Disturb each waveform with this probability, by a few of: equaliser, low-pass, reverb, babble, noise, clip.
 
     Shapes: (b, samples) -> same, float32. Randomness comes from the generator alone.
     """
@@ -35,7 +35,7 @@ def _one(wave: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
     spectrum = torch.fft.rfft(wave, size) * _equaliser(frequencies, generator)
     if _uniform(generator, 0, 1) < 0.4:
         spectrum = spectrum * torch.fft.rfft(_room(generator), size)
-    y = torch.fft.irfft(spectrum, size)[:samples]
+    y: Tensor = torch.fft.irfft(spectrum, size)[:samples]
     power = y.square().mean().sqrt() + 1e-5
     if _uniform(generator, 0, 1) < 0.2:  # somebody else talks in the background
         y = y + other * power / (other.square().mean().sqrt() + 1e-5) * 10 ** (-_uniform(generator, 12, 30) / 20)
@@ -49,7 +49,8 @@ def _one(wave: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _equaliser(frequencies: Tensor, generator: torch.Generator) -> Tensor:
-    """Smooth gain over frequency: a tilt, two bumps, at times a high-pass and a low-pass of a telephone or codec."""
+    """Smooth gain over frequency: a tilt, two bumps, at times the high-pass and low-pass of a telephone."""
+    gain: Tensor
     octaves = torch.log2(frequencies.clamp(min=40.0) / 1000.0)
     decibel = _uniform(generator, -3, 3) * octaves
     for _ in range(2):
@@ -82,4 +83,5 @@ def _noise(samples: int, generator: torch.Generator) -> Tensor:
     slope = _uniform(generator, 0, 1)
     weights = torch.arange(1, spectrum.numel() + 1, dtype=torch.float32) ** -slope
     noise = torch.fft.irfft(spectrum * weights, samples)
-    return noise / (noise.square().mean().sqrt() + 1e-9)
+    unit: Tensor = noise / (noise.square().mean().sqrt() + 1e-9)
+    return unit

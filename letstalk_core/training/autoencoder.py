@@ -1,14 +1,13 @@
 """Training of the autoencoder on random frames of clips.
 
-Loss: region-weighted L1, L1 of finite differences, L1 at coarser scales, and a pull of the latents to zero mean and unit
-variance per channel. Noise on the latents before decoding makes the decoder forgive the denoiser's small errors.
+Loss: region-weighted L1, L1 of finite differences, L1 at coarser scales, and a pull of the latents to zero mean
+and unit variance per channel. Noise on the latents before decoding makes the decoder forgive small errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,11 +100,10 @@ class AutoencoderStage:
         size, factor = recipe.data.crop_size, self.config.spatial_factor
         if size % factor or size > self.config.image_size:
             raise ConfigError(
-                f"[data] crop_size={size} must be a multiple of {factor} and at most {self.config.image_size} pixels"
+                f"[data] crop_size={size} must be a multiple of {factor} up to {self.config.image_size} pixels"
             )
         self.manifest = Manifest(recipe.data.folder)
         self.sampler = FrameSampler(recipe.data.folder, image_size=self.config.image_size)
-        self._lock = threading.Lock()  # open files are shared between the threads that make batches
         self._validation: FrameBatch | None = None
 
     def refresh(self, limit: int | None = None) -> int:
@@ -117,9 +115,8 @@ class AutoencoderStage:
         def make() -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(seed)
             cut = data.crop_size > 0 and float(torch.rand((), generator=generator)) < data.crop_share
-            with self._lock:
-                count = data.crop_batch if cut else data.batch_size
-                images, regions = self.sampler.draw(records, count, generator, flip=data.flip)
+            count = data.crop_batch if cut else data.batch_size
+            images, regions = self.sampler.draw(records, count, generator, flip=data.flip)
             if cut:
                 factor = self.config.spatial_factor
                 images, regions = crop_windows(images, regions, data.crop_size, factor, generator)
@@ -143,8 +140,7 @@ class AutoencoderStage:
         records = self.manifest.select("val")
         if self._validation is None or len(self._validation[0]) < self.recipe.data.validation_items:
             if records:
-                with self._lock:
-                    self._validation = self._fixed_frames(records, self.recipe.data.validation_items, "val")
+                self._validation = self._fixed_frames(records, self.recipe.data.validation_items, "val")
         return self._validation
 
     def _reconstruct(self, images: Tensor, device: torch.device) -> Tensor:
@@ -188,11 +184,10 @@ class AutoencoderStage:
         return [folder / FILE]
 
     def _measured(self, device: torch.device) -> AutoencoderConfig:
-        """The config with the scale that gives latents unit deviation, and preview colours, fitted to training frames."""
+        """The config with the scale that gives latents unit deviation and preview colours, fitted to frames."""
         records = self.manifest.select("train")
         try:
-            with self._lock:
-                images, _ = self._fixed_frames(records, FIT_FRAMES, "fit")
+            images, _ = self._fixed_frames(records, FIT_FRAMES, "fit")
         except MediaError as error:
             logger.warning("latent scale is not measured: %s", error)
             return self.config
@@ -237,7 +232,7 @@ def fit_latent_preview(
 
     Shapes: latents (n, c, h, w), images (n, 3, H, W) -> factors (c, 3), bias (3,).
     """
-    colours = F.adaptive_avg_pool2d(images, latents.shape[-2:])
+    colours = F.adaptive_avg_pool2d(images, (latents.shape[-2], latents.shape[-1]))
     x = rearrange(latents.double(), "n c h w -> (n h w) c")
     y = rearrange(colours.double(), "n c h w -> (n h w) c")
     ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -249,7 +244,8 @@ def fit_latent_preview(
 
 
 def load_autoencoder_weights(autoencoder: AutoencoderDC, path: str) -> AutoencoderConfig:
-    """Load a model file into an autoencoder of the same shape; returns the file's config. Raises: CheckpointError."""
+    """Load a model file into an autoencoder of its shape; returns the file's config. Raises: CheckpointError."""
+    config: AutoencoderConfig
     name, config = read_header(path).part("autoencoder")
     load_into(autoencoder, load_tensors(path, prefix=f"{name}."), path)
     return config

@@ -1,4 +1,4 @@
-"""State of a run on disk: two files written in turn, each atomically, so that a kill at any moment leaves a whole one."""
+"""State of a run on disk: two files written in turn, each atomically, so that a kill always leaves a whole one."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class DataConfig(Config):
     reread_every: int = 100  # steps between looks for clips added to the manifest
     validation_items: int = 64  # frames (autoencoder), utterances (audio) or clips (dit) of the validation split
     flip: bool = True  # mirror images at random (autoencoder)
-    crop_size: int = 0  # side of the windows, pixels, that most batches are cut down to (autoencoder); 0: whole images
+    crop_size: int = 0  # pixels of the windows that most batches are cut to (autoencoder); 0: whole images
     crop_share: float = 0.75  # part of the batches that is
     crop_batch: int = 8  # windows in such a batch
 
@@ -73,9 +73,9 @@ class DataConfig(Config):
 class LoopConfig(Config):
     """How long to train and what to write when. Intervals are in steps; 0 switches a thing off.
 
-    The budget is `steps`, `max_minutes` or both. With both, the schedule's position is that of whichever is further
-    along, so training ends, fully decayed, when the first of them is used up. Minutes count the time in the loop, with
-    validation and samples; a resumed run goes on counting where its checkpoint was.
+    The budget is `steps`, `max_minutes` or both. With both, the schedule's position is that of whichever is
+    further along, so training ends, fully decayed, when the first of them is used up. Minutes count the time in
+    the loop, with validation and samples; a resumed run goes on counting where its checkpoint was.
     """
 
     kind = "[loop]"

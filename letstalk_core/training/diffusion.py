@@ -1,4 +1,4 @@
-"""Training of the denoiser and its audio projection on cached latents (docs/model.md, Diffusion and Memory bank)."""
+"""Training of the denoiser and its audio projection on cached latents (docs/model.md, Diffusion, Memory bank)."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class _DiTModule(nn.Module):
         portrait = portrait * keep(o.drop_portrait).view(-1, 1, 1, 1)
         memory = memory * keep(o.drop_memory).view(-1, 1, 1, 1, 1)
         if self.config.prediction == "flow":
-            time = draw_times(
-                b, device, mean=o.timestep_mean, std=o.timestep_std, uniform=o.uniform_timesteps
-            )
+            time = draw_times(b, device, mean=o.timestep_mean, std=o.timestep_std, uniform=o.uniform_timesteps)
         else:
             time = 1 - torch.rand(b, device=device)
         losses, variance = self.losses(clean, torch.randn_like(clean), time, portrait, memory, audio, weights)
@@ -93,7 +91,14 @@ class _DiTModule(nn.Module):
         return clean, memory, portrait, audio, weights / weights.mean()
 
     def losses(
-        self, clean: Tensor, noise: Tensor, time: Tensor, portrait: Tensor, memory: Tensor, audio: Tensor, weights: Tensor
+        self,
+        clean: Tensor,
+        noise: Tensor,
+        time: Tensor,
+        portrait: Tensor,
+        memory: Tensor,
+        audio: Tensor,
+        weights: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted squared error of each sample (b,), and its variance term when the variance is learned."""
         if self.config.portrait_residual:
@@ -118,7 +123,8 @@ class DiTStage:
         config, projection = recipe.model, recipe.projection
         if projection.token_dim != config.audio_token_dim:
             raise ConfigError(
-                f"[projection] token_dim={projection.token_dim} must equal [model] audio_token_dim={config.audio_token_dim}"
+                f"[projection] token_dim={projection.token_dim} must equal [model]"
+                f" audio_token_dim={config.audio_token_dim}"
             )
         torch.manual_seed(recipe.loop.seed)
         module = _DiTModule(recipe)
@@ -187,7 +193,7 @@ class DiTStage:
             ("[projection] encoder_dim", projection.encoder_dim, dim),
         ):
             if needed != found:
-                raise ConfigError(f"{name}={needed}, but the latents in {self.recipe.data.folder} have {found}; set it")
+                raise ConfigError(f"{name}={needed}, but the latents in {self.recipe.data.folder} have {found}")
 
     def _validation_windows(self) -> Window | None:
         """Fixed windows of the validation split; None while it has no latents."""
@@ -202,7 +208,7 @@ class DiTStage:
         return self._validation
 
     def validate(self, device: torch.device) -> Mapping[str, float]:
-        """Loss with fixed noise at evenly spread levels, by level; and how much worse it is with another clip's sound."""
+        """Loss with fixed noise at evenly spread levels, by level; and the loss with another clip's sound."""
         windows = self._validation_windows()
         if windows is None:
             return {}

@@ -14,7 +14,7 @@ __all__ = ["EMA"]
 class EMA:
     """Float32 average of a module's parameters; buffers are copied.
 
-    The decay warms up as (1 + n) / (10 + n) so that early, fast-moving weights are soon forgotten; `decay` is its limit.
+    The decay warms up as (1 + n) / (10 + n), so that early weights are soon forgotten; `decay` is its limit.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -1,8 +1,8 @@
 """The training loop shared by all stages: accelerate, schedule, EMA, checkpoints, logs, samples and exports.
 
-A run resumes exactly after a kill. All randomness of a step comes from seeds made of (run seed, step, process), and
-batches depend on that seed and on the manifest lines known at the step, which the checkpoint counts; so a state needs
-no generator states and no data iterators. Source: docs/model.md, Diffusion (the paper's training facts).
+A run resumes exactly after a kill. All randomness of a step comes from seeds made of (run seed, step, process),
+and batches depend on that seed and on the manifest lines known at the step, which the checkpoint counts; a state
+needs no generator states and no data iterators. Source: docs/model.md, Diffusion (the paper's training facts).
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ MAX_SKIPS = 50  # skipped steps in a row that end the training
 class Stage(Protocol):
     """What differs between stages. `module(batch)` returns (loss, metrics); tensors of metrics are scalars."""
 
-    recipe: Recipe
-    module: nn.Module
     channels_last: bool
+
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def module(self) -> nn.Module: ...
 
     def refresh(self, limit: int | None = None) -> int:
         """Look for added data, at most up to position `limit`; returns the position, a count of manifest lines."""
@@ -62,7 +65,7 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended. `signal` is the number of the signal that stopped it, None when the budget is used up."""
+    """How a training ended. `signal` is the number of the signal that stopped it, None if the budget ended it."""
 
     run: Path
     step: int
@@ -217,8 +220,8 @@ class _Run:
             in_a_row = 0 if stepped else in_a_row + 1
             if in_a_row > MAX_SKIPS:
                 raise NumericalError(
-                    f"{self.folder}: {in_a_row} steps in a row had gradients too large or not finite (last {norm:.3g});"
-                    " lower optimizer.lr and start again from the last checkpoint"
+                    f"{self.folder}: {in_a_row} steps in a row had gradients too large or not finite (last"
+                    f" {norm:.3g}); lower optimizer.lr and start again from the last checkpoint"
                 )
             self.step += 1
             count += 1

@@ -1,4 +1,4 @@
-"""Losses of the training stages: weighted reconstruction of images and latents, pull of latents to a normal scale."""
+"""Losses of the training stages: weighted reconstruction of images, pull of latents to a normal scale."""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""Noise-regularised memory: training disturbs what the bank returns as inference will (docs/model.md, Memory bank).
+"""Noise-regularised memory: training disturbs what the bank returns as inference will.
 
-The disturbance of pixels before encoding, (i) there, happens when clips are encoded (`letstalk encode --noisy-copies`).
+Source: docs/model.md, Memory bank.
+
+The disturbance of pixels before encoding, (i) there, happens when clips are encoded (`letstalk encode
+--noisy-copies`).
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ def disturb_memory(
     """Disturb all memory frames but the first `keep`, which inference never samples (the portrait as anchor).
 
     ddpm_steps: DDPM noise at a step drawn below this, one for all frames of a sample; see (ii). sigma: noise
-    sqrt(1 - s^2) x + s n of a level s drawn from 0..sigma, as `MemorySettings.noise_sigma`. mask: see `mask_positions`.
+    sqrt(1 - s^2) x + s n of a level s drawn from 0..sigma, as `MemorySettings.noise_sigma`. mask: see
+    `mask_positions`.
     Shapes: (b, m, c, h, w) -> same.
     """
     kept, frames = memory[:, :keep], memory[:, keep:]

@@ -1,7 +1,7 @@
 """What the denoiser is asked to predict: rectified flow, v, or epsilon with an optional learned variance.
 
-Source: docs/model.md, Diffusion; Esser et al. 2024, sec. 3.1 (logit-normal timesteps); Salimans & Ho 2022, app. D (v);
-Nichol & Dhariwal 2021, eq. 15 and sec. 3.1 (learned variance).
+Source: docs/model.md, Diffusion; Esser et al. 2024, sec. 3.1 (logit-normal timesteps); Salimans & Ho 2022, app. D
+(v); Nichol & Dhariwal 2021, eq. 15 and sec. 3.1 (learned variance).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["NoisySample", "add_noise", "draw_times", "variance_bound"]
 
 @dataclass(frozen=True)
 class NoisySample:
-    """x (b, f, c, h, w) noisy, target of the same shape, timestep (b,) as the network reads it, level (b,) in 0..1."""
+    """x (b, f, c, h, w) noisy, target of its shape, timestep (b,) as the network reads it, level (b,) in 0..1."""
 
     x: Tensor
     target: Tensor
@@ -36,7 +36,7 @@ def draw_times(count: int, device: torch.device, *, mean: float, std: float, uni
 
 
 def add_noise(clean: Tensor, noise: Tensor, time: Tensor, prediction: str) -> NoisySample:
-    """Noisy sample and target. `time` (b,) in (0, 1] is sigma for flow, and the place in the DDPM table otherwise."""
+    """Noisy sample and target. `time` (b,) in (0, 1] is sigma for flow, the place in the DDPM table otherwise."""
     wide = (-1, *[1] * (clean.ndim - 1))
     if prediction == "flow":
         sigma = time.view(wide)
@@ -51,8 +51,8 @@ def add_noise(clean: Tensor, noise: Tensor, time: Tensor, prediction: str) -> No
 def variance_bound(clean: Tensor, noisy: NoisySample, epsilon: Tensor, variance: Tensor) -> Tensor:
     """The step's term of the variational bound in bits per number, whose gradient trains the variance alone.
 
-    variance: raw output in about -1..1, the place between the smallest and largest possible log variance. At step 0,
-    where the posterior is a point, the term is the Gaussian likelihood. Shapes: all (b, f, c, h, w) -> (b,).
+    variance: raw output in about -1..1, the place between the smallest and largest possible log variance. At step
+    0, where the posterior is a point, the term is the Gaussian likelihood. Shapes: all (b, f, c, h, w) -> (b,).
     """
     wide = (-1, *[1] * (clean.ndim - 1))
     alphas = ddpm_alphas_cumprod()
@@ -71,8 +71,8 @@ def variance_bound(clean: Tensor, noisy: NoisySample, epsilon: Tensor, variance:
     estimate = (noisy.x - (1 - at(alphas)).sqrt() * epsilon.detach().float()) / at(alphas).sqrt()
     coefficient = at(betas * previous.sqrt() / (1 - alphas))
     mean_difference = coefficient * (clean - estimate)  # both posterior means share their second term
-    kl = 0.5 * (log_model - log_true + torch.exp(log_true - log_model) + mean_difference**2 * torch.exp(-log_model) - 1)
-    residual = clean - estimate
-    likelihood = 0.5 * (math.log(2 * math.pi) + log_model + residual**2 * torch.exp(-log_model))
+    precision = torch.exp(-log_model)
+    kl = 0.5 * (log_model - log_true + torch.exp(log_true - log_model) + mean_difference**2 * precision - 1)
+    likelihood = 0.5 * (math.log(2 * math.pi) + log_model + (clean - estimate) ** 2 * precision)
     terms = torch.where((step == 0).view(wide), likelihood, kl)
     return terms.flatten(1).mean(1) / math.log(2)

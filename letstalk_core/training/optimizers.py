@@ -37,14 +37,15 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised; weights of more than two dimensions count as (outputs, all the rest).
+    """Momentum whose update is orthogonalised; weights of more than two dimensions count as (outputs, the rest).
 
-    Updates are scaled by 0.2 sqrt(max(n, m)), which gives them the size of AdamW's, so that one learning rate serves
-    both (Liu et al. 2025, arXiv 2502.16982). bfloat16 on CUDA, float32 elsewhere.
+    Updates are scaled by 0.2 sqrt(max(n, m)), which gives them the size of AdamW's, so that one learning rate
+    serves both (Liu et al. 2025, arXiv 2502.16982). bfloat16 on CUDA, float32 elsewhere.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _is_hidden(name: str, parameter: Tensor) -> bool:
-    """Whether Muon fits: matrices and full convolutions inside the network, not tables, gains or first/last layers."""
+    """Whether Muon fits: matrices and full convolutions inside the network, not gains or first and last layers."""
     outer = {"conv_in", "conv_out", "patch_embed", "time_embed", "audio_embed", "final", "modulation", "heads"}
     if parameter.ndim < 2 or outer & set(name.split(".")):
         return False

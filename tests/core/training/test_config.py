@@ -24,13 +24,15 @@ def test_the_paper_recipe_has_the_published_settings() -> None:
     assert isinstance(recipe, DiTRecipe)
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay, recipe.loop.steps) == (1e-4, 0.0, 300_000)
     assert (recipe.loop.gradient_clip, recipe.loop.clip_after) == (0.1, 20_000)
-    assert (recipe.model.prediction, recipe.model.learned_variance, recipe.model.clip_frames) == ("epsilon", True, 16)
+    model = recipe.model
+    assert (model.prediction, model.learned_variance, model.clip_frames) == ("epsilon", True, 16)
     assert recipe.objective.memory_ddpm_steps == 50
     assert recipe.objective.memory_mask == 0.25
 
 
 def test_overrides_replace_keys_and_presets_can_be_changed() -> None:
-    recipe = load_recipe("autoencoder", "demo_autoencoder", ["optimizer.lr=0.01", "loop.run=some/where", "model.image_size=512"])
+    changes = ["optimizer.lr=0.01", "loop.run=some/where", "model.image_size=512"]
+    recipe = load_recipe("autoencoder", "demo_autoencoder", changes)
     assert isinstance(recipe, AutoencoderRecipe)
     assert recipe.optimizer.lr == 0.01
     assert recipe.loop.run == "some/where"
