@@ -3,8 +3,8 @@
 A clip is a safetensors file (any frame costs one memory-mapped read) or an ordinary video file with sound. Tensors
 of a safetensors clip: "frames" uint8 (t, h, w, 3); and, where there are any, "portraits" uint8 (p, h, w, 3),
 "audio" int16 at 16 kHz (metadata "lead_frames": frames of it before the first picture), "motion" float16 (t, k),
-"regions" int16 (t, 3, 4) and "portrait_regions" (p, 3, 4): boxes x0 y0 x1 y1 in pixels of the mouth, left and right
-eye; a box of no area is unknown.
+"regions" int16 (t, 3, 4) and "portrait_regions" (p, 3, 4): boxes x0 y0 x1 y1 in pixels of the mouth, left and
+right eye; a box of no area is unknown.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import MediaError
 from .manifest import ClipRecord
+from .video_clips import count_video_frames, read_video_frames
 
 __all__ = ["SAMPLE_RATE", "ClipFile", "FrameBatch", "FrameSampler", "crop_windows", "flip_regions", "open_clip"]
 
@@ -37,6 +38,7 @@ class ClipFile:
         self._file: Any = None
         self._names: frozenset[str] = frozenset()
         self._metadata: dict[str, str] = {}
+        self._boxes: Tensor | None = None
         if self.path.suffix == ".safetensors":
             try:
                 self._file = safe_open(str(self.path), framework="pt")
@@ -52,7 +54,8 @@ class ClipFile:
         elif not self.path.is_file():
             raise MediaError(f"{self.path}: no such file; make the clip again")
         else:
-            self.frame_count = _video_frame_count(self.path)
+            self.frame_count = count_video_frames(self.path)
+            self._boxes = _boxes_beside(self.path)
 
     @property
     def motion_names(self) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ class ClipFile:
         """Frames (t, h, w, 3) uint8 from `first` on."""
         stop = self.frame_count if count is None else min(self.frame_count, first + count)
         if self._file is None:
-            return _video_frames(self.path, first, stop)
+            return read_video_frames(self.path, first, stop)
         return self._tensor("frames", first, stop)
 
     def portraits(self) -> Tensor:
@@ -76,11 +79,11 @@ class ClipFile:
     def regions(self, first: int = 0, count: int | None = None) -> Tensor:
         """Boxes (t, 3, 4) int16; zeros where unknown."""
         stop = self.frame_count if count is None else min(self.frame_count, first + count)
-        return (
-            self._tensor("regions", first, stop)
-            if self.has("regions")
-            else torch.zeros(stop - first, 3, 4, dtype=torch.int16)
-        )
+        if self.has("regions"):
+            return self._tensor("regions", first, stop)
+        if self._boxes is not None and len(self._boxes) >= stop:
+            return self._boxes[first:stop]
+        return torch.zeros(stop - first, 3, 4, dtype=torch.int16)
 
     def portrait_regions(self) -> Tensor:
         return (
@@ -124,42 +127,14 @@ def open_clip(folder: str | os.PathLike[str], record: ClipRecord) -> ClipFile:
     return ClipFile(Path(folder) / record.clip)
 
 
-def _video_frame_count(path: Path) -> int:
-    import av
-
+def _boxes_beside(path: Path) -> Tensor | None:
+    """Boxes that `letstalk prepare` wrote beside a video."""
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return stream.frames or sum(1 for _ in container.decode(stream))
-    except (av.error.FFmpegError, IndexError) as error:
-        raise MediaError(f"{path}: cannot be read as a video ({error}); make the clip again") from None
-
-
-def _video_frames(path: Path, first: int, stop: int) -> Tensor:
-    """Frames [first, stop) of a constant-rate video file, decoded from the key frame before the first one."""
-    import av
-
-    wanted: list[Tensor] = []
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            rate, base = stream.average_rate, stream.time_base
-            if rate is None or base is None:
-                raise MediaError(f"{path}: has no frame rate; make the clip again")
-            start = stream.start_time or 0
-            if first:
-                container.seek(start + int(first / rate / base), stream=stream)
-            for frame in container.decode(stream):
-                index = round(float(((frame.pts or 0) - start) * base * rate))
-                if index >= stop:
-                    break
-                if index >= first:
-                    wanted.append(torch.from_numpy(frame.to_ndarray(format="rgb24")))
-    except (av.error.FFmpegError, IndexError) as error:
-        raise MediaError(f"{path}: cannot be read as a video ({error}); make the clip again") from None
-    if not wanted:
-        raise MediaError(f"{path}: has no frames {first} to {stop}; make the clip again")
-    return torch.stack(wanted)
+        with safe_open(str(path.with_suffix(".regions.safetensors")), framework="pt") as file:
+            boxes: Tensor = file.get_tensor("regions")
+            return boxes
+    except (OSError, SafetensorError):
+        return None
 
 
 FrameBatch = tuple[Tensor, Tensor]  # images (b, h, w, 3) uint8, regions (b, 3, 4) int16

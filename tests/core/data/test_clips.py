@@ -1,0 +1,104 @@
+"""Clip files and random frames of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from letstalk_core.data.clips import FrameSampler, flip_regions, open_clip
+from letstalk_core.data.manifest import ClipRecord
+from letstalk_core.data.video_clips import write_video_clip
+from letstalk_core.errors import MediaError
+
+SIZE = 32
+
+
+def make_clip(folder: Path, name: str, frames: int = 5, size: int = SIZE) -> ClipRecord:
+    """Frame i is filled with 10 * i, and its mouth box begins at column i."""
+    pictures = torch.arange(frames).view(-1, 1, 1, 1).mul(10).expand(-1, size, size, 3).to(torch.uint8)
+    boxes = torch.zeros(frames, 3, 4, dtype=torch.int16)
+    boxes[:, 0] = torch.stack([torch.tensor([i, 20, i + 8, 28]) for i in range(frames)])
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "frames": pictures.contiguous(),
+        "regions": boxes,
+        "audio": torch.full((640 * frames,), 16384).short(),
+    }
+    save_file(tensors, str(folder / "clips" / f"{name}.safetensors"), metadata={"motion": "jaw, wide"})
+    return ClipRecord(id=name, clip=f"clips/{name}.safetensors", frames=frames)
+
+
+def test_any_frames_can_be_read_alone(tmp_path: Path) -> None:
+    clip = open_clip(tmp_path, make_clip(tmp_path, "a"))
+    assert clip.frame_count == 5
+    assert clip.frames(2, 2)[:, 0, 0, 0].tolist() == [20, 30]
+    assert clip.regions(3, 9)[:, 0, 0].tolist() == [3, 4]
+
+
+def test_what_a_clip_lacks_has_a_neutral_value(tmp_path: Path) -> None:
+    clip = open_clip(tmp_path, make_clip(tmp_path, "a"))
+    assert torch.equal(clip.portraits(), clip.frames(0, 1))
+    assert clip.motion().shape == (5, 0)
+    assert clip.lead_frames == 0
+    assert clip.motion_names == ("jaw", "wide")
+    assert clip.audio()[0] == 0.5
+
+
+def test_a_video_clip_gives_back_its_frames_and_sound(tmp_path: Path) -> None:
+    ramp = torch.linspace(40, 200, 64).expand(64, 64)
+    images = torch.stack([torch.stack([ramp, ramp.T, ramp], -1) + 4 * i for i in range(14)]).to(torch.uint8)
+    sound = torch.sin(torch.arange(14 * 640) / 20) / 2
+    write_video_clip(tmp_path / "a.mp4", images, sound, 25)
+    clip = open_clip(tmp_path, ClipRecord(id="a", clip="a.mp4", frames=14))
+    assert clip.frame_count == 14
+    for first, count in ((0, 14), (5, 3), (13, 1)):
+        difference = clip.frames(first, count).float() - images[first : first + count].float()
+        assert difference.abs().mean() < 2.5  # chroma of crf 14
+    torch.testing.assert_close(clip.audio(), sound, rtol=0, atol=1e-4)
+
+
+def test_flipping_swaps_sides_and_eyes() -> None:
+    boxes = torch.tensor([[10, 20, 20, 28], [2, 4, 8, 9], [20, 4, 30, 9]])
+    assert flip_regions(boxes, 32).tolist() == [[12, 20, 22, 28], [2, 4, 12, 9], [24, 4, 30, 9]]
+    assert torch.equal(flip_regions(flip_regions(boxes, 32), 32), boxes)
+
+
+def test_draws_depend_on_the_generator_alone(tmp_path: Path) -> None:
+    records = [make_clip(tmp_path, name) for name in "abc"]
+    draws = []
+    for _ in range(2):
+        sampler = FrameSampler(tmp_path, image_size=SIZE, open_files=1)
+        draws.append(sampler.draw(records, 8, torch.Generator().manual_seed(3), flip=True))
+    assert torch.equal(draws[0][0], draws[1][0])
+    assert len(draws[0][0].unique()) > 2
+
+
+def test_boxes_belong_to_the_drawn_frames(tmp_path: Path) -> None:
+    sampler = FrameSampler(tmp_path, image_size=SIZE)
+    images, boxes = sampler.draw([make_clip(tmp_path, "a")], 8, torch.Generator().manual_seed(1), flip=False)
+    assert torch.equal(images[:, 0, 0, 0].int() // 10, boxes[:, 0, 0].int())
+
+
+def test_unreadable_clips_are_skipped_and_counted(tmp_path: Path) -> None:
+    records = [make_clip(tmp_path, "a"), ClipRecord(id="gone", clip="clips/gone.safetensors", frames=5)]
+    sampler = FrameSampler(tmp_path, image_size=SIZE)
+    images, _ = sampler.draw(records, 16, torch.Generator().manual_seed(0), flip=False)
+    assert len(images) == 16
+    assert sampler.failures > 0
+
+
+def test_clips_of_another_size_are_refused(tmp_path: Path) -> None:
+    sampler = FrameSampler(tmp_path, image_size=64)
+    with pytest.raises(MediaError, match="64 px"):
+        sampler.draw([make_clip(tmp_path, "a")], 2, torch.Generator(), flip=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", None])
+def test_a_damaged_clip_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(MediaError, match="a.safetensors"):
+        open_clip(tmp_path, ClipRecord(id="a", clip="a.safetensors", frames=1))

@@ -1,0 +1,157 @@
+"""Cached latents: how windows, memory, portraits and audio are cut, and how folders are encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from letstalk_core.data import latents as module
+from letstalk_core.data.latents import LatentStore, Window, draw_windows, encode_folder
+from letstalk_core.data.manifest import ClipRecord, Manifest, append_records
+from letstalk_core.errors import MediaError
+
+FRAMES = 12
+
+
+def add_latents(folder: Path, name: str, offset: int, frames: int = FRAMES, model: str = "m") -> None:
+    """Latent frame i of a clip is filled with offset + i, its portraits with -offset - 1 and -offset - 2."""
+    numbers = torch.arange(frames) + offset
+    tensors = {
+        "frames": numbers.view(-1, 1, 1, 1).expand(-1, 2, 2, 2).half(),
+        "portraits": -torch.tensor([1, 2]).add(offset).view(-1, 1, 1, 1).expand(-1, 2, 2, 2).half(),
+        "audio": numbers.view(-1, 1, 1).expand(-1, 1, 1).half(),
+        "regions": numbers.view(-1, 1, 1).expand(-1, 3, 4).short(),
+    }
+    (folder / "latents").mkdir(parents=True, exist_ok=True)
+    path = folder / "latents" / f"{name}.safetensors"
+    save_file({k: v.contiguous() for k, v in tensors.items()}, str(path), metadata={"autoencoder": model})
+    append_records(folder, [ClipRecord(id=name, clip="x", latents=f"latents/{name}.safetensors", frames=frames)])
+
+
+def draw(folder: Path, count: int = 200, **changes: Any) -> Window:
+    store = LatentStore(folder, "train", min_frames=4)
+    store.update(Manifest(folder))
+    settings = dict(
+        clip_frames=4, memory_frames=2, anchor_frames=1, audio_window=3, cold_start=0.0, far_portrait=0.0
+    )
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(len(store), (count,), generator=generator)
+    return draw_windows(store.snapshot(), clips, generator, **{**settings, **changes})
+
+
+def number(latents: Tensor) -> Tensor:
+    return latents[..., 0, 0, 0].int()
+
+
+def test_memory_is_the_portrait_and_the_frames_just_before(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    add_latents(tmp_path, "b", 100)
+    window = draw(tmp_path)
+    first = number(window.frames)[:, 0]
+    assert torch.equal(number(window.frames), first[:, None] + torch.arange(4))
+    assert torch.equal(number(window.memory)[:, 1:], first[:, None] - torch.tensor([2, 1]))
+    assert torch.equal(window.memory[:, 0], window.portrait)
+    assert set(first.tolist()) == {*range(2, 9), *range(102, 109)}
+    assert set(number(window.portrait).tolist()) == {-1, -2, -101, -102}
+
+
+def test_a_cold_start_repeats_the_portrait_and_may_begin_at_frame_0(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    window = draw(tmp_path, cold_start=1.0)
+    assert torch.equal(window.memory, window.portrait[:, None].expand(-1, 3, -1, -1, -1))
+    assert set(number(window.frames)[:, 0].tolist()) == set(range(9))
+
+
+def test_a_clip_too_short_for_memory_is_a_cold_start(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0, frames=4)
+    window = draw(tmp_path, count=8)
+    assert (number(window.frames)[:, 0] == 0).all()
+    assert torch.equal(window.memory[:, 2], window.portrait)
+
+
+def test_far_portraits_come_from_outside_the_window(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    window = draw(tmp_path, far_portrait=1.0)
+    outside = number(window.portrait)[:, None] != number(window.frames)
+    assert outside.all()
+    assert (number(window.portrait) >= 0).all()
+    assert len(number(window.portrait).unique()) == FRAMES
+
+
+def test_audio_windows_surround_each_frame_and_stop_at_the_clip(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    add_latents(tmp_path, "b", 100)
+    window = draw(tmp_path)
+    frames, heard = number(window.frames), window.audio[..., 0, 0].int()
+    base = torch.where(frames < 50, 0, 100)
+    wanted = frames[..., None] + torch.tensor([-1, 0, 1])
+    assert torch.equal(heard, wanted.clamp(max=(base + FRAMES - 1)[..., None]))
+    assert torch.equal(window.regions[..., 0, 0].int(), frames)
+
+
+def test_further_anchors_are_the_first_frames(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    window = draw(tmp_path, anchor_frames=3)
+    assert torch.equal(number(window.memory)[:, 1:3], torch.tensor([[0, 1]]).expand(200, 2))
+
+
+def test_the_store_grows_and_earlier_snapshots_stay_valid(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    store, manifest = LatentStore(tmp_path, "train", min_frames=4), Manifest(tmp_path)
+    store.update(manifest)
+    before = store.snapshot()
+    for i in range(1, 6):
+        add_latents(tmp_path, f"c{i}", 100 * i)
+    manifest.refresh()
+    store.update(manifest)
+    assert (len(before.starts), len(store.snapshot().starts)) == (1, 6)
+    assert torch.equal(before.tensors["frames"][:, 0, 0, 0].int(), torch.arange(FRAMES))
+    assert store.snapshot().tensors["frames"][-1, 0, 0, 0] == 511
+
+
+def test_latents_of_two_models_do_not_mix(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    add_latents(tmp_path, "b", 0, model="other")
+    with pytest.raises(MediaError, match="other models"):
+        LatentStore(tmp_path, "train", min_frames=4).update(Manifest(tmp_path))
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="letstalk encode"):
+        LatentStore(tmp_path, "train", min_frames=4).snapshot()
+
+
+class FakeAutoencoder:
+    config = SimpleNamespace(scaling_factor=0.5)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x[:, :, ::16, ::16]
+
+
+def test_encoding_writes_scaled_latents_and_audio_of_the_shown_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = torch.arange(9.0).view(-1, 1, 1)
+    monkeypatch.setattr(module, "encode_audio", lambda encoder, sound, fps: iter(heard.split(4)))
+    clip = {"frames": torch.full((5, 32, 32, 3), 255, dtype=torch.uint8), "audio": torch.zeros(9 * 640).short()}
+    (tmp_path / "clips").mkdir()
+    save_file(clip, str(tmp_path / "clips" / "a.safetensors"), metadata={"lead_frames": "3"})
+    append_records(tmp_path, [ClipRecord(id=n, clip=f"clips/{n}.safetensors", frames=5) for n in ("a", "gone")])
+    hashes = {"autoencoder": "m", "audio_encoder": "n"}
+    results = list(encode_folder(tmp_path, FakeAutoencoder(), None, hashes=hashes, noisy_copies=True))
+    assert [(r.id, problem is None) for r, problem in results] == [("a", True), ("gone", False)]
+    store = LatentStore(tmp_path, "train", min_frames=4, noisy=True)
+    store.update(Manifest(tmp_path))
+    tensors = store.snapshot().tensors
+    assert torch.equal(tensors["frames"], torch.full((5, 3, 2, 2), 0.5).half())
+    assert tensors["audio"].flatten().tolist() == [3, 4, 5, 6, 7]
+    assert 0.001 < (tensors["frames_noisy"] - tensors["frames"]).float().std() < 0.2
+    assert store.image_size == 32
+    again = list(encode_folder(tmp_path, FakeAutoencoder(), None, hashes=hashes))
+    assert [r.id for r, _ in again] == ["gone"]
