@@ -82,13 +82,18 @@ def _is_hidden(name: str, parameter: Tensor) -> bool:
     outer = {"conv_in", "conv_out", "patch_embed", "time_embed", "audio_embed", "final", "modulation", "heads"}
     if parameter.ndim < 2 or outer & set(name.split(".")):
         return False
-    return min(parameter.shape[0], parameter[0].numel()) >= 16
+    return _short_side(parameter) >= 16
+
+
+def _short_side(parameter: Tensor) -> int:
+    return min(parameter.shape[0], parameter[0].numel())
 
 
 def build_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """One or two optimisers over the trainable parameters; each group keeps its first rate as "initial_lr"."""
     named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in named if config.name == "muon" and _is_hidden(n, p)]
+    limit = config.muon_max_side or math.inf
+    hidden = [p for n, p in named if config.name == "muon" and _is_hidden(n, p) and _short_side(p) <= limit]
     chosen = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in chosen]
     groups: list[dict[str, Any]] = [
