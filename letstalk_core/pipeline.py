@@ -1,7 +1,4 @@
-"""
-
-rom one portrait and a recording to a talking video: the parts put together, in constant memory for any length.
-"""
+"""From one portrait and a recording to a talking video, in constant memory for any length."""
 
 from __future__ import annotations
 
@@ -29,6 +26,7 @@ from .resume import WorkFolder, tensor_sha256
 from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
 from .sampling.schedules import make_sigmas
+from .sampling.solvers import check_solver
 
 __all__ = ["GenerateSettings", "Progress", "Summary", "TalkingPortrait"]
 
@@ -73,14 +71,11 @@ class GenerateSettings:
             raise ConfigError(f"fps={fps} must be between 1 and 240; the model was trained at {config.fps:g}")
         if self.decode_batch < 1:
             raise ConfigError(f"decode_batch={self.decode_batch} must be at least 1 frame")
-        return replace(
-            self,
-            steps=self.steps if self.steps is not None else steps,
-            solver=self.solver or solver,
-            fps=fps,
-            size=size,
-            memory=self._memory(config),
-        )
+        steps, solver = self.steps if self.steps is not None else steps, self.solver or solver
+        check_solver(solver, config.prediction)
+        make_sigmas(config.prediction, steps, self.shift, schedule=self.schedule)
+        Guidance(audio=self.cfg_audio, portrait=self.cfg_portrait)
+        return replace(self, steps=steps, solver=solver, fps=fps, size=size, memory=self._memory(config))
 
     def _memory(self, config: DiTConfig) -> MemorySettings:
         memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)

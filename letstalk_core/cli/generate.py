@@ -198,6 +198,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle) -> FrameSink:
     from ..video.contact_sheet import ContactSheet
     from ..video.tee import Tee
+    from ..video.threaded import ThreadedSink
     from ..video.writer import PngSequenceWriter, VideoWriter
 
     assert settings.fps is not None and settings.size is not None  # they are resolved
@@ -221,7 +222,7 @@ def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBu
         for sink in sinks:
             sink.abort()
         raise
-    return Tee(sinks)
+    return ThreadedSink(Tee(sinks))
 
 
 def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
@@ -233,10 +234,7 @@ def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]
 
 
 class _Interrupt:
-    """
-
-    trl-C: the first one during generation waits for the end of a step, where nothing is half done; others do not.
-    """
+    """Ctrl-C: the first one during generation waits for the end of a step; any other acts at once."""
 
     def __init__(self, line: Any) -> None:
         self.line, self.asked, self.running = line, False, False

@@ -57,7 +57,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 
 def _describe_media(path: Path) -> dict[str, Any]:
-    from ..audio.decode import open_media
+    from ..media import open_media
 
     with open_media(path) as container:
         streams = []

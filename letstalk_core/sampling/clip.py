@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import NumericalError
 from .denoisers import ModelDenoiser
-from .guidance import GuidedDenoiser
+from .guidance import GuidedDenoiser, check_scales
 from .solvers import STOCHASTIC, get_solver
 
 __all__ = ["Guidance", "SolverClipSampler", "seeded_generator"]
@@ -26,10 +26,13 @@ def seeded_generator(*parts: object) -> torch.Generator:
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """Scales of the two guided conditions; 1 costs nothing."""
+    """Scales of the two guided conditions; 1 costs nothing. Raises: ConfigError for scales that are no numbers."""
 
     audio: float = 1.0
     portrait: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_scales(self.audio, self.portrait)
 
 
 class SolverClipSampler:

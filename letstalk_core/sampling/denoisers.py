@@ -61,13 +61,13 @@ class ModelDenoiser:
         x, sigma = x.float(), sigma.float()
         wide = sigma.view(-1, *[1] * (x.ndim - 1))
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        base: Tensor | float = 0.0
+        if self.config.portrait_residual:  # the network works on the difference to the portrait
+            base = conditions["portrait"].float().unsqueeze(1)  # before it is rounded to the network's dtype
+            x = x - self.signal(wide) * base
         conditions = {
             k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in conditions.items()
         }
-        base: Tensor | float = 0.0
-        if self.config.portrait_residual:  # the network works on the difference to the portrait
-            base = conditions["portrait"].float().unsqueeze(1)
-            x = x - self.signal(wide) * base
         output = self.model(self.scale_input(x, wide).to(dtype), self.timestep(sigma), **conditions).float()
         channels = x.shape[2]
         return self.combine(x, output[:, :, :channels], wide) + base, output[:, :, channels:]
@@ -100,9 +100,9 @@ class FlowDenoiser(ModelDenoiser):
 
 
 class EpsilonDenoiser(ModelDenoiser):
-    """
+    """DDPM: the network sees x / sqrt(1 + sigma^2) and predicts the noise.
 
-    DPM: the network sees x / sqrt(1 + sigma^2) and predicts the noise; learned variance channels are split off.
+    Learned variance channels are split off.
     """
 
     prediction = "epsilon"

@@ -18,7 +18,14 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..protocols import Denoiser
 
-__all__ = ["GuidedDenoiser"]
+__all__ = ["GuidedDenoiser", "check_scales"]
+
+
+def check_scales(audio: float, portrait: float) -> None:
+    """Raises: ConfigError for guidance scales that are negative or no numbers."""
+    for name, scale in (("audio", audio), ("portrait", portrait)):
+        if not (math.isfinite(scale) and scale >= 0):
+            raise ConfigError(f"{name} guidance scale {scale} must be a number >= 0; 1 is no guidance")
 
 
 class GuidedDenoiser:
@@ -30,9 +37,7 @@ class GuidedDenoiser:
     """
 
     def __init__(self, denoiser: Denoiser, audio_scale: float = 1.0, portrait_scale: float = 1.0) -> None:
-        for name, scale in (("audio", audio_scale), ("portrait", portrait_scale)):
-            if not (math.isfinite(scale) and scale >= 0):
-                raise ConfigError(f"{name} guidance scale {scale} must be a number >= 0; 1 is no guidance")
+        check_scales(audio_scale, portrait_scale)
         self.denoiser = denoiser
         self.audio_scale, self.portrait_scale = audio_scale, portrait_scale
         weights = {  # (keep portrait, keep audio) -> weight

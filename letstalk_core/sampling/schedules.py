@@ -56,7 +56,7 @@ def ddpm_table() -> Tensor:
 def sigma_to_step(sigma: Tensor) -> Tensor:
     """Training step of a DDPM sigma, linear in log sigma between table entries, clamped to the table.
 
-    Any shape.
+    Shapes: any -> the same.
     """
     logs = ddpm_table().log()
     value = sigma.cpu().double().clamp_min(1e-10).log()  # on the CPU: some devices have no float64

@@ -27,6 +27,7 @@ __all__ = [
     "SOLVERS",
     "STOCHASTIC",
     "Solver",
+    "check_solver",
     "get_solver",
     "sample_ddpm",
     "sample_dpmpp_2m",
@@ -132,10 +133,7 @@ def sample_ddpm(
     Source: Ho et al. 2020, eq. 6-7; Nichol & Dhariwal 2021, eq. 15.
     """
     args = extra_args or {}
-    if getattr(model, "prediction", None) == "flow":
-        raise ConfigError(
-            "solver 'ddpm' is for epsilon and v models, this one is a flow model; use euler, heun or dpmpp_2m"
-        )
+    check_solver("ddpm", getattr(model, "prediction", None) or "epsilon")
     with_variance = getattr(model, "with_variance", None)
     draw = noise_sampler or (lambda sigma, following: torch.randn_like(x))
     ones = x.new_ones([x.shape[0]])
@@ -179,3 +177,12 @@ def get_solver(name: str) -> Solver:
     if name not in SOLVERS:
         raise ConfigError(f"solver={name!r} is unknown; known are {list(SOLVERS)}")
     return SOLVERS[name]
+
+
+def check_solver(name: str, prediction: str) -> None:
+    """Raises: ConfigError unless the solver of this name exists and can sample what such a model predicts."""
+    get_solver(name)
+    if name in STOCHASTIC and prediction == "flow":
+        raise ConfigError(
+            f"solver={name!r} needs an epsilon or v model, this is a flow model; use euler, heun or dpmpp_2m"
+        )

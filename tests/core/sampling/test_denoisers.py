@@ -108,7 +108,7 @@ def test_a_wrapper_of_the_wrong_kind_is_refused() -> None:
 
 @pytest.mark.parametrize("prediction", ["flow", "v", "epsilon"])
 def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: str) -> None:
-    """A network that finds the difference to the portrait exactly gives the clean clip back at every noise level."""
+    """A network that finds the difference to the portrait exactly gives the clean clip back."""
     config = dataclasses.replace(DIT["demo"], prediction=prediction, portrait_residual=True)
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(1, 2, 32, 2, 2, generator=generator)

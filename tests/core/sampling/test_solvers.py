@@ -1,7 +1,4 @@
-"""
-
-olvers against closed forms: data that is Gaussian, where the best denoiser and the solution are known exactly.
-"""
+"""Solvers against closed forms: of Gaussian data the best denoiser and the solution are known exactly."""
 
 from typing import Any
 
