@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 import run
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMFYUI = pytest.StashKey[str]()
+
+hypothesis.settings.register_profile("letstalk", deadline=None)  # busy machines are slow, not wrong
+hypothesis.settings.load_profile("letstalk")
 
 
 @pytest.fixture(autouse=True)
