@@ -1,0 +1,103 @@
+"""Numbers about videos against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letstalk_core.errors import ConfigError
+from letstalk_core.evaluation.metrics import (
+    best_lag,
+    bootstrap,
+    cell_colors,
+    colour_error,
+    correlation,
+    gradient_energy,
+    psnr,
+    psnr_boxes,
+    slope,
+    static_pixels,
+    summarise,
+)
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+@given(late=st.integers(-5, 5))
+def test_lag_is_how_late_the_measured_curve_comes(late: int) -> None:
+    curve = np.random.default_rng(0).normal(size=80)
+    lag, r = best_lag(curve[20 - late : 60 - late], curve[20:60])
+    assert lag == late and r == pytest.approx(1.0)
+
+
+def test_curves_that_do_not_move_have_no_correlation() -> None:
+    moving = np.sin(np.arange(20.0))
+    assert math.isnan(correlation(moving, np.ones(20)))
+    lag, r = best_lag(np.ones(20), moving)
+    assert lag == 0 and math.isnan(r)
+    assert correlation(moving, 3 - 2 * moving) == pytest.approx(-1)
+
+
+def test_psnr_of_a_known_error() -> None:
+    a = torch.full((2, 8, 8, 3), 100, dtype=torch.uint8)
+    assert psnr(a, a + 10) == pytest.approx(20 * math.log10(25.5))
+    assert psnr(a, a) == 99.0
+    with pytest.raises(ConfigError, match="shapes"):
+        psnr(a, a[:1])
+
+
+def test_psnr_of_boxes_sees_only_the_boxes() -> None:
+    a = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    b = a.clone()
+    b[:, 4:] = 255
+    assert psnr_boxes(a, b, torch.tensor([[0, 0, 8, 4]])) == 99.0
+    assert psnr_boxes(a, b, torch.tensor([[0, 4, 8, 8]])) == pytest.approx(0.0)
+
+
+def test_colour_error_ignores_what_moves() -> None:
+    frames = torch.full((6, 4, 4, 3), 50, dtype=torch.uint8)
+    frames[:, 0, 0] = noise((6, 3))
+    still = static_pixels(frames)
+    assert not still[0, 0] and still.sum() == 15
+    np.testing.assert_allclose(colour_error(frames + 4 * ~still[..., None], frames[0], still), 0)
+    np.testing.assert_allclose(colour_error(frames[:2] + 3, frames[0], still), 3)
+    assert np.isnan(colour_error(frames, frames[0], torch.zeros(4, 4, dtype=torch.bool))).all()
+
+
+def test_blur_lowers_gradient_energy_and_keeps_cell_colours() -> None:
+    sharp = noise((3, 32, 32, 3))
+    soft = cell_colors(sharp).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert (gradient_energy(soft) < 0.5 * gradient_energy(sharp)).all()
+    torch.testing.assert_close(cell_colors(soft), cell_colors(sharp), rtol=0, atol=1e-3)
+
+
+def test_slope_is_the_change_in_a_hundred_frames() -> None:
+    assert slope(3 + 0.02 * np.arange(50)) == pytest.approx(2.0)
+    assert math.isnan(slope(np.array([1.0, 2.0])))
+
+
+def test_bootstrap_covers_the_mean_and_shrinks_with_more_clips() -> None:
+    x = np.random.default_rng(0).normal(5, 1, 400)
+    few, many = bootstrap(x[:16]), bootstrap(x)
+    assert many.low < 5 < many.high
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+    # 2 * 1.96 * sd / sqrt(n), the interval of a normal distribution
+    assert many.high - many.low == pytest.approx(3.92 * x.std() / 20, rel=0.1)
+
+
+def test_values_that_are_missing_are_left_out() -> None:
+    found = summarise([{"a": 1.0}, {"a": 3.0, "b": math.nan}])
+    assert found["a"].mean == 2.0 and found["a"].count == 2
+    assert found["b"].count == 0 and str(found["b"]) == "-"
+
+
+def test_a_level_outside_0_to_1_is_refused() -> None:
+    with pytest.raises(ConfigError, match="level=1.5"):
+        bootstrap([1.0], level=1.5)

@@ -1,0 +1,48 @@
+"""`letstalk evaluate` on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from letstalk_core.cli.__main__ import main
+from letstalk_core.data.synthetic.speech import espeak_version
+from letstalk_core.errors import DependencyError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_espeak() -> None:
+    try:
+        espeak_version()
+    except DependencyError as error:
+        pytest.skip(f"ESPEAK-NG IS MISSING, EVALUATION IS NOT TESTED: {error}")
+
+
+def test_evaluate_writes_a_report_and_does_not_overwrite_it(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report"
+    command = ["evaluate", "--model", str(tiny_bundle), "-o", str(out), "--clips", "2", "--seconds", "0.4"]
+    command += ["--steps", "1", "--device", "cpu", "--dtype", "float32"]
+    assert main([*command, "--json"]) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report == json.loads((out / "report.json").read_text())
+    assert report["settings"]["steps"] == 1 and set(report["settings"]["models_sha256"])
+    assert report["metrics"]["autoencoder PSNR: frame"]["count"] == 2
+    assert "clip 2/2" in printed.err
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--clips", "0"], ["--seconds", "0.1"], ["--steps", "0"], ["--threads", "0"]])
+def test_impossible_options_give_one_line(
+    options: list[str], tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--model", str(tiny_bundle), "-o", str(tmp_path / "x"), "--device", "cpu"]
+    assert main([*command, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: ")
+    assert not (tmp_path / "x").exists()
