@@ -1,0 +1,519 @@
+"""The command line from the outside: exit codes, what is printed, what is left on the disk."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from letstalk_core.cli.__main__ import main
+
+Wav = Callable[..., Path]
+FAST = ["--steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def generate(portrait: Path, audio: Path, out: Path, bundle: Path, *options: str) -> int:
+    return main(
+        ["generate", str(portrait), str(audio), "-o", str(out / "v.mp4"), "--model", str(bundle), *FAST, *options]
+    )
+
+
+def one_error(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    """Stderr is one line that says "error:" and the words; stdout is empty."""
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
+    assert all(word in lines[0] for word in words), captured.err
+    assert captured.out == ""
+
+
+def video_frames(path: Path) -> int:
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def stop_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C when so many clips are done."""
+    from letstalk_core.cli.progress import ProgressLine
+
+    def press(self: ProgressLine, now: Any) -> None:
+        if now.clip == clips and now.step == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ProgressLine, "__call__", press)
+
+
+# ---- what works
+
+
+def test_generate_writes_a_video_with_sound_and_says_what_it_is(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import av
+
+    code = generate(portrait_png, make_wav(0.6), out, tiny_bundle, "--json", "--contact-sheet", str(out / "s.png"))
+    captured = capsys.readouterr()
+    assert code == 0
+    summary = json.loads(captured.out)
+    assert (summary["frames"], summary["seconds"], summary["fps"]) == (15, 0.6, 25.0)
+    assert summary["settings"]["steps"] == 1 and len(summary["models"]["dit"]) == 64
+    assert "15 frames" in captured.err and "Traceback" not in captured.err
+    assert video_frames(out / "v.mp4") == 15
+    with av.open(str(out / "v.mp4")) as container:
+        assert len(container.streams.audio) == 1
+        assert any("AI-generated" in value for value in container.metadata.values())
+        assert any(summary["models"]["dit"] in value for value in container.metadata.values())
+    assert sorted(p.name for p in out.iterdir()) == ["s.png", "v.mp4"]
+
+
+def test_quiet_prints_nothing_and_png_frames_can_be_the_only_result(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "generate",
+        str(portrait_png),
+        str(make_wav(0.2)),
+        "--png",
+        str(out / "f"),
+        "--model",
+        str(tiny_bundle),
+    ]
+    assert main([*arguments, *FAST, "--quiet", "--size", "16x24", "--fps", "10"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert len(list((out / "f").glob("*.png"))) == 2
+    from PIL import Image
+
+    with Image.open(next((out / "f").glob("*.png"))) as image:
+        assert image.size == (16, 24)
+
+
+def test_an_existing_video_is_replaced_only_when_asked(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / "v.mp4").write_text("precious")
+    assert generate(portrait_png, make_wav(0.1), out, tiny_bundle) == 2
+    one_error(capsys, "v.mp4", "--overwrite")
+    assert (out / "v.mp4").read_text() == "precious"
+    assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--overwrite") == 0
+    assert video_frames(out / "v.mp4") == 2
+
+
+def test_the_bundled_model_says_that_it_is_a_demo(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("letstalk_core.models.DEMO_FOLDER", tiny_bundle)
+    assert main(["generate", str(portrait_png), str(make_wav(0.1)), "-o", str(out / "v.mp4"), *FAST]) == 0
+    assert "demo model" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_playable_video_of_what_is_done(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop_after(2, monkeypatch)
+    assert generate(portrait_png, make_wav(1.0), out, tiny_bundle, "--json") == 130
+    assert video_frames(out / "v.mp4") == 8
+    assert json.loads(capsys.readouterr().out)["interrupted"] is True
+    assert [p.name for p in out.iterdir()] == ["v.mp4"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_the_first_frame_leaves_nothing(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(0, monkeypatch)
+    assert generate(portrait_png, make_wav(0.6), out, tiny_bundle, "--steps", "2") == 130
+    assert list(out.iterdir()) == []
+
+
+def test_resume_continues_to_the_same_frames(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    wav = make_wav(1.0)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert generate(portrait_png, wav, out, tiny_bundle, "--png", str(whole)) == 0
+    (out / "v.mp4").unlink()
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        assert generate(portrait_png, wav, out, tiny_bundle, "--resume", "--png", str(resumed)) == 130
+    assert (out / "v.mp4.work").is_dir() and video_frames(out / "v.mp4") == 12
+    assert generate(portrait_png, wav, out, tiny_bundle, "--resume", "--png", str(resumed)) == 0
+    assert [p.name for p in out.iterdir()] == ["v.mp4"] and video_frames(out / "v.mp4") == 25
+    from PIL import Image
+
+    for path in whole.glob("*.png"):
+        with Image.open(path) as a, Image.open(resumed / path.name) as b:
+            assert a.tobytes() == b.tobytes()
+
+
+def test_the_program_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "letstalk_core.cli.__main__", "generate", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert result.returncode == 0 and "--cfg-audio" in result.stdout
+
+
+# ---- bad sound
+
+
+def _nan_wav(path: Path) -> None:
+    samples = struct.pack("<1600f", *[0.1] * 800, *[float("nan")] * 800)
+    fmt = struct.pack("<HHIIHH", 3, 1, 16000, 64000, 4, 32)
+    body = b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", len(samples)) + samples
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def _samples_wav(path: Path, count: int) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(b"\1\0" * count)
+
+
+def _silent_video(path: Path) -> None:
+    from letstalk_core.video.writer import VideoWriter
+
+    with VideoWriter(path.with_suffix(".mp4"), 25, (16, 16)) as writer:
+        writer.write(torch.zeros(3, 16, 16, 3, dtype=torch.uint8))
+    path.with_suffix(".mp4").replace(path)
+
+
+BAD_SOUND: dict[str, Callable[[Path], Any]] = {
+    "missing": lambda path: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not a sound"),
+    "folder": lambda path: path.mkdir(),
+    "no-audio-stream": _silent_video,
+    "nan": _nan_wav,
+    "no-samples": lambda path: _samples_wav(path, 0),
+    "one-sample": lambda path: _samples_wav(path, 1),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SOUND)
+def test_bad_sound_gives_one_line_and_leaves_nothing(
+    case: str, portrait_png: Path, tmp_path: Path, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = tmp_path / "bad-sound.wav"
+    BAD_SOUND[case](audio)
+    assert generate(portrait_png, audio, out, tiny_bundle, "--contact-sheet", str(out / "s.png")) == 2
+    one_error(capsys, "bad-sound")
+    assert list(out.iterdir()) == []
+
+
+# ---- pictures
+
+
+def _picture(path: Path, mode: str, size: tuple[int, int] = (40, 40), **options: Any) -> None:
+    from PIL import Image
+
+    Image.new(mode, size, 90 if mode in ("L", "P", "I;16") else None).save(path, **options)
+
+
+BAD_PICTURES: dict[str, Callable[[Path], Any]] = {
+    "missing": lambda path: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not a picture"),
+    "folder": lambda path: path.mkdir(),
+    "cut-short": lambda path: (_picture(path, "RGB", (300, 300)), path.write_bytes(path.read_bytes()[:200])),
+    "1x1": lambda path: _picture(path, "RGB", (1, 1)),
+    "20000-wide": lambda path: _picture(path, "RGB", (20_000, 20)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_a_bad_picture_gives_one_line_and_leaves_nothing(
+    case: str, make_wav: Wav, tmp_path: Path, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portrait = tmp_path / "bad-picture.png"
+    BAD_PICTURES[case](portrait)
+    assert generate(portrait, make_wav(0.2), out, tiny_bundle) == 2
+    one_error(capsys, "bad-picture")
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "P", "I;16"])
+def test_pictures_of_every_common_kind_are_taken(
+    mode: str, make_wav: Wav, tmp_path: Path, out: Path, tiny_bundle: Path
+) -> None:
+    _picture(tmp_path / "picture.png", mode)
+    assert generate(tmp_path / "picture.png", make_wav(0.1), out, tiny_bundle) == 0
+
+
+# ---- bad models
+
+
+def _replace(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).unlink()
+    (folder / name).write_bytes(content)
+
+
+def _foreign(folder: Path) -> None:
+    from safetensors.torch import save
+
+    _replace(folder, "dit.safetensors", save({"x": torch.zeros(3)}))
+
+
+def _misfit(folder: Path) -> None:
+    """The config in the header describes another network than the tensors."""
+    content = (folder / "dit.safetensors").read_bytes()
+    assert content.count(b'\\"depth\\": 1') == 1
+    _replace(folder, "dit.safetensors", content.replace(b'\\"depth\\": 1', b'\\"depth\\": 2'))
+
+
+BAD_MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda f: (f / "dit.safetensors").unlink(), "lacks dit.safetensors"),
+    "empty": (lambda f: _replace(f, "dit.safetensors", b""), "dit.safetensors"),
+    "cut-short": (
+        lambda f: _replace(f, "dit.safetensors", (f / "dit.safetensors").read_bytes()[:-100]),
+        "cut short",
+    ),
+    "text": (lambda f: _replace(f, "dit.safetensors", b"<html>not found</html>"), "dit.safetensors"),
+    "foreign": (_foreign, "no LetsTalk config"),
+    "another-kind": (
+        lambda f: _replace(f, "dit.safetensors", (f / "autoencoder.safetensors").read_bytes()),
+        "not a model of kind",
+    ),
+    "misfit": (_misfit, "tensors missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_a_bad_model_gives_one_line_and_leaves_nothing(
+    case: str,
+    portrait_png: Path,
+    make_wav: Wav,
+    tmp_path: Path,
+    out: Path,
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_bundle.iterdir():
+        (folder / file.name).symlink_to(file)
+    spoil, words = BAD_MODELS[case]
+    spoil(folder)
+    assert generate(portrait_png, make_wav(0.2), out, folder) == 2
+    one_error(capsys, words)
+    assert list(out.iterdir()) == []
+
+
+# ---- bad settings and outputs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--steps", "0"],
+        ["--steps", "many"],
+        ["--solver", "magic"],
+        ["--solver", "ddpm"],
+        ["--fps", "0"],
+        ["--fps", "nan"],
+        ["--size", "33"],
+        ["--size", "0"],
+        ["--size", "wide"],
+        ["--cfg-audio", "-1"],
+        ["--memory-noise", "2"],
+        ["--shift", "0"],
+        ["--threads", "0"],
+        ["--device", "cuda:99"],
+        ["--device", "toaster"],
+        ["--model", "/nonexistent"],
+        ["--no-such-option"],
+    ],
+    ids=" ".join,
+)
+def test_impossible_options_give_one_line_and_leave_nothing(
+    options: list[str],
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    try:
+        code = generate(portrait_png, make_wav(0.2), out, tiny_bundle, *options)
+    except SystemExit as stop:  # argparse
+        code = int(stop.code or 0)
+    assert code == 2
+    one_error(capsys)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("missing/v.mp4", "does not exist"),
+        ("v.avi", ".mp4"),
+        ("folder.mp4", "is a folder"),
+        ("file/v.mp4", "does not exist"),
+    ],
+)
+def test_an_impossible_output_is_refused_before_any_work(
+    target: str,
+    words: str,
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (out / "folder.mp4").mkdir()
+    (out / "file").touch()
+    arguments = ["generate", str(portrait_png), str(make_wav(0.2)), "--model", str(tiny_bundle), *FAST]
+    assert main([*arguments, "-o", str(out / target)]) == 2
+    one_error(capsys, words)
+    assert sorted(p.name for p in out.iterdir()) == ["file", "folder.mp4"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs permissions that bind")
+def test_a_folder_without_permission_is_refused(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out.chmod(0o500)
+    assert generate(portrait_png, make_wav(0.2), out, tiny_bundle) == 2
+    one_error(capsys, "not writable")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+def test_a_disk_that_fills_up_half_way_leaves_nothing(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    wav, before = make_wav(8.0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        code = generate(portrait_png, wav, out, tiny_bundle, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "v.mp4" in errors[0]
+    assert list(out.iterdir()) == []
+
+
+# ---- info and convert
+
+
+def test_info_shows_models_banks_and_videos(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from letstalk_core.memory_bank import MemoryBank
+
+    bank = MemoryBank(2, 1)
+    bank.reset(torch.zeros(1, 4, 8, 8))
+    bank.save(out / "bank.safetensors")
+    generate(portrait_png, make_wav(0.2), out, tiny_bundle, "--seed", "77", "--quiet")
+
+    def info(path: Path) -> dict[str, Any]:
+        assert main(["info", "--json", str(path)]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    model = info(tiny_bundle / "dit.safetensors")
+    assert model["parts"]["dit"]["config"]["clip_frames"] == 4 and set(model["parts"]) == {
+        "dit",
+        "audio_projection",
+    }
+    assert model["parameters"] == sum(part["parameters"] for part in model["parts"].values())
+    assert info(out / "bank.safetensors")["memory_bank"]["recent"] == 2
+    video = info(out / "v.mp4")
+    assert video["metadata"]["letstalk"]["settings"]["seed"] == 77
+    assert main(["info", str(out / "v.mp4")]) == 0
+    assert "seed: 77" in capsys.readouterr().out
+
+
+def test_info_of_a_damaged_file_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x.safetensors", "x.mp4"):
+        (tmp_path / name).write_bytes(b"damaged")
+        assert main(["info", str(tmp_path / name)]) == 2
+        one_error(capsys, name)
+
+
+def test_a_denoiser_of_the_authors_is_converted(
+    tiny_bundle: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from letstalk_core.models import load_model
+    from letstalk_core.transformer.convert import dit_to_official, projection_to_official
+
+    dit = load_model(tiny_bundle / "dit.safetensors", "dit")
+    projection = load_model(tiny_bundle / "dit.safetensors", "audio_projection")
+    official = {
+        "model": {k: torch.zeros_like(v) for k, v in dit_to_official(dit.state_dict(), dit.config).items()},
+        "ema": dit_to_official(dit.state_dict(), dit.config),
+        "audioproj": projection_to_official(projection.state_dict()),
+    }
+    torch.save(official, tmp_path / "official.pt")
+    arguments = ["convert", str(tmp_path / "official.pt"), "-o", str(out / "dit.safetensors")]
+    assert main(arguments) == 2  # no preset is 16 wide
+    one_error(capsys, "num_heads")
+    assert list(out.iterdir()) == []
+
+
+def test_a_wav2vec2_folder_and_an_autoencoder_are_converted(tiny_bundle: Path, out: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from letstalk_core.autoencoder.convert import config_to_diffusers
+    from letstalk_core.models import load_model
+
+    for kind in ("audio_encoder", "autoencoder"):
+        model = load_model(tiny_bundle / f"{kind}.safetensors")
+        folder = tmp_path / kind
+        folder.mkdir()
+        if kind == "autoencoder":
+            config = config_to_diffusers(model.config)
+        else:
+            config = {"model_type": "wav2vec2", **model.config.to_dict()}
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file(model.state_dict(), str(folder / "model.safetensors"))
+        target = out / f"{kind}.safetensors"
+        assert main(["convert", str(folder), "-o", str(target), "--dtype", "float16"]) == 0
+        again = load_model(target)
+        for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3, msg=name)  # stored in float16
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "folder"])
+def test_a_source_that_is_no_model_gives_one_line(
+    name: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for file in ("x.pt", "x.safetensors"):
+        (tmp_path / file).write_bytes(b"nothing of use")
+    assert main(["convert", str(tmp_path / name), "-o", str(out / "m.safetensors")]) == 2
+    one_error(capsys, name)
+    assert list(out.iterdir()) == []
