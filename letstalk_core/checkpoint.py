@@ -1,7 +1,8 @@
-"""Model files: safetensors whose header holds the config, so that a file describes itself. Pickle is never read here.
+"""Model files: safetensors whose header holds the config, so that a file describes itself. Pickle is never read.
 
 Header: {"letstalk.version": "1", "letstalk.parts": "<JSON>", …free text}. The parts, {"dit": {"kind": "dit",
-"config": {…}}, "audio_projection": {…}}, name the networks in the file; the name is the prefix of a network's keys.
+"config": {…}}, "audio_projection": {…}}, name the networks in the file; the name is the prefix of a network's
+keys.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def _parse_parts(path: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
         return {}
     if metadata["letstalk.version"] != VERSION:
         raise CheckpointError(
-            f"{path}: format version {metadata['letstalk.version']}, this LetsTalk reads {VERSION}; update the pack"
+            f"{path}: format version {metadata['letstalk.version']}, this LetsTalk reads {VERSION};"
+            " update the pack"
         )
     try:
         parts = json.loads(metadata["letstalk.parts"])

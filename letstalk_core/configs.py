@@ -1,4 +1,4 @@
-"""Shapes of the networks: frozen, JSON-safe, checked when made. A config is all that is needed to rebuild a network."""
+"""Shapes of the networks: frozen, JSON-safe, checked when made. A config alone is enough to rebuild a network."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Config:
 
     @classmethod
     def from_dict(cls: type[C], values: dict[str, Any]) -> C:
-        """Build from JSON values (lists become tuples). Raises: ConfigError naming unknown, missing or bad fields."""
+        """Build from JSON (lists become tuples). Raises: ConfigError naming unknown, missing or bad fields."""
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -91,9 +91,10 @@ class Config:
 class AutoencoderConfig(Config):
     """Shape of a DC-AE (docs/model.md, Autoencoder). Field names follow the public diffusers config.json files.
 
-    Stage i works at 1/2**i of the image size. A first stage with 0 layers makes the stem itself a down block (and the
-    last layer an up block), so the first width is then unused; a later stage of 0 layers only changes size. `encoder_qkv_multiscales[i]` lists the kernel sizes of
-    the aggregated qkv copies in the attention blocks of stage i.
+    Stage i works at 1/2**i of the image size. A first stage with 0 layers makes the stem itself a down block (and
+    the last layer an up block), so the first width is then unused; a later stage of 0 layers only changes size.
+    `encoder_qkv_multiscales[i]` lists the kernel sizes of the aggregated qkv copies in the attention blocks of
+    stage i.
     """
 
     kind: ClassVar[str] = "autoencoder"
@@ -162,11 +163,13 @@ class AutoencoderConfig(Config):
             )
         _require(
             self.downsample_block_type in ("conv", "pixel_unshuffle"),
-            f"autoencoder config: downsample_block_type={self.downsample_block_type!r} must be conv or pixel_unshuffle",
+            f"autoencoder config: downsample_block_type={self.downsample_block_type!r}"
+            " must be conv or pixel_unshuffle",
         )
         _require(
             self.upsample_block_type in ("interpolate", "pixel_shuffle"),
-            f"autoencoder config: upsample_block_type={self.upsample_block_type!r} must be interpolate or pixel_shuffle",
+            f"autoencoder config: upsample_block_type={self.upsample_block_type!r}"
+            " must be interpolate or pixel_shuffle",
         )
         bad = sorted(set(self.decoder_norm_types) - {"rms_norm", "batch_norm"})
         _require(not bad, f"autoencoder config: decoder_norm_types has {bad}; known are rms_norm and batch_norm")
@@ -175,7 +178,8 @@ class AutoencoderConfig(Config):
         _require(self.scaling_factor > 0, f"autoencoder config: scaling_factor={self.scaling_factor} must be > 0")
         _require(
             len(self.latent_rgb_factors) in (0, self.latent_channels) and len(self.latent_rgb_bias) in (0, 3),
-            f"autoencoder config: latent_rgb_factors needs {self.latent_channels} rows and latent_rgb_bias 3 numbers",
+            f"autoencoder config: latent_rgb_factors needs {self.latent_channels} rows and latent_rgb_bias"
+            " 3 numbers",
         )
 
     @property
@@ -220,7 +224,7 @@ class AudioEncoderConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioProjectionConfig(Config):
-    """Shape of the projection from a window of encoder states to the audio tokens of one frame (docs/model.md, Audio)."""
+    """Shape of the projection from a window of encoder states to a frame's audio tokens (docs/model.md, Audio)."""
 
     kind: ClassVar[str] = "audio_projection"
 

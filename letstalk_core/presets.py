@@ -82,13 +82,18 @@ AUTOENCODER: dict[str, AutoencoderConfig] = {
     "demo":                 _dc_ae((0, 0, 1, 1, 1, 2),       (0, 0, 1, 1, 2, 2),        32,  1.0,     **_DEMO),
 }  # fmt: skip
 
-_DEMO_CLIP: dict[str, Any] = {"grid_size": (8, 8), "anchor_frames": 1, "audio_token_dim": 128, "portrait_residual": True}
+_DEMO_CLIP: dict[str, Any] = {
+    "grid_size": (8, 8),
+    "anchor_frames": 1,
+    "audio_token_dim": 128,
+    "portrait_residual": True,
+}
 DIT: dict[str, DiTConfig] = {
     "S":    DiTConfig(hidden_size=384,  depth=12, num_heads=6),
     "B":    DiTConfig(hidden_size=768,  depth=12, num_heads=12),
     "L":    DiTConfig(hidden_size=1024, depth=24, num_heads=16),
     "XL":   DiTConfig(hidden_size=1152, depth=28, num_heads=16),
-    "demo": DiTConfig(hidden_size=192,  depth=6,  num_heads=6, mlp_ratio=2.5, **_DEMO_CLIP),
+    "demo": DiTConfig(hidden_size=160,  depth=5,  num_heads=5, mlp_ratio=2.0, **_DEMO_CLIP),
 }  # fmt: skip
 
 AUDIO_ENCODER: dict[str, AudioEncoderConfig] = {

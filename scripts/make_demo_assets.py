@@ -19,7 +19,10 @@ from letstalk_core.data.synthetic.speech import Utterance, join, silence, synthe
 DEMO = Path(__file__).resolve().parent.parent / "letstalk_core" / "demo"
 PEOPLE = {"ada": 8, "bo": 11, "cleo": 18, "dev": 22}  # name -> index in the stream
 STREAM = 20_26
-SHORT = "Hello! I am a drawn face, and this voice is made by a computer.", "Watch my lips: mama, papa, bubble. Oh, how nice!"
+SHORT = (
+    "Hello! I am a drawn face, and this voice is made by a computer.",
+    "Watch my lips: mama, papa, bubble. Oh, how nice!",
+)
 LONG = (
     "Good evening, and welcome to a slightly longer talk.",
     "My name does not matter, because I was made from circles, curves and a little shading.",
@@ -49,7 +52,9 @@ def save_sound(path: Path, speech: Utterance) -> None:
         samples = (np.clip(speech.waveform, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
         frame.sample_rate = 16_000
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=16_000, frame_size=stream.frame_size or 1024)
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=16_000, frame_size=stream.frame_size or 1024
+        )
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))

@@ -1,7 +1,8 @@
 """Folders of drawn talking clips: every clip is a person, an utterance and a stretch of frames of them saying it.
 
-Person, sentence, voice and pose of clip `index` depend on (seed, split, index) alone, so that several processes can
-share the work and a stopped job goes on where it was. (espeak-ng's own noise differs a little from run to run.)
+Person, sentence, voice and pose of clip `index` depend on (seed, split, index) alone, so that several processes
+can share the work and a stopped job goes on where it was. (espeak-ng's own noise differs a little from run to
+run.)
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class DrawnClip:
 
 
 def draw_clip(seed: int, split: str, index: int, *, frames: int, portraits: int = 2) -> DrawnClip:
-    """Choose everything about one clip. Raises: ConfigError for an unknown split, DependencyError without espeak."""
+    """Choose all about one clip. Raises: ConfigError for an unknown split, DependencyError without espeak."""
     if split not in SPLIT_SEEDS:
         raise ConfigError(f"split={split!r} must be one of {sorted(SPLIT_SEEDS)}")
     rng = np.random.default_rng([seed, SPLIT_SEEDS[split], index])
@@ -68,7 +69,7 @@ def synthesize(
     stride: int = 1,
     device: Device = None,
 ) -> Iterator[ClipRecord]:
-    """Write the clips first, first + stride, … below `clips` that the folder does not have yet; yields each record.
+    """Write the clips first, first + stride, … below `clips` that the folder does not have; yields each record.
 
     `first` and `stride` divide the work between processes. Raises: OutputError, DependencyError without espeak.
     """

@@ -1,11 +1,11 @@
 """Draws talking faces: flat shapes with soft shading, made of signed distances, on any torch device.
 
-The drawing is designed for what an f32 autoencoder can carry: a large head, large eyes and mouth, bold outlines, no
-fine texture. Lip width, lip rounding and the opening of the mouth are all plainly visible.
+The drawing is designed for what an f32 autoencoder can carry: a large head, large eyes and mouth, bold outlines,
+no fine texture. Lip width, lip rounding and the opening of the mouth are all plainly visible.
 
 Coordinates: the picture spans -1..1, x to the right, y down. (u, v) are coordinates of the head after undoing its
-position, roll and size; (fu, fv) slide over the surface of the head with yaw and pitch, so that features turn while
-the outline stays.
+position, roll and size; (fu, fv) slide over the surface of the head with yaw and pitch, so that features turn
+while the outline stays.
 """
 
 from __future__ import annotations

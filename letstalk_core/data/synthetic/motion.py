@@ -1,7 +1,7 @@
 """Movement of drawn faces: lips from speech, and everything else (blinks, gaze, head) drawn at random.
 
 Head movement is small and smooth: sums of slow sine waves, a share of which follows the loudness of the voice.
-Deterministic for a given generator. Source: docs/model.md, Drawn faces (ranges set by eye).
+Deterministic for a given generator. Source: docs/demo-model.md, Drawn faces (ranges set by eye).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ installed system library, beside the `espeak-ng` program, or in the Python packa
 Sound from the same text repeats in pitch, timing (to about a millisecond) and phonemes, but not bit for bit:
 espeak-ng carries noise and phase from one call to the next. The same calls in the same order in a fresh process do
 repeat.
-Source: espeak-ng's `speak_lib.h` (interface), docs/model.md, Drawn faces.
+Source: espeak-ng's `speak_lib.h` (interface), docs/demo-model.md, Drawn faces.
 """
 
 from __future__ import annotations

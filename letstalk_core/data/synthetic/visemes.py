@@ -3,7 +3,7 @@
 Each IPA sign has a target (jaw, wide, round, teeth). Targets become curves at 400 Hz, which are smoothed (lips and
 jaw need about a tenth of a second), and only then are closures put in: smoothing alone leaves /m b p/ half open,
 and a closed mouth is what viewers check first. Pauses of 0.2 s and more close the mouth.
-Source: docs/model.md, Drawn faces (targets set by eye on rendered faces).
+Source: docs/demo-model.md, Drawn faces (targets set by eye on rendered faces).
 """
 
 from __future__ import annotations
