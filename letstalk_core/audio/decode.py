@@ -6,7 +6,6 @@ very samples that one call on the whole recording would give.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -14,54 +13,29 @@ from pathlib import Path
 from typing import Any, Union
 
 import torch
+import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor
 
-from ..errors import ConfigError, DependencyError, MediaError
+from ..errors import ConfigError, MediaError
+from ..media import audio_stream, decoded_frames, open_media, start_seconds, video_stream
 from .alignment import SAMPLE_RATE
 from .statistics import WaveformMoments
 
-__all__ = ["MIN_SAMPLES", "AudioSource", "Sound", "WaveformSource", "as_source", "load_waveform", "open_media"]
+__all__ = [
+    "MIN_SAMPLES",
+    "AudioSource",
+    "Sound",
+    "WaveformSource",
+    "as_source",
+    "load_video_sound",
+    "load_waveform",
+]
 
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
 
 log = logging.getLogger(__name__)
-
-
-def open_media(path: str | os.PathLike[str]) -> Any:
-    """Open a local file for reading: PyAV's `InputContainer`. Raises: MediaError, DependencyError."""
-    try:
-        import av
-    except ImportError as error:
-        raise DependencyError(f"reading sound and video needs PyAV ({error}); pip install av") from None
-    file = Path(path)
-    if not file.exists():
-        raise MediaError(f"{file}: no such file; check the path")
-    if not file.is_file():
-        raise MediaError(f"{file}: is not a file; give a sound or video file")
-    if file.stat().st_size == 0:
-        raise MediaError(f"{file}: is empty (0 bytes); get the file again")
-    try:
-        # The prefix keeps names with colons from being taken for protocols; the lists keep playlists off the net.
-        options = {"protocol_whitelist": "file,crypto,data", "format_whitelist": _formats()}
-        return av.open(f"file:{file}", options=options, metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(
-            f"{file}: not readable as sound or video ({_reason(error)}); is it the right file?"
-        ) from None
-
-
-@functools.lru_cache(maxsize=1)
-def _formats() -> str:
-    """Every container FFmpeg reads but those that name other files."""
-    import av
-
-    return ",".join(sorted(set(av.formats_available) - {"applehttp", "concat", "dash", "hls", "imf", "lavfi"}))
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 class _Source:
@@ -115,22 +89,10 @@ class AudioSource(_Source):
         self.name = str(self.path)
         self.stream = stream
         with open_media(self.path) as container:
-            audio = self._audio(container)
+            audio = audio_stream(container, self.path, stream)
             self.source_rate: int = audio.codec_context.sample_rate or 0  # of the file
             self.channels: int = audio.codec_context.channels
-            base = audio.time_base
-            self.start_seconds = float(audio.start_time * base) if audio.start_time and base else 0.0
-
-    def _audio(self, container: Any) -> Any:
-        streams = container.streams.audio
-        if not streams:
-            raise MediaError(f"{self.path}: has no audio stream; give a file with sound")
-        if not 0 <= self.stream < len(streams):
-            raise MediaError(f"{self.path}: has {len(streams)} audio streams, number {self.stream} was asked for")
-        audio = streams[self.stream]
-        if audio.codec_context is None:
-            raise MediaError(f"{self.path}: no decoder for its audio codec; convert the file to WAV")
-        return audio
+            self.start_seconds = start_seconds(audio)
 
     def __iter__(self) -> Iterator[Tensor]:
         with open_media(self.path) as container:
@@ -151,7 +113,7 @@ class AudioSource(_Source):
         import av
 
         resampler, shape = None, None
-        for frame in _decoded(container, self._audio(container), self.path):
+        for frame in decoded_frames(container, audio_stream(container, self.path, self.stream), self.path):
             frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
             if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
                 if resampler is not None:  # the format changes within the file
@@ -167,31 +129,6 @@ class AudioSource(_Source):
 
 def _mono(frame: Any) -> Tensor:
     return torch.from_numpy(frame.to_ndarray().mean(axis=0))
-
-
-def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
-    """Frames of a stream; packets that cannot be decoded are skipped, a damaged end of file ends the stream."""
-    import av
-
-    damaged, packets = 0, container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.error.FFmpegError, OSError) as error:
-            log.warning("%s: reading stops early (%s)", path, _reason(error))
-            break
-        if packet is None:
-            break
-        try:
-            frames = packet.decode()
-        except av.error.EOFError:
-            break
-        except (av.error.FFmpegError, ValueError):
-            damaged += 1
-            continue
-        yield from frames
-    if damaged:
-        log.warning("%s: %d damaged packets skipped", path, damaged)
 
 
 class WaveformSource(_Source):
@@ -245,3 +182,16 @@ def load_waveform(path: str | os.PathLike[str]) -> Tensor:
     waveform = torch.cat(blocks) if blocks else torch.zeros(0)
     _check_length(str(path), waveform.numel())
     return waveform
+
+
+def load_video_sound(path: str | os.PathLike[str]) -> Tensor:
+    """The first sound of a video as 16 kHz mono (samples,), from its first picture on. Raises: MediaError."""
+    with open_media(path) as container:
+        picture = start_seconds(video_stream(container, Path(path)))
+    source = AudioSource(path)
+    waveform = torch.cat([torch.zeros(0), *source])
+    shift = source.start_seconds - picture
+    if abs(shift) > 60:
+        log.warning("%s: sound and picture claim to start %.0f s apart; ignored", path, shift)
+        return waveform
+    return F.pad(waveform, (round(shift * SAMPLE_RATE), 0))  # a negative shift cuts

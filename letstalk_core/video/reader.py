@@ -1,0 +1,137 @@
+"""Frames of any video file as a stream, at a wanted frame rate, upright and in true colours."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, MediaError
+from ..media import decoded_frames, open_media, video_stream
+
+__all__ = ["VideoInfo", "probe", "read_video"]
+
+BT709, BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
+UNSPECIFIED, FULL = 2, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_JPEG
+FCC, SMPTE240M, BT2020 = 4, 7, 9  # the same numbers as AVCOL_SPC_* and as SWS_CS_*
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header of a video says. `frames` and `seconds` are claims; None where there is none."""
+
+    height: int
+    width: int
+    fps: float
+    frames: int | None
+    seconds: float | None
+    audio_streams: int
+    codec: str
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Read the header of a video. Raises: MediaError."""
+    with open_media(path) as container:
+        stream = video_stream(container, Path(path))
+        seconds = float(stream.duration * stream.time_base) if stream.duration else None
+        if seconds is None and container.duration:
+            seconds = container.duration / 1_000_000
+        return VideoInfo(
+            height=stream.codec_context.height,
+            width=stream.codec_context.width,
+            fps=float(_fps(stream)),
+            frames=stream.frames or None,
+            seconds=seconds,
+            audio_streams=len(container.streams.audio),
+            codec=stream.codec_context.name,
+        )
+
+
+def read_video(
+    path: str | os.PathLike[str], fps: float | None = 25.0, max_frames: int | None = None
+) -> Iterator[Tensor]:
+    """Yield frames (h, w, 3) uint8 RGB: output frame k is the one shown nearest to k / fps seconds.
+
+    With `fps` None every frame comes once. Rotation marks of phones are applied. Memory does not depend on length.
+    Raises: MediaError if the file is unusable or no frame can be decoded, ConfigError for a bad rate.
+    """
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ConfigError(f"fps={fps} must be a positive number of frames per second, or None to keep the file's")
+    path = Path(path)
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        stream.thread_type = "AUTO"
+        frames = _timed(decoded_frames(container, stream, path), 1 / _fps(stream))
+        if fps is not None:
+            frames = _retimed(frames, fps, float(1 / _fps(stream)))
+        number, shape = 0, None
+        for _, frame in frames:
+            if max_frames is not None and number >= max_frames:
+                return
+            image = _rgb(frame)
+            shape = shape or image.shape
+            if image.shape != shape:
+                raise MediaError(
+                    f"{path}: changes its size from {list(shape)} to {list(image.shape)}; convert it first"
+                )
+            number += 1
+            yield image
+        if number == 0:
+            raise MediaError(f"{path}: no frame could be decoded; convert the file to MP4")
+
+
+def _fps(stream: Any) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    return rate if 0 < rate <= 1000 else Fraction(25)
+
+
+def _timed(frames: Iterator[Any], interval: Fraction) -> Iterator[tuple[float, Any]]:
+    """Frames with seconds since the first; those without or with backward times follow their predecessor."""
+    start, last = None, -float(interval)
+    for frame in frames:
+        time = frame.time
+        if time is not None:
+            start = time if start is None else start
+            time = time - start
+        if time is None or time <= last:
+            time = last + float(interval)
+        last = time
+        yield time, frame
+
+
+def _retimed(frames: Iterator[tuple[float, Any]], fps: float, interval: float) -> Iterator[tuple[float, Any]]:
+    """Drop or repeat frames: output k gets the input whose time is nearest to k / fps."""
+    previous, k = None, 0
+    for time, frame in frames:
+        if previous is not None:
+            middle = (previous[0] + time) / 2
+            while k / fps < middle - 1e-9:
+                yield previous
+                k += 1
+        previous = (time, frame)
+    if previous is not None:
+        total = max(1, round((previous[0] + interval) * fps))
+        while k < total:
+            yield previous
+            k += 1
+
+
+def _rgb(frame: Any) -> Tensor:
+    """(h, w, 3) uint8 with the frame's own matrix; unmarked video is BT.709 from 720 lines on, else BT.601."""
+    space = int(frame.colorspace)
+    if space not in (BT709, FCC, SMPTE240M, BT2020):
+        space = BT709 if space == UNSPECIFIED and frame.height >= 720 else BT601
+    full_range = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+    array = frame.reformat(
+        format="rgb24", src_colorspace=space, src_color_range=2 if full_range else 1, dst_color_range=FULL
+    ).to_ndarray()
+    image = torch.from_numpy(array)
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return image if turns == 0 else torch.rot90(image, turns, (0, 1)).contiguous()
