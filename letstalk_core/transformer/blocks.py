@@ -48,7 +48,7 @@ def mix_feed_forward(layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tens
     """Run a convolutional feed-forward on tokens: x (..., h*w, d) -> the same shape."""
     # Tokens seen as an image are channels-last images: neither direction copies.
     image = x.reshape(-1, *grid, x.shape[-1]).permute(0, 3, 1, 2)
-    return layer(image).permute(0, 2, 3, 1).reshape(x.shape)  # type: ignore[no-any-return]
+    return layer(image).permute(0, 2, 3, 1).reshape(x.shape)
 
 
 class Modulation(nn.Module):
