@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..audio.alignment import SAMPLE_RATE
+from ..audio.decode import load_video_sound
 from ..checkpoint import atomic_path
 from ..errors import ConfigError, MediaError
 from ..protocols import FaceDetector
-from ..video.reader import read_sound, read_video
+from ..video.reader import read_video
 from .manifest import ClipRecord, Manifest, append_records
 from .video_clips import write_video_clip
 
@@ -227,7 +228,7 @@ def prepare_videos(
     for video in map(Path, videos):
         report.videos += 1
         try:
-            sound = read_sound(video)
+            sound = load_video_sound(video)
             shots = list(find_shots(video, settings, detector, report.reasons))
             for record in _cut(video, shots, sound, folder, settings, have, report.reasons):
                 append_records(folder, [record])

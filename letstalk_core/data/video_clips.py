@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..audio.alignment import SAMPLE_RATE
-from ..audio.decode import open_media
 from ..checkpoint import atomic_path
 from ..errors import MediaError, OutputError
+from ..media import open_media
 
 __all__ = ["count_video_frames", "read_video_frames", "write_video_clip"]
 

@@ -1,0 +1,88 @@
+"""The audio stage, on invented speech: espeak-ng is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from letstalk_core.checkpoint import read_header
+from letstalk_core.cli.train import build_stage
+from letstalk_core.data.synthetic.speech import Phoneme, Utterance
+from letstalk_core.training import audio as module
+from letstalk_core.training.audio_augment import disturb
+from letstalk_core.training.config import Recipe
+from letstalk_core.training.loop import train
+from letstalk_core.training.plots import read_csv
+
+
+def hum(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
+    """Vowels and pauses as loud and soft hum."""
+    seconds = min_seconds + 0.2
+    times = np.arange(round(seconds * 16_000)) / 16_000
+    loud = np.sin(2 * np.pi * (1 + 2 * rng.random()) * times) > 0
+    wave = (np.sin(2 * np.pi * 200 * times) * loud * 0.4).astype(np.float32)
+    edges = [0.0, *(times[1:][np.diff(loud.astype(int)) != 0]), seconds]
+    symbols = ["a" if loud[min(len(loud) - 1, round(16_000 * (a + b) / 2))] else "" for a, b in pairwise(edges)]
+    phonemes = tuple(Phoneme(s, float(a), float(b)) for s, (a, b) in zip(symbols, pairwise(edges), strict=True))
+    return Utterance(wave, phonemes)
+
+
+@pytest.fixture(autouse=True)
+def spoken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Replaces speech by hum and counts the utterances."""
+    made: list[int] = []
+
+    def speak(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
+        made.append(1)
+        return hum(rng, split, min_seconds)
+
+    monkeypatch.setattr(module, "random_utterance", speak)
+    return made
+
+
+OPTIONS = ("loop.steps=3", "objective.utterances=4", "objective.crop_seconds=[0.4, 0.6]", "loop.validate_every=3")
+
+
+def test_the_audio_stage_trains_validates_and_exports(make_recipe: Callable[..., Recipe]) -> None:
+    result = train(build_stage(make_recipe("audio", *OPTIONS, "loop.sample_every=3")))
+    assert [p.name for p in result.exported] == ["audio_encoder.safetensors", "audio_head.safetensors"]
+    assert list(read_header(result.exported[0]).parts) == ["audio_encoder"]
+    assert {"mae", "corr_jaw", "corr_energy"} <= set(read_csv(result.run / "validation.csv")[0])
+    assert (result.run / "samples" / "step-0000003.png").exists()
+
+
+def test_utterances_are_spoken_once_and_kept(make_recipe: Callable[..., Recipe], spoken: list[int]) -> None:
+    first = build_stage(make_recipe("audio", *OPTIONS))
+    count = len(spoken)
+    again = build_stage(make_recipe("audio", *OPTIONS))
+    assert count == len(spoken) == 4 + 2
+    batches = [stage.plan_batch(5)() for stage in (first, again)]
+    assert all(torch.equal(batches[0][k], batches[1][k]) for k in batches[0])
+    assert batches[0]["audio"].shape[1] == 640 * batches[0]["curves"].shape[1]
+
+
+def test_a_damaged_cache_file_is_spoken_again(
+    make_recipe: Callable[..., Recipe], spoken: list[int], data_folder: Path
+) -> None:
+    build_stage(make_recipe("audio", *OPTIONS))
+    next((data_folder / "utterances").glob("train-*")).write_bytes(b"broken")
+    build_stage(make_recipe("audio", *OPTIONS))
+    assert len(spoken) == 7
+
+
+def test_disturbing_changes_the_sound_but_not_its_timing() -> None:
+    clicks = torch.zeros(4, 16_000)
+    clicks[:, 6000:6200] = torch.sin(torch.arange(200) / 3)
+    out = disturb(clicks, torch.Generator().manual_seed(1), 1.0)
+    assert out.shape == clicks.shape
+    assert torch.isfinite(out).all()
+    assert not torch.allclose(out, clicks)
+    before, after = out[:, 5000:5900].square().mean(1), out[:, 6000:6200].square().mean(1)
+    assert (after > 3 * before).all()
+    assert torch.equal(disturb(clicks, torch.Generator().manual_seed(1), 0.0), clicks)
+    assert torch.equal(disturb(clicks, torch.Generator().manual_seed(1), 1.0), out)

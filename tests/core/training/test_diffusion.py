@@ -1,0 +1,137 @@
+"""The denoiser's training: targets, variance, memory noise, and what a recipe switches on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from letstalk_core.checkpoint import read_header, save_checkpoint
+from letstalk_core.cli.train import build_stage
+from letstalk_core.errors import ConfigError
+from letstalk_core.models import build_model
+from letstalk_core.sampling.denoisers import make_denoiser
+from letstalk_core.sampling.schedules import step_to_sigma
+from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, Recipe
+from letstalk_core.training.loop import train
+from letstalk_core.training.memory_noise import disturb_memory, mask_positions
+from letstalk_core.training.objectives import add_noise, draw_times, variance_bound
+from letstalk_core.training.plots import read_csv
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.mark.parametrize("prediction", ["flow", "v", "epsilon"])
+def test_a_perfect_prediction_denoises_perfectly(make_recipe: MakeRecipe, prediction: str) -> None:
+    """Training's targets and sampling's denoisers share one convention."""
+    recipe = make_recipe("dit", f"model.prediction={prediction}", "model.portrait_residual=false")
+    assert isinstance(recipe, DiTRecipe)
+    clean, noise, time = torch.randn(3, 2, 4, 2, 2), torch.randn(3, 2, 4, 2, 2), torch.tensor([0.1, 0.5, 0.9])
+    noisy = add_noise(clean, noise, time, prediction)
+
+    class Perfect(torch.nn.Module):
+        config = recipe.model
+
+        def forward(self, x: torch.Tensor, timestep: torch.Tensor, **conditions: torch.Tensor) -> torch.Tensor:
+            torch.testing.assert_close(x, noisy.x, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(timestep, noisy.timestep, rtol=1e-4, atol=1e-2)
+            return noisy.target
+
+    sigma = time if prediction == "flow" else step_to_sigma(noisy.timestep).float()
+    scale = 1.0 if prediction == "flow" else (1 + sigma**2).sqrt().view(-1, 1, 1, 1, 1)
+    found = make_denoiser(Perfect())(noisy.x * scale, sigma, portrait=clean[:, 0])
+    torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
+
+
+def test_times_are_in_range_and_follow_their_settings() -> None:
+    times = draw_times(4000, torch.device("cpu"), mean=1.0, std=0.5, uniform=0.0)
+    assert 0 < times.min() <= times.max() <= 1
+    assert times.median().item() == pytest.approx(0.731, abs=0.02)  # sigmoid(1)
+    flat = draw_times(4000, torch.device("cpu"), mean=1.0, std=0.5, uniform=1.0)
+    assert flat.mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_variance_term_is_least_at_the_true_variance_and_moves_only_the_variance() -> None:
+    clean, noise = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, 4, 2, 2)
+    noisy = add_noise(clean, noise, torch.tensor([0.3, 0.7]), "epsilon")
+    bounds = [variance_bound(clean, noisy, noise, torch.full_like(clean, v)).mean() for v in (-1.0, 0.0, 1.0)]
+    assert bounds[0].item() == pytest.approx(
+        0, abs=1e-4
+    )  # the smallest variance is the true one when the mean is right
+    assert bounds[0] < bounds[1] < bounds[2]
+    epsilon, variance = noise.clone().requires_grad_(), torch.zeros_like(noise).requires_grad_()
+    variance_bound(clean, noisy, epsilon, variance).mean().backward()  # type: ignore[no-untyped-call]
+    assert epsilon.grad is None
+    assert variance.grad is not None and variance.grad.all()
+
+
+def test_masked_positions_are_an_exact_share_and_the_same_in_all_frames() -> None:
+    masked = mask_positions(torch.ones(6, 3, 2, 4, 4), 0.25) == 0
+    assert (masked.sum((-1, -2)) == 4).all()
+    assert torch.equal(masked, masked[:, :1, :1].expand_as(masked))
+    assert len({tuple(m[0, 0].flatten().tolist()) for m in masked}) > 1
+
+
+def test_memory_noise_is_small_and_spares_the_kept_frames() -> None:
+    memory = torch.randn(64, 3, 4, 4, 4)
+    out = disturb_memory(memory, keep=1, ddpm_steps=50, mask=0.0)
+    assert torch.equal(out[:, :1], memory[:, :1])
+    difference = (out - memory)[:, 1:].std((1, 2, 3, 4))
+    assert 0 < difference.min() < difference.max() < 0.25  # t << T
+    levels = disturb_memory(torch.zeros(400, 1, 1, 4, 4), ddpm_steps=0, sigma=0.5, mask=0.0).std((1, 2, 3, 4))
+    assert 0.2 < levels.mean() < 0.3
+
+
+def test_switched_off_memory_noise_changes_nothing() -> None:
+    memory = torch.randn(2, 3, 4, 4, 4)
+    assert torch.equal(disturb_memory(memory, ddpm_steps=0, mask=0.25, mask_probability=0.0), memory)
+    assert disturb_memory(memory[:, :0]).shape[1] == 0
+
+
+def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    small = make_recipe("autoencoder")
+    assert isinstance(small, AutoencoderRecipe)
+    autoencoder = build_model(small.model)
+    autoencoder.init_weights()
+    save_checkpoint(tmp_path / "ae.safetensors", {"autoencoder": (small.model, autoencoder.state_dict())})
+    options = ("loop.steps=3", "loop.validate_every=3", "loop.sample_every=3", "objective.sample_steps=2")
+    recipe = make_recipe("dit", *options, f"objective.autoencoder={tmp_path / 'ae.safetensors'}")
+    result = train(build_stage(recipe))
+    assert {"mse", "loss", "items_per_second"} <= set(read_csv(result.run / "log.csv")[0])
+    assert {"loss", "loss_other_audio"} <= set(read_csv(result.run / "validation.csv")[0])
+    assert (result.run / "samples" / "step-0000003.png").stat().st_size > 0
+    assert sorted(read_header(result.exported[0]).parts) == ["audio_projection", "dit"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("model.prediction=epsilon", "model.learned_variance=true", "objective.gradient_checkpointing=true"),
+        (
+            "model.prediction=v",
+            "objective.drop_audio=1.0",
+            "objective.drop_portrait=1.0",
+            "objective.drop_memory=1.0",
+        ),
+        ("model.portrait_residual=false", "model.anchor_frames=0", "objective.memory_sigma=0.2", "data.workers=2"),
+    ],
+)
+def test_every_kind_of_objective_takes_steps(make_recipe: MakeRecipe, changes: tuple[str, ...]) -> None:
+    result = train(build_stage(make_recipe("dit", "loop.steps=2", *changes)))
+    rows = read_csv(result.run / "log.csv")
+    assert [r["step"] for r in rows] == ["1", "2"]
+    assert all(float(r["loss"]) > 0 and float(r["gradient_norm"]) > 0 for r in rows)
+    assert ("variance" in rows[0]) == ("model.learned_variance=true" in changes)
+
+
+def test_a_run_can_start_from_an_exported_model(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    exported = train(build_stage(make_recipe("dit", "loop.steps=1"))).exported[0]
+    stage = build_stage(make_recipe("dit", f"loop.init={exported}", f"loop.run={tmp_path / 'second'}"))
+    assert train(stage).step == 4
+
+
+def test_latents_of_other_networks_are_refused_by_name(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(ConfigError, match="in_channels=8"):
+        train(build_stage(make_recipe("dit", "model.in_channels=8")))
