@@ -140,7 +140,7 @@ class OptimizerConfig(Config):
     eps: float = 1e-8
     weight_decay: float = 0.0
     muon_momentum: float = 0.95
-    muon_max_side: int = 0  # larger matrices (smaller side) stay with AdamW: too dear in small batches; 0: no limit
+    muon_max_side: int = 0  # larger matrices (smaller side) stay with AdamW, dear in small batches; 0: no limit
     warmup_steps: int = 0
     flat: float = 1.0  # part of the budget before the decay begins; 1: constant rate
     final_factor: float = 0.03
