@@ -19,7 +19,7 @@ from ..media import decoded_frames, open_media, video_stream
 __all__ = ["VideoInfo", "probe", "read_video"]
 
 BT709, BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
-UNSPECIFIED, FULL = 2, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_JPEG
+UNSPECIFIED, LIMITED, FULL = 2, 1, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 FCC, SMPTE240M, BT2020 = 4, 7, 9  # the same numbers as AVCOL_SPC_* and as SWS_CS_*
 
 
@@ -130,7 +130,12 @@ def _rgb(frame: Any) -> Tensor:
         space = BT709 if space == UNSPECIFIED and frame.height >= 720 else BT601
     full_range = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
     array = frame.reformat(
-        format="rgb24", src_colorspace=space, src_color_range=2 if full_range else 1, dst_color_range=FULL
+        format="rgb24",
+        src_colorspace=space,
+        # Means nothing for RGB, but older PyAV ignores the source's matrix where both are equal.
+        dst_colorspace=BT709 if space == BT601 else BT601,
+        src_color_range=FULL if full_range else LIMITED,
+        dst_color_range=FULL,
     ).to_ndarray()
     image = torch.from_numpy(array)
     turns = round(getattr(frame, "rotation", 0) / 90) % 4

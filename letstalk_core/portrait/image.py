@@ -1,0 +1,155 @@
+"""Pictures of any common format as plain RGB: upright, opaque, 8 bits, sRGB, of a reasonable size."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DependencyError, MediaError
+from ..media import check_file
+
+__all__ = ["MIN_SIDE", "load_portrait", "save_image"]
+
+MIN_SIDE = 32  # pixels
+MAX_PIXELS = 150_000_000  # 12000 x 12000 passes; a larger claim may be a decompression bomb
+WORKING_SIDE = 4096  # larger pictures are reduced while they are read: no model needs more
+# Only formats that Pillow decodes by itself: EPS, for one, would start another program.
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+    "TGA",
+    "ICO",
+    "QOI",
+)
+
+log = logging.getLogger(__name__)
+
+
+def load_portrait(path: str | os.PathLike[str], background: tuple[int, int, int] = (128, 128, 128)) -> Tensor:
+    """Load a picture as (h, w, 3) uint8 RGB; its longer side is at most about 4096.
+
+    EXIF rotation is applied, transparency is laid over `background`, 16-bit, gray, palette and CMYK pictures are
+    converted, colour profiles are honoured, of animations the first frame is taken.
+    Raises: MediaError for a missing, damaged, foreign, too small or too large picture.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise DependencyError(f"reading pictures needs Pillow ({error}); pip install Pillow") from None
+    path = Path(path)
+    check_file(path)
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sizes are checked below, and damaged EXIF is no reason to stop
+            with Image.open(path, formats=formats) as image:
+                _check_size(path, image.width, image.height)
+                return _to_tensor(path, image, background)
+    except MediaError:
+        raise
+    except Image.DecompressionBombError:
+        raise MediaError(f"{path}: is too large; scale it to at most 12000x12000 pixels") from None
+    except UnidentifiedImageError:
+        raise MediaError(f"{path}: is not a picture that can be read; save it as PNG or JPEG") from None
+    except Exception as error:  # decoders fail in many ways on damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MediaError(f"{path}: is damaged or cut short ({reason}); get the file again") from None
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path}: {width}x{height} pixels are too many; scale it to at most 12000x12000")
+    if min(width, height) < MIN_SIDE:
+        raise MediaError(f"{path}: {width}x{height} pixels are too few; needs {MIN_SIDE} or more on each side")
+
+
+def _to_tensor(path: Path, image: Any, background: tuple[int, int, int]) -> Tensor:
+    from PIL import Image, ImageOps
+
+    image.seek(0)
+    image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # JPEG only: decode at 1/2, 1/4 or 1/8
+    image.load()
+    image = _deep_to_8_bit(path, image)
+    if image.mode == "P":  # palettes cannot be averaged
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    factor = max(image.size) // WORKING_SIDE
+    if factor > 1 and min(image.size) // factor >= MIN_SIDE:
+        image = image.reduce(factor)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:  # the picture itself is fine
+        log.warning("%s: damaged EXIF is ignored (%s)", path, error)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, (*background, 255))
+        profile = image.info.get("icc_profile")
+        image = Image.alpha_composite(canvas, image)
+        image.info["icc_profile"] = profile
+    image = _to_srgb(image)
+    return torch.from_numpy(np.array(image, dtype=np.uint8))
+
+
+def _deep_to_8_bit(path: Path, image: Any) -> Any:
+    """Gray pictures of more than 8 bits, which Pillow would clip instead of scaling."""
+    from PIL import Image
+
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise MediaError(f"{path}: has NaN or infinite pixels; save it as an 8-bit PNG")
+    top = values.max()
+    scale = 255.0 if image.mode == "F" and top <= 1 else 255 / 65535 if top > 255 or image.mode != "F" else 1.0
+    result = Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+    result.info = {k: v for k, v in image.info.items() if k not in ("transparency", "icc_profile")}
+    return result
+
+
+def _to_srgb(image: Any) -> Any:
+    """RGB in the sRGB space; a missing or broken colour profile means that it already is."""
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
+        from PIL import ImageCms
+
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            plain = image.convert("RGB") if image.mode == "RGBA" else image
+            converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+    return image.convert("RGB")
+
+
+def save_image(path: str | os.PathLike[str], image: Tensor) -> None:
+    """Write (h, w, 3) uint8; the format follows from the name. Atomic. Raises: OutputError."""
+    from PIL import Image
+
+    from ..checkpoint import atomic_path
+
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != torch.uint8:
+        raise ConfigError(f"image is {image.dtype} {list(image.shape)}; needs uint8 (h, w, 3)")
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"{path}: the name of a picture must end in .png, .jpg or .webp")
+    with atomic_path(path) as temporary:
+        Image.fromarray(image.cpu().contiguous().numpy()).save(temporary, quality=95)

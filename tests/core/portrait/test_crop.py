@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from letstalk_core.errors import ConfigError
+from letstalk_core.portrait.crop import CropTransform, fit_square, fit_to, resize, round_size
+
+sides = st.integers(32, 900)
+sizes = st.tuples(st.sampled_from([64, 96, 256]), st.sampled_from([64, 128, 256]))
+
+
+@st.composite
+def crops(draw: st.DrawFn) -> CropTransform:
+    height, width = draw(sides), draw(sides)
+    x0, y0 = draw(st.floats(-20, width - 5)), draw(st.floats(-20, height - 5))
+    box = (x0, y0, x0 + draw(st.floats(1, width)), y0 + draw(st.floats(1, height)))
+    return CropTransform.around(
+        box, (height, width), draw(sizes), draw(st.floats(0, 2)), draw(st.floats(-0.5, 0.5))
+    )
+
+
+@given(crops())
+def test_a_crop_lies_inside_the_picture_and_keeps_its_shape(crop: CropTransform) -> None:
+    assert 0 <= crop.x0 < crop.x1 <= crop.image_width and 0 <= crop.y0 < crop.y1 <= crop.image_height
+    across, down = crop.scale
+    shorter = min(crop.x1 - crop.x0, crop.y1 - crop.y0)
+    assert abs(across / down - 1) <= 1.1 / shorter + 1e-6  # whole pixels
+
+
+@given(crops(), st.lists(st.tuples(st.floats(-50, 900), st.floats(-50, 900)), min_size=1, max_size=5))
+def test_points_go_to_the_crop_and_back(crop: CropTransform, points: list[tuple[float, float]]) -> None:
+    original = torch.tensor(points, dtype=torch.float64)
+    torch.testing.assert_close(crop.to_image(crop.to_crop(original)), original, rtol=1e-9, atol=1e-9)
+    corners = torch.tensor([[crop.x0, crop.y0], [crop.x1, crop.y1]], dtype=torch.float64)
+    expected = torch.tensor([[0, 0], [crop.width, crop.height]], dtype=torch.float64)
+    torch.testing.assert_close(crop.to_crop(corners), expected)
+
+
+@given(crops())
+def test_a_crop_survives_json(crop: CropTransform) -> None:
+    assert CropTransform.from_dict(json.loads(json.dumps(crop.to_dict()))) == crop
+
+
+@given(image=st.tuples(sides, sides), size=sizes)
+def test_the_centre_crop_is_the_largest_and_in_the_middle(image: tuple[int, int], size: tuple[int, int]) -> None:
+    crop = CropTransform.centre(image, size)
+    assert crop.x1 - crop.x0 == image[1] or crop.y1 - crop.y0 == image[0]
+    assert abs(crop.x0 - (image[1] - crop.x1)) <= 1 and abs(crop.y0 - (image[0] - crop.y1)) <= 1
+
+
+def test_the_face_is_in_the_crop_with_room_around_it() -> None:
+    crop = CropTransform.around((200, 150, 300, 270), (600, 800), (256, 256), margin=0.5, raise_by=0.1)
+    assert (crop.x1 - crop.x0, crop.y1 - crop.y0) == (240, 240)
+    assert (crop.x0 + crop.x1) / 2 == 250 and (crop.y0 + crop.y1) / 2 == 198
+
+
+def test_a_point_is_found_where_its_pixels_are() -> None:
+    image = torch.zeros(200, 300, 3, dtype=torch.uint8)
+    image[80:84, 120:124] = 255
+    crop = CropTransform.around((90, 50, 170, 130), (200, 300), (256, 256))
+    found = crop.apply(image)[..., 0].float()
+    weights = found / found.sum()
+    y = (weights.sum(1) * (torch.arange(256) + 0.5)).sum()
+    x = (weights.sum(0) * (torch.arange(256) + 0.5)).sum()
+    torch.testing.assert_close(torch.stack([x, y]), crop.to_crop(torch.tensor([122.0, 82.0])), rtol=0, atol=0.5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(image=st.tuples(sides, sides), size=sizes)
+def test_fit_to_gives_the_wanted_size(image: tuple[int, int], size: tuple[int, int]) -> None:
+    found = fit_to(torch.full((*image, 3), 77, dtype=torch.uint8), size)
+    assert found.shape == (*size, 3) and found.dtype == torch.uint8 and found.unique().tolist() == [77]
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = torch.zeros(512, 512, 3, dtype=torch.uint8)
+    stripes[:, ::2] = 255
+    found = fit_square(stripes, 64).float()
+    assert (found[4:-4, 4:-4] - 127.5).abs().max() < 6
+
+
+def test_resizing_works_on_batches_and_copies_what_needs_no_change() -> None:
+    frames = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)
+    assert torch.equal(resize(frames, (16, 20))[1], resize(frames[1], (16, 20)))
+    same = resize(frames, (32, 48))
+    assert torch.equal(same, frames) and same.data_ptr() != frames.data_ptr()
+
+
+@given(image=st.tuples(sides, sides), pixels=st.integers(4096, 1 << 20))
+def test_rounded_sizes_are_multiples_near_the_shape(image: tuple[int, int], pixels: int) -> None:
+    height, width = round_size(image, pixels)
+    assert height % 32 == 0 and width % 32 == 0 and min(height, width) >= 32
+    exact = pixels * image[0] / image[1]
+    assert abs(height - exact**0.5) <= 16 or height == 32
+
+
+@pytest.mark.parametrize(
+    "box", [(10, 10, 10, 20), (10, 10, 20, 5), (float("nan"), 0, 1, 1), (0, 0, float("inf"), 1)]
+)
+def test_impossible_boxes_are_refused(box: Any) -> None:
+    with pytest.raises(ConfigError, match="face box"):
+        CropTransform.around(box, (100, 100), (64, 64))
+
+
+def test_impossible_crops_are_refused() -> None:
+    good = CropTransform.centre((100, 100), (64, 64)).to_dict()
+    for change in ({"x0": -1}, {"x1": 101}, {"y0": 100}, {"height": 0}, {"x0": 1.5}, {"x0": True}, {"extra": 1}):
+        with pytest.raises(ConfigError):
+            CropTransform.from_dict({**good, **change})
+    with pytest.raises(ConfigError):
+        CropTransform.from_dict({"x0": 1})
+    for margin in (-1.0, float("nan")):
+        with pytest.raises(ConfigError, match="margin"):
+            CropTransform.around((1, 1, 9, 9), (100, 100), (64, 64), margin)
+    with pytest.raises(ConfigError, match="at least 1x1"):
+        fit_to(torch.zeros(64, 64, 3, dtype=torch.uint8), (0, 64))
+    with pytest.raises(ConfigError, match="cannot choose"):
+        round_size((0, 10), 100)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(64, 64, 3), torch.zeros(3, 64, 64, dtype=torch.uint8)])
+def test_pictures_of_another_shape_or_type_are_refused(bad: Tensor) -> None:
+    with pytest.raises(ConfigError, match="needs uint8"):
+        fit_to(bad, (32, 32))
+    with pytest.raises(ConfigError, match="belongs to a picture of 100x100"):
+        CropTransform.centre((100, 100), (64, 64)).apply(torch.zeros(64, 64, 3, dtype=torch.uint8))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from letstalk_core.errors import CheckpointError, DependencyError, FaceNotFoundError
+from letstalk_core.portrait.crop import CropTransform
+from letstalk_core.portrait.detect import KorniaFaceDetector, download_weights, find_face, largest_face
+
+
+def boxes(*rows: tuple[float, float, float, float, float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
+
+
+def test_the_largest_sure_face_is_chosen() -> None:
+    found = largest_face(boxes((0, 0, 10, 10, 0.9), (5, 5, 45, 55, 0.8), (0, 0, 90, 90, 0.2)))
+    assert found[:4].tolist() == [5, 5, 45, 55]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        boxes(),
+        boxes((0, 0, 9, 9, 0.4)),
+        boxes((5, 5, 5, 9, 0.9)),
+        boxes((0, 0, float("nan"), 9, 0.9)),
+        torch.zeros(3),
+    ],
+)
+def test_a_picture_without_a_usable_face_is_reported(rows: Tensor) -> None:
+    with pytest.raises(FaceNotFoundError):
+        largest_face(rows)
+
+
+def test_any_detector_can_be_put_in() -> None:
+    def detector(image: Tensor) -> Tensor:
+        height, width = image.shape[:2]
+        return boxes((width / 4, height / 4, width / 2, height / 2, 0.99))
+
+    face = find_face(torch.zeros(200, 300, 3, dtype=torch.uint8), detector)
+    crop = CropTransform.around(face, (200, 300), (256, 256))
+    assert crop.x0 <= 75 and crop.x1 >= 150
+
+
+def test_missing_weights_are_never_downloaded_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("downloads"))
+    for path in (None, tmp_path / "missing.pth"):
+        with pytest.raises(DependencyError, match="download https.* to this place"):
+            KorniaFaceDetector(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    with pytest.raises(DependencyError, match="by hand"):
+        download_weights(tmp_path / "yunet.pth")
+
+
+def _weights() -> dict[str, Tensor]:
+    from kornia.contrib.face_detection import YuNet
+
+    torch.manual_seed(0)
+    return dict(YuNet("test", pretrained=False).state_dict())
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("shape", [(200, 300), (33, 700), (1500, 900)])
+def test_the_detector_gives_boxes_in_the_picture(tmp_path: Path, suffix: str, shape: tuple[int, int]) -> None:
+    path = tmp_path / f"yunet.{suffix}"
+    if suffix == "pth":
+        torch.save(_weights(), path)
+    else:
+        save_file(_weights(), path)
+    detector = KorniaFaceDetector(path, confidence=0.0)
+    torch.manual_seed(0)
+    found = detector(torch.randint(0, 256, (*shape, 3), dtype=torch.uint8))
+    assert found.ndim == 2 and found.shape[1] == 5 and found.dtype == torch.float32
+    assert (
+        (found[:, [0, 2]] <= shape[1]).all() and (found[:, [1, 3]] <= shape[0]).all() and (found[:, :4] >= 0).all()
+    )
+
+
+def test_files_that_are_not_yunet_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for name in ("text.pth", "other.pth", "list.pth", "other.safetensors"):
+        with pytest.raises(CheckpointError, match="YuNet") as caught:
+            KorniaFaceDetector(tmp_path / name)
+        assert "\n" not in str(caught.value)
