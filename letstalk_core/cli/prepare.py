@@ -35,6 +35,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--autoencoder", metavar="FILE", help="with --audio-encoder: encode the clips as well")
     parser.add_argument("--audio-encoder", metavar="FILE", help="see --autoencoder")
+    parser.add_argument("--detector-weights", metavar="FILE", help="YuNet weights; default: torch's model cache")
     parser.add_argument("--device", default="cpu", help="where faces are detected (default cpu)")
     parser.set_defaults(run=run)
 
@@ -56,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     )
     detector = None
     if settings.box is None and not args.no_detect:
-        from ..portrait.detect import load_detector
+        from ..portrait.detect import KorniaFaceDetector
 
-        detector = load_detector(args.device)
+        detector = KorniaFaceDetector(args.detector_weights, device=args.device)
     report = prepare_videos(_files(args.videos), args.output, settings, detector)
     left_out = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common()) or "nothing"
     seconds = report.frames / 25

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from letstalk_core.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.checkpoint import read_header, save_checkpoint
 from letstalk_core.cli.train import build_stage
 from letstalk_core.errors import ConfigError
-from letstalk_core.models import build_model
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import step_to_sigma
 from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, Recipe
@@ -28,11 +28,12 @@ def test_a_perfect_prediction_denoises_perfectly(make_recipe: MakeRecipe, predic
     """Training's targets and sampling's denoisers share one convention."""
     recipe = make_recipe("dit", f"model.prediction={prediction}", "model.portrait_residual=false")
     assert isinstance(recipe, DiTRecipe)
+    settings = recipe.model
     clean, noise, time = torch.randn(3, 2, 4, 2, 2), torch.randn(3, 2, 4, 2, 2), torch.tensor([0.1, 0.5, 0.9])
     noisy = add_noise(clean, noise, time, prediction)
 
     class Perfect(torch.nn.Module):
-        config = recipe.model
+        config = settings
 
         def forward(self, x: torch.Tensor, timestep: torch.Tensor, **conditions: torch.Tensor) -> torch.Tensor:
             torch.testing.assert_close(x, noisy.x, rtol=1e-4, atol=1e-5)
@@ -62,7 +63,7 @@ def test_the_variance_term_is_least_at_the_true_variance_and_moves_only_the_vari
     )  # the smallest variance is the true one when the mean is right
     assert bounds[0] < bounds[1] < bounds[2]
     epsilon, variance = noise.clone().requires_grad_(), torch.zeros_like(noise).requires_grad_()
-    variance_bound(clean, noisy, epsilon, variance).mean().backward()  # type: ignore[no-untyped-call]
+    variance_bound(clean, noisy, epsilon, variance).mean().backward()
     assert epsilon.grad is None
     assert variance.grad is not None and variance.grad.all()
 
@@ -93,7 +94,7 @@ def test_switched_off_memory_noise_changes_nothing() -> None:
 def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     small = make_recipe("autoencoder")
     assert isinstance(small, AutoencoderRecipe)
-    autoencoder = build_model(small.model)
+    autoencoder = AutoencoderDC(small.model)
     autoencoder.init_weights()
     save_checkpoint(tmp_path / "ae.safetensors", {"autoencoder": (small.model, autoencoder.state_dict())})
     options = ("loop.steps=3", "loop.validate_every=3", "loop.sample_every=3", "objective.sample_steps=2")

@@ -36,7 +36,8 @@ class Stopping:
         self._left -= 1
         if self._left == 0:
             self._action()
-        return self._stage.plan_batch(seed)
+        job: Callable[[], Any] = self._stage.plan_batch(seed)
+        return job
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -57,7 +58,7 @@ def test_a_killed_run_goes_on_to_bitwise_the_same_weights(
 
     parts = make_recipe(stage, *options, "loop.checkpoint_every=1")
     with pytest.raises(RuntimeError, match="killed"):
-        train(Stopping(build_stage(parts), 2 * 3 + 1, kill))  # type: ignore[arg-type]
+        train(Stopping(build_stage(parts), 2 * 3 + 1, kill))
     state = load_state(tmp_path / "run")
     assert state is not None
     assert state["step"] == 3
@@ -78,7 +79,7 @@ def test_a_half_written_checkpoint_is_passed_over(make_recipe: MakeRecipe, tmp_p
 
 def test_sigterm_writes_a_checkpoint_and_ends_cleanly(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     stage = Stopping(build_stage(make_recipe("dit")), 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    result = train(stage)  # type: ignore[arg-type]
+    result = train(stage)
     state = load_state(tmp_path / "run")
     assert (result.signal, result.step) == (signal.SIGTERM, 2)
     assert state is not None
@@ -90,7 +91,7 @@ def test_clips_added_during_training_are_used(
     make_recipe: MakeRecipe, tmp_path: Path, add_clip: Callable[[str], Any]
 ) -> None:
     stage = build_stage(make_recipe("dit", "loop.steps=4"))
-    train(Stopping(stage, 2, lambda: add_clip("late")))  # type: ignore[arg-type]
+    train(Stopping(stage, 2, lambda: add_clip("late")))
     state = load_state(tmp_path / "run")
     assert state is not None
     assert state["position"] == 5

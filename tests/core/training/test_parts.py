@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -140,11 +142,11 @@ def test_the_average_reaches_its_decay() -> None:
 def test_batches_come_in_order_and_are_planned_in_order(workers: int) -> None:
     planned: list[int] = []
 
-    def plan(index: int) -> object:
+    def plan(index: int) -> Callable[[], int]:
         planned.append(index)
         return lambda: 10 * index
 
-    batches = Prefetcher(plan, 5, workers)  # type: ignore[arg-type]
+    batches = Prefetcher(plan, 5, workers)
     assert [next(batches) for _ in range(4)] == [50, 60, 70, 80]
     assert planned[:4] == [5, 6, 7, 8]
     batches.close()
