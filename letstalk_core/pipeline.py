@@ -21,6 +21,8 @@ from .errors import ConfigError, NumericalError
 from .long_video import Clip, generate_clips, plan_clips
 from .memory_bank import MemoryBank, MemorySettings
 from .models import ModelBundle
+from .portrait.crop import fit_to
+from .portrait.image import load_portrait
 from .protocols import ClipSampler, FrameSink
 from .resume import WorkFolder, tensor_sha256
 from .sampling.clip import Guidance, SolverClipSampler
@@ -28,7 +30,7 @@ from .sampling.denoisers import make_denoiser
 from .sampling.schedules import make_sigmas
 from .sampling.solvers import check_solver
 
-__all__ = ["GenerateSettings", "Progress", "Summary", "TalkingPortrait"]
+__all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
 Portrait = Union[Tensor, str, Path]
 WHOLE_FRAME_PIXELS = 1024 * 1024  # larger frames go through the autoencoder in tiles
@@ -250,11 +252,6 @@ class TalkingPortrait:
 
     def _image(self, portrait: Portrait, size: tuple[int, int]) -> Tensor:
         """The portrait at the size of the video: (h, w, 3) uint8."""
-        if isinstance(portrait, Tensor) and tuple(portrait.shape) == (*size, 3):
-            return portrait
-        from .portrait.crop import fit_to
-        from .portrait.image import load_portrait
-
         image = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
         return fit_to(image, size)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..models import ModelBundle
-    from ..pipeline import GenerateSettings, Progress, Summary
+    from ..pipeline import GenerateSettings, Portrait, Progress, Summary
     from ..protocols import FrameSink
 
 __all__ = ["add_parser", "run"]
@@ -53,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
         "--cfg-portrait", type=float, default=1.0, metavar="SCALE", help="portrait guidance; 1 is none and fastest"
     )
     add("--size", metavar="N|WxH", help="frame size in pixels (default: what the model was trained at)")
+    add("--crop-face", action="store_true", help="cut the picture around its largest face (needs the detector)")
     add(
         "--memory-noise",
         type=float,
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     line = ProgressLine(quiet=args.quiet)
     with _Interrupt(line) as interrupt:
         summary = TalkingPortrait(bundle).generate(
-            args.portrait,
+            _portrait(args, settings),
             args.audio,
             _sinks(args, settings, bundle),
             settings,
@@ -193,6 +194,20 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:
+    """The picture's path, or with --crop-face the part around its largest face at the size of the video."""
+    if not args.crop_face:
+        return Path(args.portrait)
+    from ..portrait.crop import CropTransform
+    from ..portrait.detect import KorniaFaceDetector, find_face
+    from ..portrait.image import load_portrait
+
+    assert settings.size is not None  # they are resolved
+    image = load_portrait(args.portrait)
+    face = find_face(image, KorniaFaceDetector())
+    return CropTransform.around(face, (image.shape[0], image.shape[1]), settings.size).apply(image)
 
 
 def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle) -> FrameSink:

@@ -271,6 +271,21 @@ def test_pictures_of_every_common_kind_are_taken(
     assert generate(tmp_path / "picture.png", make_wav(0.1), out, tiny_bundle) == 0
 
 
+def test_the_picture_can_be_cut_around_its_face(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Detector:
+        def __call__(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image)
+            return torch.tensor([[10.0, 10.0, 22.0, 24.0, 0.9]])
+
+    monkeypatch.setattr("letstalk_core.portrait.detect.KorniaFaceDetector", Detector)
+    assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--crop-face") == 0
+    assert seen[0].shape == (48, 40, 3) and video_frames(out / "v.mp4") == 2
+
+
 # ---- bad models
 
 
