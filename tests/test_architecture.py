@@ -34,7 +34,7 @@ ROWS = [
     {"memory_bank"},
     {"video"},  # has sound
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},
-    {"nn", "checkpoint", "presets"},
+    {"nn", "checkpoint", "media", "presets"},
     {"configs"},
     {"protocols", "errors"},
 ]
