@@ -62,7 +62,9 @@ def tracked_text_files() -> Iterator[tuple[str, str]]:
     if listed.returncode:
         pytest.skip("not a git checkout")
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).suffix in {".safetensors", ".png", ".jpg", ".wav", ".mp4"} or not (ROOT / name).is_file():
+        if (ROOT / name).suffix in {".safetensors", ".png", ".jpg", ".wav", ".mp3", ".mp4"} or not (
+            ROOT / name
+        ).is_file():
             continue
         yield name, (ROOT / name).read_text(encoding="utf-8")
 
