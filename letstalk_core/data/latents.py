@@ -8,6 +8,8 @@ copies also "frames_noisy" and "portraits_noisy". Metadata: hashes of both model
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ from .manifest import ClipRecord, Manifest, append_records
 
 __all__ = ["LatentStore", "Window", "encode_clip", "encode_folder"]
 
+logger = logging.getLogger(__name__)
 PIXEL_NOISE = (-3.0, 0.5)  # mean and deviation of the log of the noise's sigma; docs/model.md, Memory bank
 
 
@@ -36,17 +39,21 @@ def encode_clip(
     autoencoder: Any,
     audio_encoder: Any,
     *,
+    clip_id: str = "",
     fps: float = 25.0,
     batch: int = 8,
     noisy_copies: bool = False,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """The tensors of a latents file. Raises: MediaError if the clip has no usable sound or frames."""
+    """The tensors of a latents file. Raises: MediaError if the clip has no usable sound or frames.
 
-    def encode(images: Tensor, noisy: bool) -> Tensor:
+    The noise of the noisy copies depends on `clip_id`, the tensor and the place in it, not on the pictures.
+    """
+
+    def encode(images: Tensor, name: str, first: int, noisy: bool) -> Tensor:
         x = rearrange(images, "t h w c -> t c h w").to(device).float() / 127.5 - 1
         if noisy:
-            generator = torch.Generator().manual_seed(int(images[0].sum()))
+            generator = torch.Generator().manual_seed(_noise_seed(clip_id, name, first))
             level = torch.randn(len(x), 1, 1, 1, generator=generator)
             sigma = torch.exp(PIXEL_NOISE[0] + PIXEL_NOISE[1] * level)
             x = x + (sigma * torch.randn(x.shape, generator=generator)).to(x)
@@ -69,12 +76,18 @@ def encode_clip(
     for suffix, noisy in (("", False), ("_noisy", True)):
         if noisy and not noisy_copies:
             continue
-        chunks = [encode(clip.frames(i, batch), noisy) for i in range(0, clip.frame_count, batch)]
-        result[f"frames{suffix}"] = torch.cat(chunks)
+        result[f"frames{suffix}"] = torch.cat(
+            [encode(clip.frames(i, batch), "frames", i, noisy) for i in range(0, clip.frame_count, batch)]
+        )
         result[f"portraits{suffix}"] = torch.cat(
-            [encode(portraits[i : i + batch], noisy) for i in range(0, len(portraits), batch)]
+            [encode(portraits[i : i + batch], "portraits", i, noisy) for i in range(0, len(portraits), batch)]
         )
     return result
+
+
+def _noise_seed(*parts: object) -> int:
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def encode_folder(
@@ -107,6 +120,7 @@ def encode_folder(
                 clip,
                 autoencoder,
                 audio_encoder,
+                clip_id=record.id,
                 fps=record.fps,
                 batch=batch,
                 noisy_copies=noisy_copies,
@@ -194,8 +208,8 @@ class _Snapshot:
 class LatentStore:
     """The latents of one split of a folder in memory, growing with the manifest.
 
-    Clips shorter than `min_frames` are left out. Raises: MediaError for damaged files and for latents of different
-    models in one folder.
+    Clips shorter than `min_frames` are left out, as are those whose files have another number of frames than their
+    records say. Raises: MediaError for damaged files and for latents of different models in one folder.
     """
 
     def __init__(
@@ -213,14 +227,14 @@ class LatentStore:
         return len(self._clips)
 
     def update(self, manifest: Manifest) -> None:
-        """Load the clips that the manifest has gained."""
+        """Load the clips that have gained latents, in the order in which they did."""
         for record in manifest.select(self.split, with_latents=True):
             if record.id not in self._loaded:
                 self._loaded.add(record.id)
                 if record.frames >= self.min_frames:
-                    self._load(self.folder / str(record.latents))
+                    self._load(self.folder / str(record.latents), record.frames)
 
-    def _load(self, path: Path) -> None:
+    def _load(self, path: Path, frames: int) -> None:
         names = ["frames", "portraits", "audio", "regions"]
         names += ["frames_noisy", "portraits_noisy"] if self.noisy else []
         try:
@@ -229,6 +243,15 @@ class LatentStore:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise MediaError(f"{path}: cannot be read as latents ({error}); run `letstalk encode` again") from None
+        found = {name: len(t) for name, t in tensors.items() if not name.startswith("portraits")}
+        if set(found.values()) != {frames}:
+            logger.warning(
+                "%s: left out: has %s but the manifest says %d frames; run `letstalk encode` again",
+                path,
+                ", ".join(f"{count} {name}" for name, count in found.items()),
+                frames,
+            )
+            return
         hashes = {k: metadata.get(k, "") for k in ("autoencoder", "audio_encoder")}
         if self.hashes and hashes != self.hashes:
             raise MediaError(

@@ -2,12 +2,14 @@
 
 The file is only ever appended to, so that clips may be added while a training runs: a reader takes complete lines
 only, and a later line of the same id replaces the earlier one (so `letstalk encode` adds latents to a clip).
+Ids name files, so each is one component of a path.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +45,8 @@ class ClipRecord:
                 raise MediaError(
                     f"{where}: {key}={value.get(key)!r} must be {kinds.__name__}; prepare the folder again"
                 )
+        if not re.fullmatch(r"[\w.-]+", value["id"]) or value["id"] in (".", ".."):
+            raise MediaError(f"{where}: id={value['id']!r} must consist of letters, digits, '_', '-' and '.' only")
         latents, split, fps = value.get("latents"), value.get("split", "train"), value.get("fps", 25.0)
         if latents is not None and not isinstance(latents, str):
             raise MediaError(f"{where}: latents={latents!r} must be a path or null")
@@ -74,6 +78,7 @@ class Manifest:
         self.folder = Path(folder)
         self.path = self.folder / MANIFEST
         self._records: dict[str, ClipRecord] = {}
+        self._encoded: dict[str, None] = {}  # ids in the order of their first lines with latents
         self._offset = 0
         self._lines = 0
         if not missing_ok and not self.path.is_file():
@@ -105,6 +110,8 @@ class Manifest:
             raise MediaError(f"{where}: not JSON ({error}); remove the line or prepare the folder again") from None
         record = ClipRecord.from_json(value, where)
         self._records[record.id] = record
+        if record.latents is not None:
+            self._encoded.setdefault(record.id)
 
     @property
     def lines(self) -> int:
@@ -121,9 +128,16 @@ class Manifest:
         return clip_id in self._records
 
     def select(self, split: str | None = None, *, with_latents: bool = False) -> tuple[ClipRecord, ...]:
-        """The clips of a split (all when None), on request only those that have latents."""
+        """The clips of a split (all when None), on request only those that have latents.
+
+        Those come in the order in which they got them: a reader that looks once then sees the same order as one
+        that looked again and again, which lets a resumed training repeat the live one.
+        """
+        records = (self._records[i] for i in self._encoded) if with_latents else iter(self)
         return tuple(
-            r for r in self if (split is None or r.split == split) and (not with_latents or r.latents is not None)
+            r
+            for r in records
+            if (split is None or r.split == split) and (not with_latents or r.latents is not None)
         )
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.data import latents as module
-from letstalk_core.data.latents import LatentStore, Window, draw_windows, encode_folder
+from letstalk_core.data.clips import ClipFile
+from letstalk_core.data.latents import LatentStore, Window, draw_windows, encode_clip, encode_folder
 from letstalk_core.data.manifest import ClipRecord, Manifest, append_records
 from letstalk_core.errors import MediaError
 
@@ -115,6 +116,34 @@ def test_the_store_grows_and_earlier_snapshots_stay_valid(tmp_path: Path) -> Non
     assert store.snapshot().tensors["frames"][-1, 0, 0, 0] == 511
 
 
+def test_a_store_loaded_at_once_equals_one_that_grew(tmp_path: Path) -> None:
+    """A resumed training reads in one go what the live one read bit by bit."""
+    append_records(tmp_path, [ClipRecord(id=n, clip="x", frames=FRAMES) for n in "abcd"])
+    live, manifest = LatentStore(tmp_path, "train", min_frames=4), Manifest(tmp_path)
+    for number, name in enumerate("dbac"):
+        add_latents(tmp_path, name, 100 * number)
+        manifest.refresh()
+        live.update(manifest)
+    resumed = LatentStore(tmp_path, "train", min_frames=4)
+    resumed.update(Manifest(tmp_path))
+    assert torch.equal(live.snapshot().tensors["frames"], resumed.snapshot().tensors["frames"])
+    assert torch.equal(live.snapshot().starts, resumed.snapshot().starts)
+
+
+def test_a_clip_that_disagrees_with_the_manifest_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_latents(tmp_path, "a", 0)
+    add_latents(tmp_path, "b", 100)
+    append_records(tmp_path, [ClipRecord(id="a", clip="x", latents="latents/a.safetensors", frames=FRAMES + 1)])
+    store = LatentStore(tmp_path, "train", min_frames=4)
+    store.update(Manifest(tmp_path))
+    assert store.snapshot().tensors["frames"][0, 0, 0, 0] == 100
+    assert len(store) == 1
+    assert f"{FRAMES} frames" in caplog.text
+    assert f"{FRAMES + 1} frames" in caplog.text
+
+
 def test_latents_of_two_models_do_not_mix(tmp_path: Path) -> None:
     add_latents(tmp_path, "a", 0)
     add_latents(tmp_path, "b", 0, model="other")
@@ -155,3 +184,20 @@ def test_encoding_writes_scaled_latents_and_audio_of_the_shown_frames(
     assert store.image_size == 32
     again = list(encode_folder(tmp_path, FakeAutoencoder(), None, hashes=hashes))
     assert [r.id for r, _ in again] == ["gone"]
+
+
+def test_noise_of_noisy_copies_depends_on_the_clip_and_the_place_not_on_the_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "encode_audio", lambda encoder, sound, fps: iter([torch.zeros(4, 1, 1)]))
+    noise = []
+    for clip_id, shade in (("a", 0), ("a", 100), ("b", 0)):
+        path = tmp_path / f"{clip_id}{shade}.safetensors"
+        pictures = torch.full((4, 32, 32, 3), shade, dtype=torch.uint8)
+        save_file({"frames": pictures, "audio": torch.zeros(4 * 640).short()}, str(path))
+        found = encode_clip(ClipFile(path), FakeAutoencoder(), None, clip_id=clip_id, batch=2, noisy_copies=True)
+        noise.append(torch.cat([(found[f"{n}_noisy"] - found[n]).float() for n in ("frames", "portraits")]))
+    assert torch.allclose(noise[0], noise[1], atol=2e-3)  # half precision
+    assert not torch.allclose(noise[0], noise[2], atol=2e-3)
+    assert not torch.allclose(noise[0][:2], noise[0][2:4], atol=2e-3)
+    assert not torch.allclose(noise[0][:1], noise[0][4:], atol=2e-3)

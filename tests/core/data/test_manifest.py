@@ -57,6 +57,18 @@ def test_a_later_line_of_an_id_replaces_the_earlier_one(tmp_path: Path) -> None:
     assert [r.id for r in manifest.select("train", with_latents=True)] == ["a"]
 
 
+def test_clips_with_latents_come_in_the_order_in_which_they_got_them(tmp_path: Path) -> None:
+    append_records(tmp_path, [record(n) for n in "abc"])
+    live = Manifest(tmp_path)
+    for name in "cab":
+        append_records(tmp_path, [record(name, latents=f"latents/{name}.safetensors")])
+        live.refresh()
+    append_records(tmp_path, [record("c", latents="latents/c.safetensors", identity="again")])
+    live.refresh()
+    assert [r.id for r in live.select("train", with_latents=True)] == ["c", "a", "b"]
+    assert Manifest(tmp_path).select("train", with_latents=True) == live.select("train", with_latents=True)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -67,6 +79,10 @@ def test_a_later_line_of_an_id_replaces_the_earlier_one(tmp_path: Path) -> None:
         ('{"id": "a", "clip": "/etc/x", "frames": 1}', ["/etc/x"]),
         ('{"id": "a", "clip": "../x", "frames": 1}', ["../x"]),
         ('{"id": "a", "clip": "x", "frames": 1, "split": "test"}', ["split", "test"]),
+        ('{"id": "../a", "clip": "x", "frames": 1}', ["id", "../a"]),
+        ('{"id": "..", "clip": "x", "frames": 1}', ["id", "'..'"]),
+        ('{"id": "a/b", "clip": "x", "frames": 1}', ["id", "a/b"]),
+        ('{"id": "", "clip": "x", "frames": 1}', ["id", "''"]),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, words: list[str]) -> None:
