@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ BLOCKS = ("ResBlock", "EfficientViTBlock")
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _require_positive(config: Config, *names: str) -> None:
+    """Numbers, and tuples of them that may not be empty."""
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        _require(
+            len(numbers) > 0 and all(0 < n < math.inf for n in numbers),
+            f"{config.kind} config: {name}={value} must be > 0",
+        )
 
 
 def _tuples(value: Any) -> Any:
@@ -123,6 +135,9 @@ class AutoencoderConfig(Config):
     latent_rgb_bias: tuple[float, ...] = ()
 
     def validate(self) -> None:
+        _require_positive(
+            self, "latent_channels", "attention_head_dim", "in_channels", "scaling_factor", "image_size"
+        )
         stages = len(self.encoder_block_out_channels)
         for name in (
             "encoder_block_types",
@@ -175,7 +190,6 @@ class AutoencoderConfig(Config):
         _require(not bad, f"autoencoder config: decoder_norm_types has {bad}; known are rms_norm and batch_norm")
         bad = sorted({*self.decoder_act_fns, self.decoder_conv_act_fn} - {"silu", "relu"})
         _require(not bad, f"autoencoder config: activations {bad} are unknown; known are silu and relu")
-        _require(self.scaling_factor > 0, f"autoencoder config: scaling_factor={self.scaling_factor} must be > 0")
         _require(
             len(self.latent_rgb_factors) in (0, self.latent_channels) and len(self.latent_rgb_bias) in (0, 3),
             f"autoencoder config: latent_rgb_factors needs {self.latent_channels} rows and latent_rgb_bias"
@@ -209,11 +223,15 @@ class AudioEncoderConfig(Config):
     layer_norm_eps: float = 1e-5
 
     def validate(self) -> None:
-        _require(
-            self.hidden_size % self.num_attention_heads == 0,
-            f"audio_encoder config: hidden_size={self.hidden_size} is not a multiple of"
-            f" num_attention_heads={self.num_attention_heads}",
-        )
+        _require_positive(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        _require_positive(self, "conv_dim", "conv_kernel", "conv_stride", "layer_norm_eps")
+        _require_positive(self, "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+        for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+            _require(
+                self.hidden_size % getattr(self, name) == 0,
+                f"audio_encoder config: hidden_size={self.hidden_size} is not a multiple of"
+                f" {name}={getattr(self, name)}",
+            )
         lengths = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
         _require(len(lengths) == 1, "audio_encoder config: conv_dim, conv_kernel and conv_stride differ in length")
         _require(
@@ -239,8 +257,7 @@ class AudioProjectionConfig(Config):
         _require(
             self.window % 2 == 1 and self.window > 0, f"audio_projection config: window={self.window} must be odd"
         )
-        for name in ("layers", "encoder_dim", "hidden_size", "tokens", "token_dim"):
-            _require(getattr(self, name) > 0, f"audio_projection config: {name}={getattr(self, name)} must be > 0")
+        _require_positive(self, "layers", "encoder_dim", "hidden_size", "tokens", "token_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,15 +283,18 @@ class DiTConfig(Config):
     memory_frames: int = 2  # most recent latent frames read from the memory bank
     anchor_frames: int = 0  # anchor frames read before them
     prediction: str = "flow"
-    portrait_residual: bool = (
-        False  # noise and denoise the difference to the portrait latent instead of the clip itself
-    )
+    portrait_residual: bool = False  # noise and denoise the difference to the portrait, not the clip itself
+    residual_scale: float = 1.0  # standard deviation of that difference over the training latents
     fps: float = 25.0
     memory_noise: float = 0.0  # default sigma of the noise on memory at inference, in latent units
 
     def validate(self) -> None:
-        for name in ("hidden_size", "depth", "num_heads", "in_channels", "patch_size", "linear_head_dim"):
-            _require(getattr(self, name) > 0, f"dit config: {name}={getattr(self, name)} must be > 0")
+        _require_positive(
+            self, "hidden_size", "depth", "num_heads", "in_channels", "patch_size", "linear_head_dim"
+        )
+        _require_positive(
+            self, "mlp_ratio", "audio_token_dim", "grid_size", "clip_frames", "fps", "residual_scale"
+        )
         for name in ("num_heads", "linear_head_dim"):
             _require(
                 self.hidden_size % getattr(self, name) == 0,
@@ -284,7 +304,6 @@ class DiTConfig(Config):
             self.hidden_size % 4 == 0,
             f"dit config: hidden_size={self.hidden_size} is not a multiple of 4, which the position tables need",
         )
-        _require(self.mlp_ratio > 0, f"dit config: mlp_ratio={self.mlp_ratio} must be > 0")
         for name in ("portrait_fusion", "audio_fusion"):
             value = getattr(self, name)
             _require(value in FUSIONS, f"dit config: {name}={value!r} must be one of {list(FUSIONS)}")
@@ -297,16 +316,17 @@ class DiTConfig(Config):
             f"dit config: prediction={self.prediction!r} not in {list(PREDICTIONS)}",
         )
         _require(
+            not (self.learned_variance and self.portrait_residual),
+            "dit config: learned_variance does not go with portrait_residual; switch one off",
+        )
+        _require(
             not self.learned_variance or self.prediction == "epsilon",
             f"dit config: learned_variance needs prediction='epsilon', not {self.prediction!r}",
         )
         _require(
-            self.clip_frames > 0 and self.memory_frames >= 0 and self.anchor_frames >= 0,
-            f"dit config: clip_frames={self.clip_frames} must be > 0, memory_frames={self.memory_frames} and"
-            f" anchor_frames={self.anchor_frames} >= 0",
+            self.memory_frames >= 0 and self.anchor_frames >= 0,
+            f"dit config: memory_frames={self.memory_frames} and anchor_frames={self.anchor_frames} must be >= 0",
         )
-        _require(min(self.grid_size) > 0, f"dit config: grid_size={self.grid_size} must be positive")
-        _require(self.fps > 0, f"dit config: fps={self.fps} must be > 0")
 
     @property
     def out_channels(self) -> int:

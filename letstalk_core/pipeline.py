@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Union
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from . import __version__
 from .audio.decode import AudioSource, Sound, WaveformSource, as_source
 from .audio.features import AudioFeatures
 from .autoencoder.tiling import Tiling
@@ -21,13 +21,14 @@ from .errors import ConfigError, NumericalError
 from .long_video import Clip, generate_clips, plan_clips
 from .memory_bank import MemoryBank, MemorySettings
 from .models import ModelBundle
+from .pixels import from_unit, to_unit
 from .portrait.crop import fit_to
 from .portrait.image import load_portrait
 from .protocols import ClipSampler, FrameSink
 from .resume import WorkFolder, tensor_sha256
 from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
-from .sampling.schedules import make_sigmas
+from .sampling.schedules import default_shift, make_sigmas
 from .sampling.solvers import check_solver
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
@@ -43,7 +44,7 @@ class GenerateSettings:
     steps: int | None = None
     solver: str | None = None
     schedule: str = "model"
-    shift: float = 1.0
+    shift: float | None = None
     seed: int = 0
     fps: float | None = None
     cfg_audio: float = 1.0
@@ -75,9 +76,11 @@ class GenerateSettings:
             raise ConfigError(f"decode_batch={self.decode_batch} must be at least 1 frame")
         steps, solver = self.steps if self.steps is not None else steps, self.solver or solver
         check_solver(solver, config.prediction)
-        make_sigmas(config.prediction, steps, self.shift, schedule=self.schedule)
+        shift = self.shift if self.shift is not None else default_shift(config)
+        make_sigmas(config.prediction, steps, shift, schedule=self.schedule)
         Guidance(audio=self.cfg_audio, portrait=self.cfg_portrait)
-        return replace(self, steps=steps, solver=solver, fps=fps, size=size, memory=self._memory(config))
+        memory = self._memory(config)
+        return replace(self, steps=steps, solver=solver, shift=shift, fps=fps, size=size, memory=memory)
 
     def _memory(self, config: DiTConfig) -> MemorySettings:
         memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
@@ -171,7 +174,7 @@ class TalkingPortrait:
             summary = Summary(0, features.frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
             summary.settings, summary.models = resolved.to_dict(), self.bundle.hashes()
             if work is not None:
-                work.begin({**_fingerprint(resolved, image, source), "models": summary.models})
+                work.begin({**_fingerprint(resolved, image, source, self.bundle), "models": summary.models})
             report = _Reporter(progress, plan, resolved.steps, features.frames)
             for clip, latents in self._clips(image, features, plan, resolved, report, work, summary):
                 for part in latents[0].split(resolved.decode_batch):
@@ -244,7 +247,7 @@ class TalkingPortrait:
     def _solver_sampler(
         self, settings: GenerateSettings, on_step: Callable[[int, int, int], None]
     ) -> SolverClipSampler:
-        assert settings.steps is not None and settings.solver is not None
+        assert settings.steps is not None and settings.solver is not None and settings.shift is not None
         denoiser = make_denoiser(self.bundle.dit)
         sigmas = make_sigmas(denoiser.prediction, settings.steps, settings.shift, schedule=settings.schedule)
         guidance = Guidance(audio=settings.cfg_audio, portrait=settings.cfg_portrait)
@@ -261,7 +264,7 @@ class TalkingPortrait:
     def _encode(self, image: Tensor) -> Tensor:
         """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
         bundle = self.bundle
-        x = rearrange(image, "h w c -> 1 c h w").to(bundle.device, torch.float32) / 127.5 - 1
+        x = to_unit(image[None].to(bundle.device))
         tiling = self._tiling(image.shape[0] * image.shape[1])
         latents = bundle.autoencoder.encode_frames(x.to(bundle.dtype), tiling=tiling)
         latents = latents.float() * bundle.autoencoder.config.scaling_factor
@@ -282,8 +285,7 @@ class TalkingPortrait:
             raise NumericalError(
                 f"the autoencoder gave NaN or infinity in clip {clip.index + 1}; use float32 (--dtype float32)"
             )
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return rearrange(pixels, "t c h w -> t h w c").cpu().contiguous()
+        return from_unit(images).cpu().contiguous()
 
 
 class _Reporter:
@@ -308,8 +310,9 @@ class _Reporter:
 
 
 def _fingerprint(
-    settings: GenerateSettings, image: Tensor, source: AudioSource | WaveformSource
+    settings: GenerateSettings, image: Tensor, source: AudioSource | WaveformSource, bundle: ModelBundle
 ) -> dict[str, Any]:
-    """Everything that the frames depend on, besides the models."""
+    """Everything that the frames depend on, besides the weights."""
     sound = file_sha256(source.path) if isinstance(source, AudioSource) else tensor_sha256(source.waveform)
-    return {**settings.to_dict(), "portrait": tensor_sha256(image), "audio": sound}
+    where = {"version": __version__, "device": bundle.device.type, "dtype": str(bundle.dtype)}
+    return {**settings.to_dict(), **where, "portrait": tensor_sha256(image), "audio": sound}

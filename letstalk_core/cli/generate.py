@@ -15,8 +15,6 @@ from .. import __version__
 from ..errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    import torch
-
     from ..models import ModelBundle
     from ..pipeline import GenerateSettings, Portrait, Progress, Summary
     from ..protocols import FrameSink
@@ -44,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
     add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
     add("--schedule", choices=("model", "karras"), default="model", help="noise levels (default: the model's)")
     add(
-        "--shift", type=float, default=1.0, help="flow models: above 1 spends more steps at high noise (default 1)"
+        "--shift", type=float, help="flow models: above 1 spends more steps at high noise (default: by model)"
     )
     add("--seed", type=int, default=0, help="same seed, same video (default 0)")
     add("--fps", type=float, help="frames per second (default: what the model was trained at)")
@@ -76,22 +74,18 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
     from ..models import load_bundle
     from ..pipeline import TalkingPortrait
-    from ..resume import WorkFolder
+    from ..resume import RUN_FILE, WorkFolder
+    from .hardware import choose_device, choose_dtype, use_threads
     from .progress import ProgressLine
 
     work = _work_folder(args)
-    _check_outputs(args, resuming=work is not None and work.is_dir())
+    _check_outputs(args, resuming=work is not None and (work / RUN_FILE).is_file())
     settings = _settings(args)
-    if args.threads is not None:
-        if args.threads < 1:
-            raise ConfigError(f"threads={args.threads} must be at least 1")
-        torch.set_num_threads(args.threads)
-    device = _device(args.device)
-    bundle = load_bundle(args.model, device=device, dtype=_dtype(args.dtype, device))
+    use_threads(args.threads)
+    device = choose_device(args.device)
+    bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     settings = settings.resolve(bundle)
     if bundle.is_demo and not args.quiet:
         sys.stderr.write(DEMO_NOTE + "\n")
@@ -171,29 +165,6 @@ def _size(text: str | None) -> tuple[int, int] | None:
         raise ConfigError(f"size {text!r} must be a number of pixels such as 256, or WIDTHxHEIGHT")
     width = int(match[1])
     return int(match[2] or width), width
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose cpu or another") from None
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:

@@ -62,15 +62,21 @@ class ModelDenoiser:
         wide = sigma.view(-1, *[1] * (x.ndim - 1))
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
         base: Tensor | float = 0.0
+        scale = 1.0
         if self.config.portrait_residual:  # the network works on the difference to the portrait
             base = conditions["portrait"].float().unsqueeze(1)  # before it is rounded to the network's dtype
             x = x - self.signal(wide) * base
+            scale = self.config.residual_scale
+            size = self.signal(wide) * scale + (wide if self.prediction == "flow" else 0.0)
+            x, wide = x / size, wide / size  # a unit-sized difference on the same kind of path, at its own level
+            sigma = wide.reshape(sigma.shape)
         conditions = {
             k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in conditions.items()
         }
         output = self.model(self.scale_input(x, wide).to(dtype), self.timestep(sigma), **conditions).float()
         channels = x.shape[2]
-        return self.combine(x, output[:, :, :channels], wide) + base, output[:, :, channels:]
+        denoised = self.combine(x, output[:, :, :channels], wide)
+        return denoised * scale + base, output[:, :, channels:]
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         return self._run(x, sigma, **extra_args)[0]

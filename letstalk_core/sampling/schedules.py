@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..configs import PREDICTIONS
+from ..configs import PREDICTIONS, DiTConfig
 from ..errors import ConfigError
 
 __all__ = [
@@ -110,6 +110,11 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)]).float()
+
+
+def default_shift(config: DiTConfig) -> float:
+    """The shift that spreads the steps evenly over the levels a model works at; 1 unless it scales a residual."""
+    return config.residual_scale if config.portrait_residual and config.prediction == "flow" else 1.0
 
 
 def make_sigmas(prediction: str, steps: int, shift: float = 1.0, *, schedule: str = "model") -> Tensor:

@@ -16,8 +16,8 @@ from ..checkpoint import load_into, load_tensors, read_header, save_checkpoint
 from ..data.latents import LatentStore, Window, draw_windows
 from ..data.manifest import Manifest
 from ..errors import ConfigError, MediaError
+from ..pixels import from_unit
 from ..transformer.dit import LetsTalkDiT
-from .autoencoder import from_unit
 from .config import DiTRecipe
 from .losses import region_weights
 from .memory_noise import disturb_memory
@@ -102,7 +102,7 @@ class _DiTModule(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted squared error of each sample (b,), and its variance term when the variance is learned."""
         if self.config.portrait_residual:
-            clean = clean - portrait.unsqueeze(1)
+            clean = (clean - portrait.unsqueeze(1)) / self.config.residual_scale
         noisy = add_noise(clean, noise, time, self.config.prediction)
         output = self.dit(noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=audio).float()
         channels = clean.shape[2]
@@ -241,7 +241,7 @@ class DiTStage:
         from ..models import load_model
         from ..sampling.clip import SolverClipSampler
         from ..sampling.denoisers import make_denoiser
-        from ..sampling.schedules import make_sigmas
+        from ..sampling.schedules import default_shift, make_sigmas
         from ..transformer.conditions import Conditions
 
         if self._autoencoder is None:
@@ -249,9 +249,9 @@ class DiTStage:
         count = min(self.recipe.objective.sample_clips, len(windows.frames))
         batch = {k: v[:count].to(device) for k, v in windows.tensors().items()}
         clean, memory, portrait, audio, _ = self._net.prepare(batch)
-        steps = self.recipe.objective.sample_steps
+        steps, config = self.recipe.objective.sample_steps, self.recipe.model
         sampler = SolverClipSampler(
-            make_denoiser(self._net.dit), "euler", make_sigmas(self.recipe.model.prediction, steps)
+            make_denoiser(self._net.dit), "euler", make_sigmas(config.prediction, steps, default_shift(config))
         )
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(11)).to(device)
         made = sampler(noise, Conditions(portrait=portrait, audio=audio, memory=memory), clip_index=0)

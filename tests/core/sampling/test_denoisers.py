@@ -109,12 +109,15 @@ def test_a_wrapper_of_the_wrong_kind_is_refused() -> None:
 @pytest.mark.parametrize("prediction", ["flow", "v", "epsilon"])
 def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: str) -> None:
     """A network that finds the difference to the portrait exactly gives the clean clip back."""
-    config = dataclasses.replace(DIT["demo"], prediction=prediction, portrait_residual=True)
+    scale = 0.25
+    config = dataclasses.replace(
+        DIT["demo"], prediction=prediction, portrait_residual=True, residual_scale=scale
+    )
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(1, 2, 32, 2, 2, generator=generator)
     portrait = torch.randn(1, 32, 2, 2, generator=generator)
     noise = torch.randn(clean.shape, generator=generator)
-    difference = clean - portrait.unsqueeze(1)
+    difference = (clean - portrait.unsqueeze(1)) / scale
 
     class Perfect(torch.nn.Module):
         def forward(self, x: torch.Tensor, timestep: torch.Tensor, **conditions: torch.Tensor) -> torch.Tensor:
@@ -122,7 +125,7 @@ def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: st
                 return noise - difference
             if prediction == "epsilon":
                 return noise
-            phi = torch.atan(sigma)
+            phi = torch.atan(sigma / scale)
             return torch.cos(phi) * noise - torch.sin(phi) * difference
 
     sigma = torch.tensor([0.4])
