@@ -24,6 +24,8 @@ from .statistics import WaveformMoments
 
 __all__ = ["AudioFeatures", "AudioWindow", "encode_audio", "plan_windows"]
 
+CONTEXT_MARGIN = 10  # frames of attention beyond the reach of the positional convolution
+
 
 @dataclass(frozen=True)
 class AudioWindow:
@@ -36,14 +38,17 @@ class AudioWindow:
 
 
 def plan_windows(
-    frames: int, fps: float, window_seconds: float = 20.0, context_seconds: float = 2.0
+    frames: int, fps: float, window_seconds: float = 20.0, context_seconds: float = 2.0, least_context: int = 0
 ) -> list[AudioWindow]:
-    """Windows of nearly equal length that deliver every frame once, in order. Raises: ConfigError."""
+    """Windows of nearly equal length that deliver every frame once, in order. Raises: ConfigError.
+
+    Context on each side is `context_seconds`, but not less than `least_context` frames.
+    """
     if not (window_seconds > 0 and context_seconds >= 0 and math.isfinite(window_seconds + context_seconds)):
         raise ConfigError(
             f"window_seconds={window_seconds} must be > 0 and context_seconds={context_seconds} >= 0"
         )
-    core, context = frame_count(window_seconds, fps), round(context_seconds * fps)
+    core, context = frame_count(window_seconds, fps), max(round(context_seconds * fps), least_context)
     # Short sound goes in one pass; equal windows avoid a last one of a few frames.
     number = 1 if frames <= core + 2 * context else math.ceil(frames / core)
     edges = [round(i * frames / number) for i in range(number + 1)]
@@ -70,7 +75,9 @@ def encode_audio(
     moments = source.moments(config.conv_kernel[0], config.conv_stride[0])
     frames = frame_count(source.seconds, fps)
     reader = _Samples(source)
-    for window in plan_windows(frames, fps, window_seconds, context_seconds):
+    # The positional convolution counts frames, not seconds: wav2vec2-base sees 64 on each side at any fps.
+    least_context = config.num_conv_pos_embeddings // 2 + CONTEXT_MARGIN
+    for window in plan_windows(frames, fps, window_seconds, context_seconds, least_context):
         yield _encode_window(encoder, reader, moments, window, frames)
 
 

@@ -81,6 +81,13 @@ def test_windows_equal_one_pass_exactly_but_for_attention(tone: Tone, variant: d
     torch.testing.assert_close(torch.cat(parts), encoder.features(waveform, frames), rtol=1e-4, atol=1e-4)
 
 
+def test_the_default_context_covers_the_positional_convolution_of_wav2vec2_base(tone: Tone) -> None:
+    encoder, waveform = local(small(num_conv_pos_embeddings=128)), tone(30.0)
+    parts = list(encode_audio(encoder, waveform))
+    assert len(parts) == 2
+    torch.testing.assert_close(torch.cat(parts), encoder.features(waveform, 750), rtol=1e-4, atol=1e-4)
+
+
 def test_windows_are_close_to_one_pass_with_attention(tone: Tone) -> None:
     encoder, waveform = small(), tone(12.0)
     whole = encoder.features(waveform, 300)
