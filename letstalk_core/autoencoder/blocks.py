@@ -15,6 +15,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..nn.attention import without_autocast
 from ..nn.feed_forward import GLUMBConv
 from ..nn.norms import RMSNorm2d
 from ..protocols import Device, DType
@@ -141,7 +142,8 @@ class MultiScaleLinearAttention(nn.Module):
         q, k, v = rearrange(
             fused.float(), "b (heads three e) h w -> three b heads (h w) e", three=3, e=self.head_dim
         ).unbind(0)
-        y = self._attend(q.relu(), k.relu(), v).to(x.dtype)
+        with without_autocast(x.device.type):
+            y = self._attend(q.relu(), k.relu(), v).to(x.dtype)
         y = self.to_out(rearrange(y, "b heads (h w) e -> b h w (heads e)", h=height, w=width))
         out: Tensor = self.norm_out(rearrange(y, "b h w c -> b c h w"))
         return out

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..protocols import Device, DType, Operations
 
-__all__ = ["CrossAttention", "KeyValue", "LinearAttention", "SoftmaxAttention", "TemporalAttention"]
+__all__ = [
+    "CrossAttention",
+    "KeyValue",
+    "LinearAttention",
+    "SoftmaxAttention",
+    "TemporalAttention",
+    "without_autocast",
+]
 
 KeyValue = tuple[Tensor, Tensor]
 EPS = 1e-8
+
+
+def without_autocast(device_type: str) -> Any:
+    """A block in which float32 stays float32: autocast would take matrix products back to half precision."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
 
 
 class LinearAttention(nn.Module):
@@ -45,9 +63,10 @@ class LinearAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)."""
         # A column of ones beside the values makes the same two products give the normaliser.
-        values = F.pad(v.float(), (0, 1), value=1.0)
-        y = q.float().relu() @ (k.float().relu().transpose(-1, -2) @ values)
-        return y[..., :-1] / (y[..., -1:] + EPS)
+        with without_autocast(q.device.type):
+            values = F.pad(v.float(), (0, 1), value=1.0)
+            y = q.float().relu() @ (k.float().relu().transpose(-1, -2) @ values)
+            return y[..., :-1] / (y[..., -1:] + EPS)
 
 
 class SoftmaxAttention(LinearAttention):

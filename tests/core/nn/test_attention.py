@@ -47,6 +47,14 @@ def test_linear_attention_normalises_in_float32_under_half_precision() -> None:
         assert layer(x).isfinite().all()
 
 
+def test_linear_attention_stays_in_float32_under_autocast() -> None:
+    q, k, v = torch.randn(3, 1, 2, 50, 16).unbind(0)
+    expected = LinearAttention(32, 16).attend(q, k, v)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = LinearAttention(32, 16).attend(q, k, v)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def test_softmax_attention_equals_torch_multi_head_attention() -> None:
     layer, x = SoftmaxAttention(32, 8), torch.randn(2, 7, 32)
     reference = torch.nn.MultiheadAttention(32, 4, batch_first=True)
