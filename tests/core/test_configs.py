@@ -71,7 +71,7 @@ dits = st.builds(
 )
 audio_encoders = st.builds(
     AudioEncoderConfig,
-    hidden_size=few.map(lambda n: 24 * n),
+    hidden_size=few.map(lambda n: 48 * n),
     num_attention_heads=st.sampled_from((1, 2, 3)),
     conv_dim=st.tuples(*[few] * 7),
     feat_extract_norm=st.sampled_from(("group", "layer")),
@@ -121,6 +121,9 @@ def test_unknown_kinds_fields_and_missing_fields_are_named() -> None:
         ({"grid_size": (0, 8)}, r"grid_size=\(0, 8\)"),
         ({"grid_size": (8,)}, r"grid_size=\(8,\)"),
         ({"fps": 0.0}, "fps=0.0"),
+        ({"fps": float("nan")}, "fps=nan must be > 0"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio=inf"),
+        ({"audio_token_dim": 0}, "audio_token_dim=0 must be > 0"),
     ],
 )
 def test_a_denoiser_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -133,7 +136,10 @@ def test_a_denoiser_that_cannot_work_is_refused(changes: dict[str, Any], message
     [
         ({"encoder_block_types": ("ResBlock",)}, "encoder_block_types has 1 entries for 6 stages"),
         ({"decoder_block_types": ("Mamba",) * 6}, r"\['Mamba'\]"),
-        ({"encoder_layers_per_block": (0, 1, 0, 1, 1, 1)}, "encoder_layers_per_block="),
+        ({"encoder_layers_per_block": (0, 1, -1, 1, 1, 1)}, "encoder_layers_per_block="),
+        ({"latent_channels": 0}, "latent_channels=0 must be > 0"),
+        ({"attention_head_dim": 0}, "attention_head_dim=0 must be > 0"),
+        ({"encoder_block_out_channels": ()}, "entries for 0 stages"),
         ({"decoder_block_out_channels": (0, 24, 48, 96, 192, 256)}, "must be positive"),
         ({"encoder_block_types": ("EfficientViTBlock",) * 6}, "attention width 16"),
         ({"latent_channels": 48}, "latent_channels=48"),
@@ -155,6 +161,10 @@ def test_an_autoencoder_that_cannot_work_is_refused(changes: dict[str, Any], mes
     ("make", "message"),
     [
         (lambda: AudioEncoderConfig(hidden_size=10, num_attention_heads=3), "num_attention_heads=3"),
+        (lambda: AudioEncoderConfig(num_attention_heads=0), "num_attention_heads=0 must be > 0"),
+        (lambda: AudioEncoderConfig(conv_stride=(5, 2, 0, 2, 2, 2, 2)), "conv_stride=.* must be > 0"),
+        (lambda: AudioEncoderConfig(conv_dim=(), conv_kernel=(), conv_stride=()), r"conv_dim=\(\) must be > 0"),
+        (lambda: AudioEncoderConfig(hidden_size=24), "num_conv_pos_embedding_groups=16"),
         (lambda: AudioEncoderConfig(conv_dim=(1, 2)), "differ in length"),
         (lambda: AudioEncoderConfig(feat_extract_norm="batch"), "feat_extract_norm='batch'"),
         (lambda: AudioProjectionConfig(window=4), "window=4 must be odd"),
