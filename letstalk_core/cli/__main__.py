@@ -20,7 +20,7 @@ from ..errors import LetsTalkError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("generate", "info", "convert", "prepare", "encode", "train", "evaluate", "synthesize", "make_data")
+COMMANDS = ("generate", "info", "convert", "synthesize", "prepare", "encode", "train", "evaluate")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command whose module is there."""
+    """The parser with every command."""
     parser = _Parser(
         prog="letstalk", description="Talking portraits of any length from one picture and a speech recording."
     )
@@ -39,14 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     package = __name__.rpartition(".")[0] if __name__ != "__main__" else "letstalk_core.cli"
     for command in COMMANDS:
-        name = f"{package}.{command}"
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            continue
-        module.add_parser(subparsers)
+        importlib.import_module(f"{package}.{command}").add_parser(subparsers)
     return parser
 
 

@@ -24,28 +24,23 @@ def add_parser(subparsers: Any) -> None:
         "--noisy-copies", action="store_true", help="also encode frames with noise, for the memory"
     )
     parser.add_argument("--batch", type=int, default=8, help="frames encoded at once (default 8)")
-    parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda if there is one")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: torch's own")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--first", type=int, default=0, help="index of this process, from 0")
     parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
     from ..checkpoint import file_sha256
     from ..data.latents import encode_folder
-    from ..errors import ConfigError
     from ..models import load_model
+    from .hardware import at_least, check_share, choose_device, use_threads
 
-    if not 0 <= args.first < args.stride or args.batch < 1:
-        raise ConfigError(
-            f"--first {args.first}, --stride {args.stride}, --batch {args.batch}: needs 0 <= first < stride"
-        )
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_share(args.first, args.stride)
+    at_least(1, batch=args.batch)
+    use_threads(args.threads)
+    device = choose_device(args.device)
     autoencoder = load_model(args.autoencoder, "autoencoder", device=device)
     audio_encoder = load_model(args.audio_encoder, "audio_encoder", device=device)
     hashes = {"autoencoder": file_sha256(args.autoencoder), "audio_encoder": file_sha256(args.audio_encoder)}

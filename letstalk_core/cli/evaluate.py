@@ -75,15 +75,14 @@ class BundleSubject:
 
     def round_trip(self, frames: Tensor) -> Tensor:
         import torch
-        from einops import rearrange
+
+        from ..pixels import from_unit, to_unit
 
         autoencoder, done = self.bundle.autoencoder, []
         with torch.no_grad():
             for part in frames.split(self.settings.decode_batch):
-                x = rearrange(part, "t h w c -> t c h w").to(self.bundle.device, torch.float32) / 127.5 - 1
-                x = autoencoder.decode(autoencoder.encode(x.to(self.bundle.dtype))).float()
-                pixels = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-                done.append(rearrange(pixels, "t c h w -> t h w c").cpu())
+                x = to_unit(part.to(self.bundle.device)).to(self.bundle.dtype)
+                done.append(from_unit(autoencoder.decode(autoencoder.encode(x))).cpu())
         return torch.cat(done)
 
 
@@ -110,23 +109,18 @@ class _Frames:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
     from ..evaluation.suite import run_suite
     from ..memory_bank import MemorySettings
     from ..models import load_bundle
     from ..pipeline import GenerateSettings
-    from .generate import _device, _dtype
+    from .hardware import choose_device, choose_dtype, use_threads
 
     folder = Path(args.output)
     if (folder / "report.json").exists() and not args.overwrite:
         raise OutputError(f"{folder / 'report.json'}: exists already; add --overwrite or choose another folder")
-    if args.threads is not None:
-        if args.threads < 1:
-            raise ConfigError(f"threads={args.threads} must be at least 1")
-        torch.set_num_threads(args.threads)
-    device = _device(args.device)
-    bundle = load_bundle(args.model, device=device, dtype=_dtype(args.dtype, device))
+    use_threads(args.threads)
+    device = choose_device(args.device)
+    bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     memory = MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None
     settings = GenerateSettings(steps=args.steps, solver=args.solver, cfg_audio=args.cfg_audio, memory=memory)
     started = time.monotonic()

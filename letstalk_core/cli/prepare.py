@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.autoencoder and report.clips:
         from .encode import run as encode
 
-        options = {"noisy_copies": True, "batch": 8, "threads": 0, "first": 0, "stride": 1, "device": None}
+        options = {"noisy_copies": True, "batch": 8, "threads": None, "first": 0, "stride": 1, "device": "auto"}
         return encode(argparse.Namespace(folder=args.output, **{**vars(args), **options}))
     return 0
 

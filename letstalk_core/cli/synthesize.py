@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--frames", type=int, default=24, help="frames of each clip at 25 fps (default 24)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--first", type=int, default=0, help="index of this process's first clip")
+    parser.add_argument("--first", type=int, default=0, help="index of this process, from 0")
     parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
     parser.add_argument("--device", default="cpu", help="where to draw (default cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
@@ -30,11 +30,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
     from ..data.synthetic.dataset import synthesize
+    from .hardware import at_least, check_share, choose_device, use_threads
 
-    torch.set_num_threads(args.threads)
+    check_share(args.first, args.stride)
+    at_least(1, clips=args.clips, frames=args.frames)
+    at_least(0, seed=args.seed)
+    use_threads(args.threads)
+    device = choose_device(args.device)
     start, count = time.monotonic(), 0
     for record in synthesize(
         args.folder,
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         first=args.first,
         stride=args.stride,
-        device=args.device,
+        device=device,
     ):
         count += 1
         if count % 25 == 0:

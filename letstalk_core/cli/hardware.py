@@ -1,0 +1,60 @@
+"""Options of several commands that say where and with how much to compute, checked before any work is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["at_least", "check_share", "choose_device", "choose_dtype", "use_threads"]
+
+
+def at_least(least: int, **values: int | None) -> None:
+    """Raises: ConfigError naming the first value that is given and less."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name}={value} must be at least {least}")
+
+
+def check_share(first: int, stride: int) -> None:
+    """Which part of the work this process does. Raises: ConfigError."""
+    at_least(1, stride=stride)
+    if not 0 <= first < stride:
+        raise ConfigError(f"first={first} must be in 0..{stride - 1}: --stride {stride} processes count from 0")
+
+
+def use_threads(count: int | None) -> None:
+    """CPU threads of torch; None leaves its default. Raises: ConfigError."""
+    import torch
+
+    at_least(1, threads=count)
+    if count is not None:
+        torch.set_num_threads(count)
+
+
+def choose_device(name: str) -> torch.device:
+    """A device that works; "auto" is the GPU if there is one. Raises: ConfigError."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose cpu or another") from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A dtype by name; "auto" is bfloat16 on GPUs that multiply it, else float32."""
+    import torch
+
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
