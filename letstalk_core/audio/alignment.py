@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import ConfigError
 
 __all__ = [
+    "SAMPLES_PER_FRAME",
     "SAMPLE_RATE",
     "frame_at",
     "frame_count",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 SAMPLE_RATE = 16_000  # Hz, of everything the audio encoder hears
+SAMPLES_PER_FRAME = SAMPLE_RATE // 25  # of training data, whose videos all have 25 frames a second
 
 
 def _check_fps(fps: float) -> None:

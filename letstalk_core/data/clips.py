@@ -24,9 +24,8 @@ from ..errors import MediaError
 from .manifest import ClipRecord
 from .video_clips import count_video_frames, read_video_frames
 
-__all__ = ["SAMPLE_RATE", "ClipFile", "FrameBatch", "FrameSampler", "crop_windows", "flip_regions", "open_clip"]
+__all__ = ["ClipFile", "FrameBatch", "FrameSampler", "crop_windows", "flip_regions", "open_clip"]
 
-SAMPLE_RATE = 16_000
 MOTION_KEY = "motion"
 
 

@@ -21,7 +21,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..audio.alignment import SAMPLE_RATE
+from ..audio.alignment import SAMPLES_PER_FRAME
 from ..audio.decode import load_video_sound
 from ..checkpoint import atomic_path
 from ..errors import ConfigError, MediaError
@@ -34,7 +34,6 @@ __all__ = ["PrepareReport", "PrepareSettings", "Shot", "find_shots", "prepare_vi
 
 logger = logging.getLogger(__name__)
 FPS = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 LOOK_EVERY = 10  # frames between looks at face and sharpness
 LOOK_SIDE = 640  # longer side of the picture a face is looked for in
 # Where mouth and eyes lie in a detected face box: x0, y0, x1, y1 as shares of its width and height.

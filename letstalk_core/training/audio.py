@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..audio.alignment import SAMPLES_PER_FRAME
 from ..audio.encoder import AudioEncoder, normalise_waveform, save_audio_encoder
 from ..checkpoint import atomic_path, load_into, load_tensors, read_header
 from ..data.synthetic.texts import random_utterance
@@ -29,7 +30,6 @@ __all__ = ["AudioStage", "UtteranceCache"]
 
 logger = logging.getLogger(__name__)
 FPS = 25
-SAMPLES_PER_FRAME = 640
 FILE, HEAD_FILE = "audio_encoder.safetensors", "audio_head.safetensors"
 SPLITS = {"train": "train", "val": "held_out"}  # split of a run -> split of words and voices
 

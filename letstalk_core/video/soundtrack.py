@@ -10,6 +10,7 @@ from typing import Any, Union
 import numpy as np
 from torch import Tensor
 
+from ..audio.alignment import SAMPLE_RATE
 from ..errors import MediaError
 from ..media import audio_stream, decoded_frames, open_media
 
@@ -29,17 +30,17 @@ class Soundtrack:
     def __init__(self, source: SoundtrackSource, container: Any) -> None:
         waveform: Any = getattr(source, "waveform", None)
         if waveform is not None:
-            source = (waveform, getattr(source, "sample_rate", 16_000))
+            source = (waveform, getattr(source, "sample_rate", SAMPLE_RATE))
         if isinstance(source, tuple):
             waveform, self.source_rate = source
             self._blocks = _waveform_blocks(waveform)
             self.channels = 1 if waveform.ndim == 1 else min(2, waveform.shape[0])
         else:
-            path = Path(getattr(source, "path", source))
+            path, number = Path(getattr(source, "path", source)), getattr(source, "stream", 0)
             with open_media(path) as opened:
-                context = audio_stream(opened, path).codec_context
+                context = audio_stream(opened, path, number).codec_context
                 self.source_rate, self.channels = context.sample_rate, min(2, context.channels)
-            self._blocks = _file_blocks(path)
+            self._blocks = _file_blocks(path, number)
         self.layout = "mono" if self.channels == 1 else "stereo"
         self.rate = 44_100 if self.source_rate in (11_025, 22_050, 44_100, 88_200) else 48_000
         self.container = container
@@ -111,9 +112,9 @@ def _audio_frame(block: Any, rate: int, layout: str) -> Any:
     return frame
 
 
-def _file_blocks(path: Path) -> Iterator[Any]:
+def _file_blocks(path: Path, number: int) -> Iterator[Any]:
     with open_media(path) as container:
-        yield from decoded_frames(container, audio_stream(container, path), path)
+        yield from decoded_frames(container, audio_stream(container, path, number), path)
 
 
 def _waveform_blocks(waveform: Tensor) -> Iterator[Tensor]:

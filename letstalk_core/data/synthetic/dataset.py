@@ -1,8 +1,8 @@
 """Folders of drawn talking clips: every clip is a person, an utterance and a stretch of frames of them saying it.
 
 Person, sentence, voice and pose of clip `index` depend on (seed, split, index) alone, so that several processes
-can share the work and a stopped job goes on where it was. (espeak-ng's own noise differs a little from run to
-run.)
+can share the work and a stopped job goes on where it was. Only espeak-ng's sound, and with it the moving face,
+differs a little from run to run; who is drawn and the portraits do not hang on it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from ...audio.alignment import SAMPLES_PER_FRAME
 from ...checkpoint import atomic_path
 from ...errors import ConfigError
 from ...protocols import Device
@@ -29,7 +30,6 @@ from .texts import random_utterance
 __all__ = ["DrawnClip", "draw_clip", "synthesize"]
 
 FPS = 25
-SAMPLES_PER_FRAME = 640
 SPLIT_SEEDS = {"train": 0, "val": 1}  # people of the splits come from different streams of random numbers
 
 
@@ -48,14 +48,14 @@ def draw_clip(seed: int, split: str, index: int, *, frames: int, portraits: int 
     """Choose all about one clip. Raises: ConfigError for an unknown split, DependencyError without espeak."""
     if split not in SPLIT_SEEDS:
         raise ConfigError(f"split={split!r} must be one of {sorted(SPLIT_SEEDS)}")
-    rng = np.random.default_rng([seed, SPLIT_SEEDS[split], index])
+    rng, moves, poses = (np.random.default_rng([seed, SPLIT_SEEDS[split], index, purpose]) for purpose in range(3))
     identity = sample_identity(rng)
     utterance = random_utterance(rng, "train" if split == "train" else "held_out", min_seconds=frames / FPS + 0.4)
     total = max(frames, len(utterance.waveform) // SAMPLES_PER_FRAME)
-    motion = motion_from_speech(utterance, total, FPS, rng)
-    first = int(rng.integers(0, total - frames + 1))
-    poses = np.stack([neutral_pose(rng) for _ in range(portraits)])
-    return DrawnClip(identity, utterance, motion[first : first + frames], poses, first)
+    motion = motion_from_speech(utterance, total, FPS, moves)
+    first = int(moves.integers(0, total - frames + 1))
+    portrait_motion = np.stack([neutral_pose(poses) for _ in range(portraits)])
+    return DrawnClip(identity, utterance, motion[first : first + frames], portrait_motion, first)
 
 
 def synthesize(

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 from ...errors import ConfigError, DependencyError
 
 __all__ = ["SAMPLE_RATE_HZ", "SILENCE", "Phoneme", "Utterance", "espeak_version", "join", "silence", "synthesise"]
 
-SAMPLE_RATE_HZ = 16_000
 SILENCE = ""  # the symbol of a pause
 LIBRARY_VARIABLE = "LETSTALK_ESPEAK_LIBRARY"
 GLITCH_SECONDS = 0.06  # shorter unnamed events are glottal or palatal glides, which have no IPA sign, not pauses
