@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from .checkpoint import atomic_path, load_tensors
 from .errors import CheckpointError, ConfigError, OutputError
 from .long_video import Clip
 
-__all__ = ["WorkFolder", "tensor_sha256"]
+__all__ = ["RUN_FILE", "WorkFolder", "tensor_sha256"]
 
 RUN_FILE = "run.json"
 
@@ -55,6 +54,10 @@ class WorkFolder:
                     " delete the folder to start anew"
                 )
             return
+        if self.folder.is_dir() and not all(p.name.startswith(f".{RUN_FILE}.") for p in self.folder.iterdir()):
+            raise OutputError(
+                f"{self.folder}: is needed as work folder, but holds other files and no {RUN_FILE}; move it away"
+            )
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
@@ -75,9 +78,12 @@ class WorkFolder:
             save_file({"latents": latents.to("cpu", torch.float32).contiguous()}, str(temporary))
 
     def remove(self) -> None:
-        """Delete the folder, after the result is complete."""
+        """Delete the folder and what this class wrote to it, after the result is complete. Raises: OutputError."""
         try:
-            shutil.rmtree(self.folder)
+            for name in (RUN_FILE, "clip-*.safetensors", f".{RUN_FILE}.*", ".clip-*.safetensors.*"):
+                for path in self.folder.glob(name):  # those with a dot are left by a killed run
+                    path.unlink()
+            self.folder.rmdir()
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be deleted ({error.strerror}); delete it by hand") from None
 
