@@ -66,10 +66,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder and disk"
-        ) from error
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be written ({reason}); check the folder and free disk space") from error
     finally:
         with contextlib.suppress(OSError):  # where the folder itself is bad, the first error is the one to show
             temporary.unlink(missing_ok=True)
@@ -178,12 +177,7 @@ def save_checkpoint(
         "letstalk.parts": json.dumps({n: {"kind": c.kind, "config": c.to_dict()} for n, (c, _) in parts.items()}),
     }
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, str(temporary), metadata=header)
-        except SafetensorError as error:
-            raise OutputError(
-                f"{path}: cannot be written ({error}); check the folder and free disk space"
-            ) from None
+        save_file(tensors, str(temporary), metadata=header)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,13 @@ def test_headers_of_the_wrong_form_are_refused(header: bytes, tmp_path: Path) ->
         ({"letstalk.version": "1", "letstalk.parts": "[]"}, "no valid LetsTalk config"),
         ({"letstalk.version": "1", "letstalk.parts": '{"a": {"kind": "vocoder", "config": {}}}'}, "'vocoder'"),
         ({"letstalk.version": "1", "letstalk.parts": '{"a": {"kind": "dit", "config": {"depth": -1}}}'}, "config"),
+        (
+            {
+                "letstalk.version": "1",
+                "letstalk.parts": '{"a": {"kind": "audio_encoder", "config": {"num_attention_heads": 0}}}',
+            },
+            "num_attention_heads=0 must be > 0",
+        ),
     ],
 )
 def test_a_header_with_a_bad_config_is_refused(metadata: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -184,6 +193,42 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
     assert [p.name for p in model.parent.iterdir()] == [model.name]
 
 
+FILL_THE_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from letstalk_core.checkpoint import save_checkpoint
+from letstalk_core.errors import OutputError
+from letstalk_core.long_video import Clip
+from letstalk_core.memory_bank import MemoryBank
+from letstalk_core.presets import DIT
+from letstalk_core.resume import WorkFolder
+
+folder, big, bank = Path(sys.argv[1]), torch.zeros(1, 4, 8, 64, 64), MemoryBank()
+bank.reset(big[0])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+for write in (
+    lambda: save_checkpoint(folder / "dit.safetensors", {"dit": (DIT["demo"], {"weight": big})}),
+    lambda: WorkFolder(folder).save(Clip(0, 0, 4), big),
+    lambda: bank.save(folder / "bank.safetensors"),
+):
+    try:
+        write()
+    except OutputError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_an_output_error_for_every_kind_of_file(tmp_path: Path) -> None:
+    pytest.importorskip("resource")  # not on Windows
+    command = [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    names = ("dit.safetensors", "clip-000000.safetensors", "bank.safetensors")
+    for name, line in zip(names, found.stdout.splitlines(), strict=True):
+        assert f"{name}: cannot be written (" in line and "free disk space" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.bin"
     with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
@@ -209,4 +254,4 @@ def test_the_header_is_plain_json_that_other_tools_can_read(model: Path) -> None
     content = model.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    assert json.loads(metadata["letstalk.parts"])["dit"]["config"]["hidden_size"] == 192
+    assert json.loads(metadata["letstalk.parts"])["dit"]["config"]["hidden_size"] == DIT["demo"].hidden_size
