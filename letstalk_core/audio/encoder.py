@@ -141,7 +141,8 @@ class AudioEncoder(nn.Module):
     @torch.no_grad()
     def features(self, waveform: Tensor, frames: int) -> Tensor:
         """States of one recording, not normalised before: (samples,) at 16 kHz -> (frames, layers, d)."""
-        states: Tensor = self(normalise_waveform(waveform.to(next(self.parameters()).device))[None], frames)
+        waveform = waveform.float().to(next(self.parameters()).device)  # in this order: MPS has no float64
+        states: Tensor = self(normalise_waveform(waveform)[None], frames)
         return states[0]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from letstalk_core.audio.encoder import (
     AudioEncoder,
@@ -98,6 +99,21 @@ def test_features_normalise_loudness_and_offset_away() -> None:
     torch.testing.assert_close(
         encoder.features(waveform, 6), encoder.features(0.5 * waveform + 0.1, 6), rtol=1e-3, atol=1e-4
     )
+
+
+def test_double_precision_sound_becomes_float_before_it_moves_to_the_device() -> None:
+    class WithoutDoubles(TorchFunctionMode):
+        """As a device such as MPS."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is Tensor.to and args[0].dtype == torch.float64:
+                raise TypeError("the device has no float64")
+            return func(*args, **(kwargs or {}))
+
+    encoder, waveform = small(), torch.randn(4000)
+    with WithoutDoubles():
+        found = encoder.features(waveform.double(), 6)
+    torch.testing.assert_close(found, encoder.features(waveform, 6))
 
 
 def test_digital_silence_gives_finite_states() -> None:
