@@ -1,4 +1,6 @@
-"""Model files: safetensors whose header holds the config, so that a file describes itself. Pickle is never read.
+"""Model files: safetensors whose header holds the config, so that a file describes itself.
+
+Public files in pickle formats are read for their tensors only, for conversion.
 
 Header: {"letstalk.version": "1", "letstalk.parts": "<JSON>", …free text}. The parts, {"dit": {"kind": "dit",
 "config": {…}}, "audio_projection": {…}}, name the networks in the file; the name is the prefix of a network's
@@ -7,6 +9,7 @@ keys.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -17,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .configs import Config, config_class
-from .errors import CheckpointError, ConfigError, OutputError
+from .errors import CheckpointError, ConfigError, DependencyError, OutputError
 
 __all__ = [
     "CheckpointHeader",
@@ -30,6 +34,7 @@ __all__ = [
     "check_keys",
     "file_sha256",
     "load_into",
+    "load_pickled_tensors",
     "load_tensors",
     "read_header",
     "save_checkpoint",
@@ -135,6 +140,33 @@ def load_tensors(path: str | os.PathLike[str], *, prefix: str = "", device: str 
             return {k[len(prefix) :]: file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); get the file again") from None
+
+
+def load_pickled_tensors(path: str | os.PathLike[str], *, device: str = "cpu") -> Mapping[str, Any]:
+    """Read a .pt, .pth, .ckpt or .bin file: names to tensors, or to further such tables. No code in it is run.
+
+    Raises: CheckpointError if missing, damaged or not such a table; DependencyError if torch is too old.
+    """
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 6):
+        raise DependencyError(
+            f"{path}: torch {torch.__version__} may run code hidden in such files (CVE-2025-32434); update torch"
+            " to 2.6 or newer, or take a .safetensors file"
+        )
+    try:
+        # Training scripts commonly save their parsed arguments beside the weights: a plain record, safe to build.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint") from None
+    except Exception as error:  # torch raises many kinds for damaged and for refused files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path}: is damaged, or holds more than plain tensors, which is never loaded ({reason});"
+            " get the file again"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not named tensors")
+    return content
 
 
 def check_keys(path: Any, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..checkpoint import load_into, load_tensors, save_checkpoint
+from ..checkpoint import load_into, load_pickled_tensors, load_tensors, save_checkpoint
 from ..configs import AudioEncoderConfig
 from ..errors import CheckpointError, ConfigError, DependencyError, LetsTalkError
 from ..protocols import Device, DType
@@ -204,15 +203,10 @@ def load_wav2vec2_folder(path: str | os.PathLike[str]) -> AudioEncoder:
     config = _read_config(folder / "config.json")
     weights, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
     if weights.is_file():
-        tensors = load_tensors(weights)
+        tensors: Mapping[str, Any] = load_tensors(weights)
     elif pickled.is_file():
-        weights = pickled
-        try:
-            tensors = torch.load(pickled, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{pickled}: cannot be loaded as plain tensors ({reason})") from None
-        if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        weights, tensors = pickled, load_pickled_tensors(pickled)
+        if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
             raise CheckpointError(
                 f"{pickled}: holds no dictionary of tensors; give the folder of a wav2vec2 model"
             )

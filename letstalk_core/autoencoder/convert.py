@@ -19,7 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..checkpoint import check_keys, load_into, load_tensors, read_header
+from ..checkpoint import check_keys, load_into, load_pickled_tensors, load_tensors, read_header
 from ..configs import AutoencoderConfig
 from ..errors import CheckpointError, ConfigError
 from ..presets import AUTOENCODER
@@ -218,7 +218,7 @@ def read_autoencoder(path: str | os.PathLike[str]) -> tuple[AutoencoderConfig, d
     """
     path = _weights_file(Path(path))
     if path.suffix in PICKLES:
-        tensors = unwrap(_load_pickle(path))
+        tensors = unwrap(load_pickled_tensors(path))
     else:
         header = read_header(path)
         if header.parts:
@@ -275,14 +275,3 @@ def _weights_file(path: Path) -> Path:
     if len(found) != 1:
         raise CheckpointError(f"{path}: holds {len(found)} .safetensors files, not one; give the path of the file")
     return found[0]
-
-
-def _load_pickle(path: Path) -> Mapping[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged and for refused files
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as plain weights ({first})") from None
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not named tensors")
-    return checkpoint

@@ -60,29 +60,14 @@ def _recognise(source: Path) -> str:
             ) from None
         return "audio_encoder" if isinstance(config, dict) and "model_type" in config else "autoencoder"
     if source.suffix in PICKLES:
-        content = _peek(source)
+        from ..checkpoint import load_pickled_tensors
+
+        content = load_pickled_tensors(source, device="meta")  # names only; tensors stay on disk where they can
         if "audioproj" in content or any(
             "x_embedder.proj.weight" in k for v in content.values() for k in _names(v)
         ):
             return "dit"
     return "autoencoder"
-
-
-def _peek(source: Path) -> Mapping[Any, Any]:
-    """Names in a .pt file; tensors stay on disk where its format allows."""
-    import torch
-
-    try:
-        content = torch.load(source, map_location="meta", weights_only=True)
-    except Exception:  # the loader of the kind names the fault
-        return {"audioproj": None} if _is_foreign_pickle(source) else {}
-    return content if isinstance(content, Mapping) else {}
-
-
-def _is_foreign_pickle(source: Path) -> bool:
-    """Checkpoints of training scripts often hold parsed arguments, which only the denoiser's loader admits."""
-    with source.open("rb") as file:
-        return file.read(2) == b"PK"
 
 
 def _names(value: Any) -> list[str]:

@@ -4,7 +4,6 @@ or a portrait that already fills the frame, needs none of this."""
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..checkpoint import load_tensors
+from ..checkpoint import load_pickled_tensors, load_tensors
 from ..errors import CheckpointError, DependencyError, FaceNotFoundError
 from ..protocols import Device, FaceDetector
 from .crop import check_image, resize
@@ -117,19 +116,8 @@ def _build(confidence: float) -> Any:
 
 def _load(network: Any, path: Path) -> None:
     try:
-        if path.suffix == ".safetensors":
-            tensors = load_tensors(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(tensors)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+        load = load_tensors if path.suffix == ".safetensors" else load_pickled_tensors
+        network.load_state_dict(load(path))
+    except (CheckpointError, RuntimeError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path}: is not a YuNet file ({reason}); download {WEIGHTS_URL}") from None

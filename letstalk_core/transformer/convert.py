@@ -5,13 +5,9 @@ Such a file is a dict with "model", "ema" and "audioproj". It is read with `weig
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import math
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoint import load_pickled_tensors
 from ..configs import AudioProjectionConfig, DiTConfig
 from ..errors import CheckpointError
 from ..nn.embeddings import sincos, space_table
@@ -147,8 +144,9 @@ def dit_config_from_official(state: Mapping[str, Tensor], **changes: Any) -> DiT
     Shapes do not tell the number of heads (taken from the preset of the same width), nor how the rows of the time
     table divide (two memory frames). Raises: CheckpointError if a needed tensor is missing or the width unknown.
     """
-    patch, final = _need(state, "x_embedder.proj.weight"), _need(state, "final_layer.linear.weight")
-    inner, audio = (_need(state, f"blocks.0.{n}.weight") for n in ("mlp.point_conv.conv", "cross_attn.k_proj"))
+    patch, final = _need(state, "x_embedder.proj.weight", 4), _need(state, "final_layer.linear.weight", 2)
+    inner = _need(state, "blocks.0.mlp.point_conv.conv.weight", 4)
+    audio = _need(state, "blocks.0.cross_attn.k_proj.weight", 2)
     dim, channels, patch_size = patch.shape[0], patch.shape[1], patch.shape[2]
     heads = {c.hidden_size: c.num_heads for c in DIT.values()}
     if dim not in heads and "num_heads" not in changes:
@@ -167,15 +165,15 @@ def dit_config_from_official(state: Mapping[str, Tensor], **changes: Any) -> DiT
         "prediction": "epsilon",
     }
     if _SPACE in state:
-        values["grid_size"] = (math.isqrt(state[_SPACE].shape[-2]),) * 2
+        values["grid_size"] = (math.isqrt(_need(state, _SPACE, 3).shape[1]),) * 2
     if _TIME in state:
-        values["clip_frames"] = state[_TIME].shape[-2] - DiTConfig.memory_frames
+        values["clip_frames"] = _need(state, _TIME, 3).shape[1] - DiTConfig.memory_frames
     return DiTConfig(**{**values, **changes})
 
 
 def projection_config_from_official(state: Mapping[str, Tensor], **changes: Any) -> AudioProjectionConfig:
     """The config of their audio projection; the window and the layers are the paper's unless changed."""
-    first, last, norm = (_need(state, f"{n}.weight") for n in ("proj1", "proj3", "norm"))
+    first, last, norm = (_need(state, f"{n}.weight", d) for n, d in (("proj1", 2), ("proj3", 2), ("norm", 1)))
     base = AUDIO_PROJECTION["base"]
     window, layers = changes.get("window", base.window), changes.get("layers", base.layers)
     values = {
@@ -195,22 +193,9 @@ def load_official(path: str | os.PathLike[str], *, weights: str = "ema", **chang
     Raises: CheckpointError if the file is missing, damaged, holds more than tensors, or is of another model.
     """
     path = Path(path)
-    try:
-        # Training scripts commonly save their parsed arguments beside the weights: a plain record, safe to build.
-        allow = getattr(torch.serialization, "safe_globals", None)  # torch >= 2.5
-        with allow([argparse.Namespace]) if allow else contextlib.nullcontext():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; give the path of a .pt checkpoint") from None
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: is damaged, or holds Python objects beside tensors, which are never loaded;"
-            " get it from its authors"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); get the file again") from None
-    if not isinstance(content, dict) or not isinstance(content.get(weights), dict):
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+    content = load_pickled_tensors(path)
+    if not isinstance(content.get(weights), dict):
+        found = sorted(map(str, content))
         raise CheckpointError(f"{path}: has no weights {weights!r} (it holds {found}); choose ema or model")
     state = _state(content[weights])
     config = dit_config_from_official(state, **changes)
@@ -228,9 +213,14 @@ def _state(values: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {str(k).removeprefix("module."): v for k, v in values.items() if isinstance(v, Tensor)}
 
 
-def _need(state: Mapping[str, Tensor], name: str) -> Tensor:
+def _need(state: Mapping[str, Tensor], name: str, dimensions: int) -> Tensor:
     if name not in state:
         raise CheckpointError(
             f"checkpoint: has no {name}; it is not a LetsTalk model (first names: {sorted(state)[:5]})"
+        )
+    if state[name].ndim != dimensions or state[name].numel() == 0:
+        raise CheckpointError(
+            f"checkpoint: {name} is {list(state[name].shape)}, needs {dimensions} dimensions; it is not a LetsTalk"
+            " model"
         )
     return state[name]

@@ -23,11 +23,12 @@ from letstalk_core.checkpoint import (
     check_keys,
     file_sha256,
     load_into,
+    load_pickled_tensors,
     load_tensors,
     read_header,
     save_checkpoint,
 )
-from letstalk_core.errors import CheckpointError, OutputError
+from letstalk_core.errors import CheckpointError, DependencyError, OutputError
 from letstalk_core.presets import AUDIO_PROJECTION, DIT
 
 PARTS = {
@@ -150,6 +151,26 @@ def test_a_header_with_a_bad_config_is_refused(metadata: dict[str, str], message
     save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match=message):
         read_header(tmp_path / "m.safetensors")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(content=st.one_of(st.binary(max_size=24), st.binary(max_size=24).map(lambda b: b"\x80\x02" + b + b".")))
+def test_damaged_pickles_never_raise_anything_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged\.pt: ") as error:
+        load_pickled_tensors(path)
+    assert "\n" not in str(error.value)
+
+
+def test_pickles_are_not_read_by_a_torch_that_may_run_their_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
+    assert load_pickled_tensors(tmp_path / "a.pt")["a"].sum() == 2
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cu124")
+    with pytest.raises(DependencyError, match=r"torch 2\.5\.1.*update torch to 2\.6"):
+        load_pickled_tensors(tmp_path / "a.pt")
 
 
 def test_missing_names_are_given_as_the_first_five_and_the_count() -> None:

@@ -194,7 +194,8 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(tmp_path: Path) -> 
         "wrong shape": _folder(tmp_path / "shape", tensors, hidden_size=64),
         "missing": _folder(tmp_path / "part", {"wav2vec2.encoder.layer_norm.bias": torch.zeros(32)}),
         "plain tensors": _folder(tmp_path / "evil", {"a": _Evil()}, pickled=True),  # type: ignore[dict-item]
-        "no dictionary": _folder(tmp_path / "list", [1], pickled=True),  # type: ignore[arg-type]
+        "holds a list": _folder(tmp_path / "list", [1], pickled=True),  # type: ignore[arg-type]
+        "no dictionary": _folder(tmp_path / "number", {"a": 1}, pickled=True),  # type: ignore[dict-item]
     }
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "config.json").write_text("{")

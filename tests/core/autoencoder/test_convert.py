@@ -197,7 +197,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (print, ("run",))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match=r"evil\.pt: cannot be read as plain weights"):
+    with pytest.raises(CheckpointError, match=r"evil\.pt: .*more than plain tensors"):
         convert.read_autoencoder(tmp_path / "evil.pt")
 
 

@@ -94,8 +94,10 @@ def test_files_that_are_not_yunet_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("no weights")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({1: 2}, tmp_path / "number.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"\x80\x02h\x05.")  # asks for an object that was never stored: KeyError
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for name in ("text.pth", "other.pth", "list.pth", "other.safetensors"):
+    for name in ("text.pth", "other.pth", "list.pth", "number.pth", "damaged.pth", "other.safetensors"):
         with pytest.raises(CheckpointError, match="YuNet") as caught:
             KorniaFaceDetector(tmp_path / name)
         assert "\n" not in str(caught.value)

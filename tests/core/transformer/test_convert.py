@@ -54,6 +54,19 @@ def test_unknown_width_asks_for_the_number_of_heads(make_dit: Make) -> None:
         convert.dit_config_from_official(official(make_dit()))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x_embedder.proj.weight", "final_layer.linear.weight", "blocks.0.cross_attn.k_proj.weight", "pos_embed"],
+)
+def test_tensors_without_the_expected_dimensions_are_named(name: str, make_dit: Make) -> None:
+    for tensor in (torch.zeros(()), torch.zeros(3), torch.zeros(0, 0, 0, 0)):
+        with pytest.raises(CheckpointError, match=rf"{name} is \[.*dimensions"):
+            convert.dit_config_from_official({**official(make_dit()), name: tensor}, num_heads=2)
+    with pytest.raises(CheckpointError, match=r"proj1\.weight is \[3\], needs 2 dimensions"):
+        theirs = convert.projection_to_official(AudioProjection(SMALL).state_dict())
+        convert.projection_config_from_official({**theirs, "proj1.weight": torch.zeros(3)})
+
+
 def test_foreign_names_are_refused_and_the_first_five_named() -> None:
     state = {f"layer.{i}.weight": torch.zeros(1) for i in range(7)}
     with pytest.raises(CheckpointError, match=r"7 names are foreign: layer\.0\.weight, .*layer\.4\.weight, …;"):
@@ -99,9 +112,9 @@ class Harmful:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"ema": {"a": torch.zeros(1)}, "extra": Harmful()}, "Python objects beside tensors"),
+        ({"ema": {"a": torch.zeros(1)}, "extra": Harmful()}, "holds more than plain tensors"),
         ({"weights": {}}, r"has no weights 'ema' \(it holds \['weights'\]\)"),
-        ([1, 2], "it holds list"),
+        ([1, 2], "holds a list, not named tensors"),
         ({"ema": {"a": torch.zeros(1)}}, "is not a LetsTalk model"),
     ],
 )
