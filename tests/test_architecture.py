@@ -36,7 +36,7 @@ ROWS = [
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},
     {"nn", "checkpoint", "media", "presets"},
     {"configs"},
-    {"protocols", "errors"},
+    {"pixels", "protocols", "errors"},
 ]
 MEETING_POINTS = {"transformer.conditions"}  # what neighbours in a row may share
 COMFYUI = {

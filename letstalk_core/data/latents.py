@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,6 +23,7 @@ from torch import Tensor
 from ..audio.features import encode_audio
 from ..checkpoint import atomic_path
 from ..errors import MediaError
+from ..pixels import to_unit
 from .clips import ClipFile, open_clip
 from .manifest import ClipRecord, Manifest, append_records
 
@@ -51,7 +51,7 @@ def encode_clip(
     """
 
     def encode(images: Tensor, name: str, first: int, noisy: bool) -> Tensor:
-        x = rearrange(images, "t h w c -> t c h w").to(device).float() / 127.5 - 1
+        x = to_unit(images.to(device))
         if noisy:
             generator = torch.Generator().manual_seed(_noise_seed(clip_id, name, first))
             level = torch.randn(len(x), 1, 1, 1, generator=generator)

@@ -23,6 +23,7 @@ from ..configs import AutoencoderConfig
 from ..data.clips import FrameBatch, FrameSampler, crop_windows
 from ..data.manifest import ClipRecord, Manifest
 from ..errors import ConfigError, MediaError
+from ..pixels import from_unit, to_unit
 from .config import AutoencoderObjective, AutoencoderRecipe
 from .losses import gradient_l1, latent_regulariser, multiscale_l1, psnr, region_psnr, region_weights, weighted_l1
 from .plots import grid, save_png
@@ -179,7 +180,8 @@ class AutoencoderStage:
 
     def export(self, folder: Path, device: torch.device) -> list[Path]:
         config = self.config if self.recipe.objective.decoder_only else self._measured(device)
-        state = {k: v.half() for k, v in self.autoencoder.state_dict().items()}
+        tensors = self.autoencoder.state_dict().items()
+        state = {k: v.half() if v.is_floating_point() else v for k, v in tensors}
         save_checkpoint(folder / FILE, {"autoencoder": (config, state)}, {"letstalk.recipe": "autoencoder"})
         return [folder / FILE]
 
@@ -199,16 +201,6 @@ class AutoencoderStage:
         return dataclasses.replace(
             self.config, scaling_factor=round(scale, 6), latent_rgb_factors=factors, latent_rgb_bias=bias
         )
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """(b, h, w, 3) uint8 -> (b, 3, h, w) float in [-1, 1]; the strides stay, which is the channels_last format."""
-    return rearrange(images, "b h w c -> b c h w").float() / 127.5 - 1
-
-
-def from_unit(images: Tensor) -> Tensor:
-    """(b, 3, h, w) in [-1, 1] -> (b, h, w, 3) uint8."""
-    return rearrange(((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), "b c h w -> b h w c")
 
 
 def zoom(image: Tensor, box: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import atomic_path
-from ..errors import OutputError
+from ..errors import CheckpointError, OutputError
 
 __all__ = ["load_state", "save_state"]
 
@@ -20,20 +20,24 @@ logger = logging.getLogger(__name__)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A state file without running any code from it; None if there is none or it is damaged."""
-    if not path.is_file():
-        return None
+    """A state file without running any code from it; None if it is damaged or of another format."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        logger.warning("%s: cannot be read (%s); using the other checkpoint", path, str(error).splitlines()[:1])
+        logger.warning("%s: cannot be read (%s)", path, str(error).splitlines()[:1])
         return None
     return state if isinstance(state, dict) and state.get("format") == FORMAT else None
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest whole state of a run, None for a new run."""
-    states = [s for s in (_read(folder / name) for name in NAMES) if s is not None]
+    """The newest whole state of a run, None for a new run. Raises: CheckpointError if no state there is whole."""
+    paths = [path for path in (folder / name for name in NAMES) if path.is_file()]
+    states = [s for s in map(_read, paths) if s is not None]
+    if paths and not states:
+        raise CheckpointError(
+            f"{' and '.join(map(str, paths))}: cannot be read, so the run cannot go on; delete them to start it"
+            " anew, or choose another folder (--set loop.run=...)"
+        )
     return max(states, key=lambda s: int(s["step"])) if states else None
 
 

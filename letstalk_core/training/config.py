@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, Config, DiTConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, DependencyError
 
 __all__ = [
     "AudioObjective",
@@ -356,7 +356,12 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise DependencyError(
+                f"reading recipes before Python 3.11 needs tomli ({error}); pip install 'comfyui-letstalk[train]'"
+            ) from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, NumericalError
+from ..errors import ConfigError, DependencyError, NumericalError
 from .checkpoints import load_state, save_state
 from .config import Recipe, write_resolved
 from .ema import EMA
@@ -76,7 +76,8 @@ class Result:
 def train(stage: Stage) -> Result:
     """Train a stage until its budget is used up or a signal asks to stop; resumes what its run folder holds.
 
-    Raises: ConfigError if the folder belongs to another model, NumericalError if training cannot go on.
+    Raises: ConfigError if the folder belongs to another model, CheckpointError if its states cannot be read,
+    DependencyError without accelerate, NumericalError if training cannot go on.
     """
     run = _Run(stage)
     stop = StopRequest()
@@ -89,7 +90,12 @@ def train(stage: Stage) -> Result:
 
 class _Run:
     def __init__(self, stage: Stage) -> None:
-        from accelerate import Accelerator
+        try:
+            from accelerate import Accelerator
+        except ImportError as error:
+            raise DependencyError(
+                f"training needs accelerate ({error}); pip install 'comfyui-letstalk[train]'"
+            ) from None
 
         self.stage, self.recipe = stage, stage.recipe
         loop = self.recipe.loop

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from letstalk_core.errors import ConfigError
+from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, load_recipe, recipe_path
 
 SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
@@ -65,6 +66,14 @@ def test_a_bad_recipe_names_its_file_and_key(tmp_path: Path, text: str, words: l
 def test_a_bad_override_is_named(override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         load_recipe("dit", "demo_dit", [override])
+
+
+def test_a_python_without_a_toml_reader_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", (3, 10))
+        patch.setitem(sys.modules, "tomli", None)
+        with pytest.raises(DependencyError, match=r"tomli.*pip install 'comfyui-letstalk\[train\]'"):
+            load_recipe("dit", "demo_dit")
 
 
 def test_a_missing_recipe_lists_the_shipped_ones() -> None:

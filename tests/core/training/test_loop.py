@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from letstalk_core.checkpoint import read_header
+from letstalk_core.checkpoint import load_tensors, read_header
 from letstalk_core.cli.train import build_stage
-from letstalk_core.errors import ConfigError, NumericalError
+from letstalk_core.errors import CheckpointError, ConfigError, DependencyError, NumericalError
+from letstalk_core.training.autoencoder import AutoencoderStage
 from letstalk_core.training.checkpoints import load_state
 from letstalk_core.training.config import Recipe
 from letstalk_core.training.loop import train
@@ -77,6 +79,24 @@ def test_a_half_written_checkpoint_is_passed_over(make_recipe: MakeRecipe, tmp_p
     assert state["step"] == 2
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("state-a.pt", "state-b.pt"):
+        (tmp_path / "run" / name).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"state-a\.pt and .*state-b\.pt"):
+        train(build_stage(make_recipe("dit")))
+
+
+def test_training_without_accelerate_says_what_to_install(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(DependencyError, match=r"accelerate.*pip install 'comfyui-letstalk\[train\]'"):
+        train(build_stage(make_recipe("dit")))
+
+
 def test_sigterm_writes_a_checkpoint_and_ends_cleanly(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     stage = Stopping(build_stage(make_recipe("dit")), 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     result = train(stage)
@@ -114,6 +134,15 @@ def test_a_finished_run_exports_averaged_half_precision_weights(make_recipe: Mak
     assert {"psnr", "psnr_mouth", "psnr_eyes"} <= set(rows[0])
     assert (tmp_path / "run" / "samples" / "step-0000004.png").stat().st_size > 0
     assert (tmp_path / "run" / "curves.png").stat().st_size > 0
+
+
+def test_whole_numbers_are_exported_as_they_are(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    stage = build_stage(make_recipe("autoencoder"))
+    assert isinstance(stage, AutoencoderStage)
+    stage.autoencoder.register_buffer("count", torch.tensor([70_001]))  # more than half precision holds
+    with torch.no_grad():
+        (path,) = stage.export(tmp_path, torch.device("cpu"))
+    assert load_tensors(path, prefix="autoencoder.")["count"].tolist() == [70_001]
 
 
 def test_a_folder_of_another_model_is_refused(make_recipe: MakeRecipe) -> None:
