@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -265,6 +266,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         atomic_path(tmp_path / "file" / "out.bin"),
     ):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_gets_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    save_checkpoint(tmp_path / "new.safetensors", PARTS)
+    assert (tmp_path / "new.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_the_digest_is_that_of_the_bytes(model: Path) -> None:
