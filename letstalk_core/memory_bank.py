@@ -23,7 +23,7 @@ from .configs import DiTConfig
 from .errors import CheckpointError, ConfigError, NumericalError
 from .sampling.clip import seeded_generator
 
-__all__ = ["MemoryBank", "MemorySettings"]
+__all__ = ["FORMAT", "MemoryBank", "MemorySettings"]
 
 FORMAT = "letstalk.memory_bank"
 

@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..errors import CheckpointError
+
 __all__ = ["add_parser", "describe", "run"]
 
 
@@ -33,12 +35,15 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _describe_model(path: Path) -> dict[str, Any]:
     from ..checkpoint import read_header
+    from ..memory_bank import FORMAT
 
     header = read_header(path)
     found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
-    if "letstalk.memory_bank" in header.metadata:
+    if FORMAT in header.metadata:
         found["type"] = "memory bank"
-        found["memory_bank"] = json.loads(header.metadata["letstalk.memory_bank"])
+        found["memory_bank"] = _maybe_json(header.metadata[FORMAT])
+        if not isinstance(found["memory_bank"], dict):
+            raise CheckpointError(f"{path}: is a damaged memory bank; save it again")
     else:
         found["type"] = "LetsTalk model" if header.parts else "safetensors file without LetsTalk config"
     found["parts"] = {
@@ -52,7 +57,8 @@ def _describe_model(path: Path) -> dict[str, Any]:
     found["tensors"] = len(header.shapes)
     found["parameters"] = sum(math.prod(s) for s in header.shapes.values())
     found["dtypes"] = dict(Counter(header.dtypes.values()))
-    found["metadata"] = {k: v for k, v in header.metadata.items() if not k.startswith("letstalk.")}
+    shown = ("letstalk.version", "letstalk.parts", FORMAT)
+    found["metadata"] = {k: v for k, v in header.metadata.items() if k not in shown}
     return found
 
 
@@ -84,7 +90,7 @@ def _describe_media(path: Path) -> dict[str, Any]:
 def _maybe_json(text: str) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
 

@@ -480,6 +480,27 @@ def test_info_of_a_damaged_file_gives_one_line(tmp_path: Path, capsys: pytest.Ca
         one_error(capsys, name)
 
 
+@pytest.mark.parametrize("header", ["{", "[1]", "[" * 9999])
+def test_info_of_a_damaged_memory_bank_gives_one_line(
+    header: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "bank.safetensors", metadata={"letstalk.memory_bank": header})
+    assert main(["info", str(tmp_path / "bank.safetensors")]) == 2
+    one_error(capsys, "bank.safetensors: is a damaged memory bank")
+
+
+def test_info_shows_notes_about_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from letstalk_core.checkpoint import save_checkpoint
+    from letstalk_core.presets import DIT
+
+    parts = {"dit": (DIT["demo"], {"weight": torch.zeros(1)})}
+    save_checkpoint(tmp_path / "dit.safetensors", parts, {"letstalk.recipe": "demo", "source": "a.pt"})
+    assert main(["info", "--json", str(tmp_path / "dit.safetensors")]) == 0
+    assert json.loads(capsys.readouterr().out)["metadata"] == {"letstalk.recipe": "demo", "source": "a.pt"}
+
+
 def test_a_denoiser_of_the_authors_is_converted(
     tiny_bundle: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
