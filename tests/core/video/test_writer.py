@@ -152,6 +152,22 @@ def test_sound_shorter_than_the_video_is_followed_by_silence(
     assert found[:5000].std() > 0.2 and found[8000:].abs().max() < 0.01
 
 
+def test_the_chosen_audio_stream_is_the_one_written(tmp_path: Path, frames: Frames) -> None:
+    both = tmp_path / "both.mkv"
+    with av.open(str(both), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=16000, layout="mono") for _ in range(2)]
+        for stream, loudness in zip(streams, (0.0, 0.5), strict=True):
+            samples = (loudness * 32767 * sine(1.0, 16000)).to(torch.int16).numpy()
+            frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+            frame.sample_rate, frame.pts = 16000, 0
+            container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    for number, loud in ((0, False), (1, True)):
+        found = load_waveform(make(tmp_path / f"{number}.mp4", frames(20), audio=AudioSource(both, number)))
+        assert (found.std() > 0.1) == loud
+
+
 @pytest.mark.parametrize(
     "source", [(sine(1.0, 22050)[0], 22050), (sine(1.0, 48000, 3), 48000), WaveformSource(sine(1.0, 16000)[0])]
 )
