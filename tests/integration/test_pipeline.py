@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from letstalk_core import pipeline
 from letstalk_core.audio.decode import WaveformSource
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
 from letstalk_core.models import ModelBundle, load_bundle, load_model
@@ -180,6 +181,17 @@ def test_a_work_folder_of_another_run_is_refused(bundle: ModelBundle, tmp_path: 
     run(bundle, progress=stop_at(1), work=work)
     with pytest.raises(ConfigError, match="differs in seed"):
         run(bundle, settings=replace(FAST, seed=9), work=work)
+
+
+def test_a_run_continues_only_with_the_same_precision_and_version(
+    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = WorkFolder(tmp_path / "work")
+    run(bundle, progress=stop_at(1), work=work)
+    monkeypatch.setattr(pipeline, "__version__", "0.0.0")
+    monkeypatch.setattr(ModelBundle, "dtype", torch.bfloat16)
+    with pytest.raises(ConfigError, match="differs in dtype, version"):
+        run(bundle, work=work)
 
 
 # ---- failures
