@@ -152,7 +152,7 @@ def load_pickled_tensors(path: str | os.PathLike[str], *, device: str = "cpu") -
 
     Raises: CheckpointError if missing, damaged or not such a table; DependencyError if torch is too old.
     """
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 6):
+    if torch.torch_version.TorchVersion(torch.__version__) < "2.6":
         raise DependencyError(
             f"{path}: torch {torch.__version__} may run code hidden in such files (CVE-2025-32434); update torch"
             " to 2.6 or newer, or take a .safetensors file"

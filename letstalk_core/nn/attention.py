@@ -27,7 +27,7 @@ EPS = 1e-8
 
 def without_autocast(device_type: str) -> Any:
     """A block in which float32 stays float32: autocast would take matrix products back to half precision."""
-    if torch.amp.is_autocast_available(device_type):
+    if torch.amp.autocast_mode.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
 
