@@ -287,13 +287,21 @@ class DiTConfig(Config):
     residual_scale: float = 1.0  # standard deviation of that difference over the training latents
     fps: float = 25.0
     memory_noise: float = 0.0  # default sigma of the noise on memory at inference, in latent units
+    audio_guidance: float = 1.0  # default scale of the audio guidance at inference; 1 is none
 
     def validate(self) -> None:
         _require_positive(
             self, "hidden_size", "depth", "num_heads", "in_channels", "patch_size", "linear_head_dim"
         )
         _require_positive(
-            self, "mlp_ratio", "audio_token_dim", "grid_size", "clip_frames", "fps", "residual_scale"
+            self,
+            "mlp_ratio",
+            "audio_token_dim",
+            "grid_size",
+            "clip_frames",
+            "fps",
+            "residual_scale",
+            "audio_guidance",
         )
         for name in ("num_heads", "linear_head_dim"):
             _require(

@@ -47,7 +47,7 @@ class GenerateSettings:
     shift: float | None = None
     seed: int = 0
     fps: float | None = None
-    cfg_audio: float = 1.0
+    cfg_audio: float | None = None
     cfg_portrait: float = 1.0
     size: tuple[int, int] | None = None  # height, width in pixels
     memory: MemorySettings | None = None
@@ -78,9 +78,12 @@ class GenerateSettings:
         check_solver(solver, config.prediction)
         shift = self.shift if self.shift is not None else default_shift(config)
         make_sigmas(config.prediction, steps, shift, schedule=self.schedule)
-        Guidance(audio=self.cfg_audio, portrait=self.cfg_portrait)
+        cfg_audio = self.cfg_audio if self.cfg_audio is not None else config.audio_guidance
+        Guidance(audio=cfg_audio, portrait=self.cfg_portrait)
         memory = self._memory(config)
-        return replace(self, steps=steps, solver=solver, shift=shift, fps=fps, size=size, memory=memory)
+        return replace(
+            self, steps=steps, solver=solver, shift=shift, cfg_audio=cfg_audio, fps=fps, size=size, memory=memory
+        )
 
     def _memory(self, config: DiTConfig) -> MemorySettings:
         memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
@@ -247,7 +250,8 @@ class TalkingPortrait:
     def _solver_sampler(
         self, settings: GenerateSettings, on_step: Callable[[int, int, int], None]
     ) -> SolverClipSampler:
-        assert settings.steps is not None and settings.solver is not None and settings.shift is not None
+        assert settings.steps is not None and settings.solver is not None
+        assert settings.shift is not None and settings.cfg_audio is not None
         denoiser = make_denoiser(self.bundle.dit)
         sigmas = make_sigmas(denoiser.prediction, settings.steps, settings.shift, schedule=settings.schedule)
         guidance = Guidance(audio=settings.cfg_audio, portrait=settings.cfg_portrait)

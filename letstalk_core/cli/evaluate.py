@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=int, default=0, help="same seed, same people and sentences (default 0)")
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
     add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
-    add("--cfg-audio", type=float, default=1.0, metavar="SCALE", help="audio guidance; 1 is none (default 1)")
+    add("--cfg-audio", type=float, metavar="SCALE", help="audio guidance; 1 is none (default: by model)")
     add(
         "--memory-noise",
         type=float,

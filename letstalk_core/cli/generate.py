@@ -41,12 +41,15 @@ def add_parser(subparsers: Any) -> None:
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
     add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
     add("--schedule", choices=("model", "karras"), default="model", help="noise levels (default: the model's)")
-    add(
-        "--shift", type=float, help="flow models: above 1 spends more steps at high noise (default: by model)"
-    )
+    add("--shift", type=float, help="flow models: above 1 spends more steps at high noise (default: by model)")
     add("--seed", type=int, default=0, help="same seed, same video (default 0)")
     add("--fps", type=float, help="frames per second (default: what the model was trained at)")
-    add("--cfg-audio", type=float, default=1.0, metavar="SCALE", help="audio guidance; 1 is none and fastest")
+    add(
+        "--cfg-audio",
+        type=float,
+        metavar="SCALE",
+        help="audio guidance; 1 is none and fastest (default: by model)",
+    )
     add(
         "--cfg-portrait", type=float, default=1.0, metavar="SCALE", help="portrait guidance; 1 is none and fastest"
     )

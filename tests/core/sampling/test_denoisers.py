@@ -110,9 +110,7 @@ def test_a_wrapper_of_the_wrong_kind_is_refused() -> None:
 def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: str) -> None:
     """A network that finds the difference to the portrait exactly gives the clean clip back."""
     scale = 0.25
-    config = dataclasses.replace(
-        DIT["demo"], prediction=prediction, portrait_residual=True, residual_scale=scale
-    )
+    config = dataclasses.replace(DIT["demo"], prediction=prediction, portrait_residual=True, residual_scale=scale)
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(1, 2, 32, 2, 2, generator=generator)
     portrait = torch.randn(1, 32, 2, 2, generator=generator)
