@@ -1,0 +1,65 @@
+"""The bundled model, as every user meets it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from letstalk_core.audio.decode import WaveformSource, load_waveform
+from letstalk_core.models import ModelBundle, load_bundle
+from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
+from letstalk_core.portrait.image import load_portrait
+
+DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
+MEGABYTE = 1_000_000
+
+
+class Frames:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.frames: list[torch.Tensor] = []
+
+    def write(self, frames: torch.Tensor) -> None:
+        self.frames.append(frames)
+
+    def close(self, partial: bool = False) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    return load_bundle(None, device="cpu", dtype=torch.float32)
+
+
+def test_the_bundle_is_at_most_40_megabytes() -> None:
+    files = list(DEMO.rglob("*.*"))
+    assert {"autoencoder.safetensors", "audio_encoder.safetensors", "dit.safetensors"} <= {f.name for f in files}
+    assert sum(f.stat().st_size for f in files) <= 40 * MEGABYTE
+
+
+@pytest.mark.parametrize("name", ["ada", "bo", "cleo", "dev"])
+def test_the_autoencoder_gives_a_bundled_portrait_back(bundle: ModelBundle, name: str) -> None:
+    image = load_portrait(DEMO / "portraits" / f"{name}.png")
+    x = image.permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        back = bundle.autoencoder.decode(bundle.autoencoder.encode(x))
+    error = (back - x).square().mean()
+    assert 10 * torch.log10(4 / error) > 24  # dB
+
+
+def test_a_bundled_portrait_speaks_and_stays_itself(bundle: ModelBundle) -> None:
+    portrait = load_portrait(DEMO / "portraits" / "ada.png")
+    speech = torch.as_tensor(load_waveform(DEMO / "speech" / "hello.wav"))[: 16_000 * 2]
+    sink = Frames()
+    settings = GenerateSettings(steps=4, seed=1)
+    summary = TalkingPortrait(bundle).generate(portrait, WaveformSource(speech), sink, settings)
+    frames = torch.cat(sink.frames).float()
+    assert summary.frames == len(frames) == 50
+    difference = (frames - portrait.float()).abs().mean(-1)
+    corners = torch.cat([difference[:, :24, :24], difference[:, :24, -24:]])
+    assert corners.mean() < 12  # background: grey levels out of 255
+    mouth = frames[:, 150:220, 85:171].mean(-1)
+    brow = frames[:, 60:85, 20:60].mean(-1)
+    assert mouth.std(0).mean() > 1.5 * brow.std(0).mean()  # what moves most is the mouth
