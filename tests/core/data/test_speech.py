@@ -51,11 +51,11 @@ def test_sound_is_16_khz_float_and_within_range() -> None:
 
 
 def test_phoneme_times_agree_with_the_sound() -> None:
-    utterance = synthesise("a. sss. a", "en-us", rate=120)
+    utterance = synthesise("assa, assa", "en-us", rate=120)
     heard = [p for p in utterance.phonemes if p.end_s - p.start_s > 0.01]  # the last pause may have no sample
     loud = {p.symbol: level(utterance, p.start_s, p.end_s) for p in heard}
-    vowels = [v for s, v in loud.items() if s in {"eɪ", "ɐ", "ɑː", "ə"}]
-    assert vowels and max(vowels) > 5 * loud[speech.SILENCE]
+    vowels = [v for s, v in loud.items() if s in {"æ", "ə"}]
+    assert vowels and min(vowels) > 1.5 * loud["s"] > 5 * loud[speech.SILENCE]
 
 
 def level(utterance: Utterance, start_s: float, end_s: float) -> float:
