@@ -109,7 +109,12 @@ def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe
 @pytest.mark.parametrize(
     "changes",
     [
-        ("model.prediction=epsilon", "model.learned_variance=true", "objective.gradient_checkpointing=true"),
+        (
+            "model.prediction=epsilon",
+            "model.learned_variance=true",
+            "model.portrait_residual=false",
+            "objective.gradient_checkpointing=true",
+        ),
         (
             "model.prediction=v",
             "objective.drop_audio=1.0",
