@@ -15,6 +15,7 @@ import run
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMFYUI = pytest.StashKey[str]()
+collect_ignore = ["nodes/inside"]  # test_inside_comfyui.py runs them, in a process of their own
 
 hypothesis.settings.register_profile("letstalk", deadline=None)  # busy machines are slow, not wrong
 hypothesis.settings.load_profile("letstalk")
