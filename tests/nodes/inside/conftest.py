@@ -34,8 +34,9 @@ def _boot() -> None:
 
 _boot()
 
-import nodes as comfy_nodes_module  # noqa: E402  ComfyUI's own nodes.py
 import torch  # noqa: E402
+
+import nodes as comfy_nodes_module  # noqa: E402  ComfyUI's own nodes.py
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -124,7 +125,7 @@ class Graphs:
         self._count = 0
 
     def __call__(self, api: dict[str, Any]) -> dict[str, Any]:
-        """Validate and execute. Returns node id -> outputs (a list of one list per socket) of what ran or was cached.
+        """Validate and execute. Returns node id -> outputs, a list per socket, of what ran or was cached.
 
         Raises: GraphError.
         """
