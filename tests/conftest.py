@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 import pytest
 
 import run
+
+if TYPE_CHECKING:
+    from tests.nodes.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMFYUI = pytest.StashKey[str]()
@@ -50,9 +57,15 @@ def folder_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def folders(folder_paths: ModuleType) -> ModuleType:
-    """nodes/adapters/folders.py on that stand-in; the packages around it need ComfyUI."""
-    return _load("letstalk_folders", ROOT / "nodes" / "adapters" / "folders.py")
+def folders(folder_paths: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """nodes/adapters/folders.py on that stand-in, in a pack of its own; the packages around it need ComfyUI."""
+    monkeypatch.setattr(folder_paths, "input_directory", str(Path(folder_paths.models_dir).with_name("input")))
+    for folder in ("", "nodes", "nodes/adapters"):
+        package = ModuleType(".".join(["letstalk_pack", *folder.split("/")]).strip("."))
+        package.__path__ = [str(ROOT / folder)]
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+    monkeypatch.delitem(sys.modules, "letstalk_pack.nodes.adapters.folders", raising=False)
+    return importlib.import_module("letstalk_pack.nodes.adapters.folders")
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +80,38 @@ def comfyui(request: pytest.FixtureRequest) -> Path:
         return folder
     request.config.stash[NO_COMFYUI] = reason
     pytest.skip(reason)
+
+
+class StartServer(Protocol):
+    def __call__(self, *arguments: str) -> ComfyServer: ...
+
+
+@pytest.fixture(scope="session")
+def start_server(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Boots a real ComfyUI with this pack (some 15 s); it runs until the session ends."""
+    from tests.nodes.server import ComfyServer
+
+    def start(*arguments: str) -> ComfyServer:
+        return running.enter_context(ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui"), arguments))
+
+    with ExitStack() as running:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> ComfyServer:
+    """The real ComfyUI that the tests share: on the CPU, with latent previews, everything else as by default."""
+    return start_server("--cpu", "--preview-method", "latent2rgb")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Show with a failed test what its ComfyUI printed."""
+    report = yield
+    for value in getattr(item, "funcargs", {}).values() if report.failed else ():
+        if hasattr(value, "log_path"):
+            report.sections.append(("ComfyUI's log", value.log[-6000:]))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,19 +1,62 @@
-"""Where ComfyUI keeps LetsTalk's model files.
+"""Where ComfyUI keeps LetsTalk's files: models, pictures, recordings. Names come from a browser: never trusted.
 
 `models/letstalk` holds model folders as `letstalk --model` takes them, and whatever has no folder of its own in
-ComfyUI. Single networks may also lie in ComfyUI's own `diffusion_models`, `vae` and `audio_encoders`.
+ComfyUI. Single networks may also lie in ComfyUI's own `diffusion_models`, `vae` and `audio_encoders`. A name is
+what a list gave out, and nothing else: it is looked up, never joined to a path. Only files of the input folder,
+which are uploaded after the list was made, are found by their name, and only inside that folder.
 """
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
-__all__ = ["EXTENSIONS", "FOLDER", "register_folders"]
+# mypy does not see beyond the package that `nodes` is the top of for it
+from ...letstalk_core.checkpoint import CheckpointHeader, read_header  # type: ignore[import-not-found]
+from ...letstalk_core.errors import CheckpointError, MediaError  # type: ignore[import-not-found]
+from ...letstalk_core.models import DEMO_FOLDER  # type: ignore[import-not-found]
+
+__all__ = [
+    "DEMO_NAME",
+    "EXTENSIONS",
+    "FOLDER",
+    "fingerprint",
+    "list_inputs",
+    "list_models",
+    "register_folders",
+    "resolve_input",
+    "resolve_model",
+    "temp_folder",
+]
 
 FOLDER = "letstalk"
 EXTENSIONS = (".safetensors", ".sft")
+DEMO_NAME = "demo (bundled, drawn faces)"
+COMFYUI_FOLDERS = {"dit": "diffusion_models", "autoencoder": "vae", "audio_encoder": "audio_encoders"}
+FOREIGN = {  # a tensor that tells a public file without a LetsTalk header from the other models in its folder
+    "autoencoder": re.compile(r"encoder\.(down_blocks|stages)\.\d+\.(\d+|op_list)\."),
+    "audio_encoder": re.compile(r"feature_extractor\.conv_layers\.0\.conv\.weight$"),
+}
+FACE_DETECTOR = re.compile(r"yunet.*\.(pth|safetensors)$", re.IGNORECASE)
+INPUTS = {  # kind: folder of bundled files, what they are called, file name extensions
+    "portrait": (
+        "portraits",
+        "bundled demo portrait",
+        ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif .jp2 .tga .ppm",
+    ),
+    "speech": (
+        "speech",
+        "bundled demo speech",
+        ".wav .mp3 .flac .ogg .opus .m4a .aac .wma .aiff .aif .mp4 .mov .mkv .webm .avi",
+    ),
+}
+
+log = logging.getLogger(__name__)
 
 
 def register_folders() -> None:
@@ -25,3 +68,109 @@ def register_folders() -> None:
     folder_paths.add_model_folder_path(FOLDER, str(default), is_default=True)
     paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {*extensions, *EXTENSIONS})
+
+
+def list_models(kind: str) -> list[str]:
+    """Names to choose from: "dit", "autoencoder", "audio_encoder" or "face_detector". The bundled one is first."""
+    return list(_models(kind))
+
+
+def resolve_model(kind: str, name: str) -> Path:
+    """The file of a name that `list_models` gave out. Raises: CheckpointError."""
+    models = _models(kind)
+    if name not in models:
+        raise CheckpointError(
+            f"{kind}: no file {name!r} of this kind; put it into models/{FOLDER}"
+            f"{' or models/' + COMFYUI_FOLDERS[kind] if kind in COMFYUI_FOLDERS else ''}, press R, and choose"
+            f" one of {list(models) or 'those listed then'}"
+        )
+    return models[name]
+
+
+def _models(kind: str) -> dict[str, Path]:
+    if kind == "face_detector":
+        return _face_detectors()
+    models = {DEMO_NAME: DEMO_FOLDER / f"{kind}.safetensors"}
+    for folder in (FOLDER, COMFYUI_FOLDERS[kind]):
+        for name in folder_paths.get_filename_list(folder):
+            path = folder_paths.get_full_path(folder, name)
+            if path is not None and name.endswith(EXTENSIONS) and _is_of_kind(Path(path), kind):
+                models[f"{name} [{folder}]" if name in models else name] = Path(path)
+    return models
+
+
+def _face_detectors() -> dict[str, Path]:
+    """ComfyUI's own list leaves out .pth files here, which is how these weights are published."""
+    found: dict[str, Path] = {}
+    for folder in map(Path, folder_paths.get_folder_paths(FOLDER)):
+        for path in sorted(folder.rglob("*")):
+            if FACE_DETECTOR.search(path.name) and path.is_file():
+                found.setdefault(str(path.relative_to(folder)), path)
+    return found
+
+
+def _is_of_kind(path: Path, kind: str) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    header = _header(path, status.st_mtime_ns, status.st_size)
+    if header is None:
+        return False
+    if header.parts:
+        return any(config.kind == kind for config in header.parts.values())
+    return kind in FOREIGN and any(FOREIGN[kind].search(key) for key in header.shapes)
+
+
+@lru_cache(maxsize=4096)
+def _header(path: Path, modified: int, size: int) -> CheckpointHeader | None:
+    """Header of a file as it is now: `modified` and `size` are there to notice another file of the same name."""
+    try:
+        return read_header(path)
+    except CheckpointError as error:
+        log.warning("LetsTalk does not list a model: %s", error)
+        return None
+
+
+def list_inputs(kind: str) -> list[str]:
+    """Names of bundled and uploaded files to choose from: "portrait" or "speech". Bundled ones are first."""
+    suffixes = INPUTS[kind][2].split()
+    folder = Path(folder_paths.get_input_directory())
+    uploaded = _files(folder) if folder.is_dir() else iter(())
+    return [*_bundled(kind), *(path.name for path in uploaded if path.suffix.lower() in suffixes)]
+
+
+def resolve_input(kind: str, name: str) -> Path:
+    """A bundled file, or one inside ComfyUI's input folder, subfolders too. Raises: MediaError."""
+    bundled = _bundled(kind)
+    if name in bundled:
+        return bundled[name]
+    folder = Path(folder_paths.get_input_directory()).resolve()
+    try:
+        path = (folder / name.removesuffix(" [input]")).resolve()
+        found = path.is_relative_to(folder) and path.is_file()
+    except (OSError, ValueError):  # names with null characters, names that are too long
+        found = False
+    if not found:
+        raise MediaError(f"{kind}: no file {name!r} in ComfyUI's input folder; upload it, or choose another")
+    return path
+
+
+def _bundled(kind: str) -> dict[str, Path]:
+    folder, label, _ = INPUTS[kind]
+    return {f"{path.stem} ({label})": path for path in _files(DEMO_FOLDER / folder)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.is_file())
+
+
+def fingerprint(path: Path) -> str:
+    """Changes when the file does, without reading it."""
+    status = path.stat()
+    return f"{path}:{status.st_mtime_ns}:{status.st_size}"
+
+
+def temp_folder() -> Path:
+    """ComfyUI's temporary folder, which it empties when it starts and stops."""
+    return Path(folder_paths.get_temp_directory())

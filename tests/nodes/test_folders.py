@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +45,113 @@ def test_a_name_cannot_climb_out_of_the_model_folder(folder_paths: ModuleType, f
     secret.parent.mkdir(parents=True)
     secret.touch()
     assert folder_paths.get_full_path("letstalk", "../secret.safetensors") is None
+
+
+@pytest.fixture
+def models(folder_paths: ModuleType, folders: ModuleType) -> Path:
+    """A models folder as ComfyUI knows it, empty."""
+    root = Path(folder_paths.models_dir)
+    for name in ("letstalk", "diffusion_models", "vae", "audio_encoders"):
+        (root / name).mkdir(parents=True)
+        folder_paths.folder_names_and_paths[name] = ([str(root / name)], {".safetensors", ".sft"})
+    folders.register_folders()
+    return root
+
+
+def write_model(path: Path, kind: str = "", key: str = "weight") -> None:
+    """A model file of a kind with a LetsTalk header, or a public one without."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = json.loads('{"hidden_size": 32, "depth": 1, "num_heads": 1}')
+    header = {"letstalk.version": "1", "letstalk.parts": json.dumps({kind: {"kind": kind, "config": config}})}
+    save_file({key: torch.zeros(1)}, path, metadata=header if kind else None)
+
+
+def test_the_bundled_model_comes_first_and_is_there(folders: ModuleType, models: Path) -> None:
+    for kind in ("dit", "autoencoder", "audio_encoder"):
+        assert folders.list_models(kind) == [folders.DEMO_NAME]
+        assert folders.resolve_model(kind, folders.DEMO_NAME).is_file()
+
+
+def test_models_are_listed_by_what_is_in_them(folders: ModuleType, models: Path) -> None:
+    write_model(models / "letstalk" / "mine" / "dit.safetensors", "dit")
+    write_model(models / "diffusion_models" / "mine.safetensors", "dit")
+    write_model(models / "diffusion_models" / "flux.safetensors", key="double_blocks.0.img_attn.qkv.weight")
+    write_model(models / "vae" / "dc-ae.safetensors", key="encoder.down_blocks.0.0.conv1.weight")
+    write_model(models / "vae" / "original.safetensors", key="encoder.stages.0.op_list.0.main.conv1.conv.weight")
+    write_model(models / "vae" / "kl.safetensors", key="encoder.down_blocks.0.resnets.0.conv1.weight")
+    write_model(
+        models / "audio_encoders" / "w2v.safetensors", key="wav2vec2.feature_extractor.conv_layers.0.conv.weight"
+    )
+    write_model(models / "audio_encoders" / "whisper.safetensors", key="model.encoder.conv1.weight")
+    (models / "vae" / "damaged.safetensors").write_bytes(b"x" * 100)
+    assert folders.list_models("dit")[1:] == [str(Path("mine", "dit.safetensors")), "mine.safetensors"]
+    assert folders.list_models("autoencoder")[1:] == ["dc-ae.safetensors", "original.safetensors"]
+    assert folders.list_models("audio_encoder")[1:] == ["w2v.safetensors"]
+
+
+def test_two_files_of_one_name_can_both_be_chosen(folders: ModuleType, models: Path) -> None:
+    write_model(models / "letstalk" / "a.safetensors", "dit")
+    write_model(models / "diffusion_models" / "a.safetensors", "dit")
+    assert folders.list_models("dit")[1:] == ["a.safetensors", "a.safetensors [diffusion_models]"]
+    found = [folders.resolve_model("dit", name).parent.name for name in folders.list_models("dit")[1:]]
+    assert found == ["letstalk", "diffusion_models"]
+
+
+def test_a_file_that_is_replaced_is_read_again(folders: ModuleType, models: Path) -> None:
+    path = models / "letstalk" / "a.safetensors"
+    write_model(path)
+    assert folders.list_models("dit")[1:] == []
+    write_model(path, "dit")
+    assert folders.list_models("dit")[1:] == ["a.safetensors"]
+
+
+def test_the_face_detector_is_found_as_it_is_published(folders: ModuleType, models: Path) -> None:
+    (models / "letstalk" / "yunet_final.pth").touch()
+    (models / "letstalk" / "other.pth").touch()
+    assert folders.list_models("face_detector") == ["yunet_final.pth"]
+
+
+@pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "", "no.safetensors"])
+def test_a_model_name_that_was_not_listed_is_refused_with_the_remedy(
+    name: str, folders: ModuleType, models: Path
+) -> None:
+    with pytest.raises(folders.CheckpointError, match=r"models/letstalk or models/vae"):
+        folders.resolve_model("autoencoder", name)
+
+
+def test_pictures_and_sounds_are_listed_bundled_ones_first(folder_paths: ModuleType, folders: ModuleType) -> None:
+    uploads = Path(folder_paths.input_directory)
+    (uploads / "pasted").mkdir(parents=True)
+    for name in ("me.PNG", "talk.mp3", "film.mp4", "notes.txt", "pasted/image.png"):
+        (uploads / name).touch()
+    portraits, speech = folders.list_inputs("portrait"), folders.list_inputs("speech")
+    assert portraits[0] == "ada (bundled demo portrait)" and portraits[-1] == "me.PNG"
+    assert speech[0] == "hello (bundled demo speech)" and speech[-2:] == ["film.mp4", "talk.mp3"]
+    assert folders.resolve_input("portrait", portraits[0]).name == "ada.png"
+    for name in ("pasted/image.png", "pasted/image.png [input]"):
+        assert folders.resolve_input("portrait", name) == (uploads / "pasted" / "image.png").resolve()
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "{outside}", "link.png", "", ".", "a\0b", "x" * 5000])
+def test_an_input_outside_the_input_folder_is_refused(
+    name: str, folder_paths: ModuleType, folders: ModuleType, tmp_path: Path
+) -> None:
+    uploads = Path(folder_paths.input_directory)
+    uploads.mkdir()
+    secret = tmp_path / "secret.png"
+    secret.touch()
+    (uploads / "link.png").symlink_to(secret)
+    with pytest.raises(folders.MediaError, match="input folder"):
+        folders.resolve_input("portrait", name.format(outside=secret))
+
+
+def test_a_fingerprint_changes_with_the_file(folders: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"1")
+    before = folders.fingerprint(path)
+    assert folders.fingerprint(path) == before
+    path.write_bytes(b"22")
+    assert folders.fingerprint(path) != before
 
 
 def test_the_stand_in_has_the_signatures_of_comfyui(comfyui: Path) -> None:
