@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,16 +14,24 @@ from torch import Tensor, nn
 from ..protocols import Device, DType, Operations
 
 __all__ = [
+    "Attend",
     "CrossAttention",
     "KeyValue",
     "LinearAttention",
     "SoftmaxAttention",
     "TemporalAttention",
+    "softmax_attention",
     "without_autocast",
 ]
 
 KeyValue = tuple[Tensor, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)
 EPS = 1e-8
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The softmax attention of temporal and cross-attention unless the caller brings another one."""
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def without_autocast(device_type: str) -> Any:
@@ -73,7 +82,7 @@ class SoftmaxAttention(LinearAttention):
     """The same projections with softmax instead: the comparison that `spatial_attention="softmax"` runs."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
+        return softmax_attention(q, k, v)
 
 
 class TemporalAttention(nn.Module):
@@ -93,12 +102,12 @@ class TemporalAttention(nn.Module):
         self.qkv = operations.Linear(dim, 3 * dim, device=device, dtype=dtype)
         self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend = softmax_attention) -> Tensor:
         """x (b, t, n, d) -> (b, t, n, d)."""
         # Positions go beside the heads rather than into the batch: nothing is then copied across time.
         qkv = rearrange(self.qkv(x), "b t n (s h d) -> s b t (n h) d", s=3, h=self.num_heads)
         q, k, v = qkv.transpose(2, 3).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         out: Tensor = self.out(rearrange(y, "b (n h) t d -> b t n (h d)", h=self.num_heads))
         return out
 
@@ -130,10 +139,10 @@ class CrossAttention(nn.Module):
         )
         return key, value
 
-    def forward(self, x: Tensor, key_value: KeyValue) -> Tensor:
+    def forward(self, x: Tensor, key_value: KeyValue, attend: Attend = softmax_attention) -> Tensor:
         """x (..., n, d) whose elements divide evenly over the batch of the keys, in order -> the same shape."""
         key, value = key_value
         q = self.query(x).reshape(key.shape[0], -1, x.shape[-1])
-        y = F.scaled_dot_product_attention(rearrange(q, "b n (h d) -> b h n d", h=self.num_heads), key, value)
+        y = attend(rearrange(q, "b n (h d) -> b h n d", h=self.num_heads), key, value)
         out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
         return out

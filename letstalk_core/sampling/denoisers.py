@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..configs import DiTConfig
 from ..errors import ConfigError
+from ..protocols import DType
 from .schedules import TRAIN_STEPS, sigma_to_step
 
 __all__ = ["EpsilonDenoiser", "FlowDenoiser", "ModelDenoiser", "VDenoiser", "make_denoiser"]
@@ -23,12 +24,13 @@ __all__ = ["EpsilonDenoiser", "FlowDenoiser", "ModelDenoiser", "VDenoiser", "mak
 class ModelDenoiser:
     """Base: scales the input, runs the network, hands its output to `combine`.
 
-    `model` is called as model(x, timestep, **conditions) and returns (b, f, c or 2c, h, w).
+    `model` is called as model(x, timestep, **conditions) and returns (b, f, c or 2c, h, w). `dtype` is what its
+    inputs are rounded to: that of its weights, unless those are only stored in a small dtype and cast when used.
     """
 
     prediction = ""
 
-    def __init__(self, model: nn.Module, config: DiTConfig | None = None) -> None:
+    def __init__(self, model: nn.Module, config: DiTConfig | None = None, *, dtype: DType = None) -> None:
         found: Any = config if config is not None else model.config
         if found.prediction != self.prediction:
             raise ConfigError(
@@ -36,6 +38,7 @@ class ModelDenoiser:
             )
         self.model = model
         self.config: DiTConfig = found
+        self.dtype = dtype
         if found.learned_variance:
             self.with_variance = self._with_variance
 
@@ -60,7 +63,8 @@ class ModelDenoiser:
         """Denoised sample and the raw variance channels (b, f, 0 or c, h, w)."""
         x, sigma = x.float(), sigma.float()
         wide = sigma.view(-1, *[1] * (x.ndim - 1))
-        dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        weights = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        dtype = self.dtype or next(weights, torch.float32)
         base: Tensor | float = 0.0
         scale = 1.0
         if self.config.portrait_residual:  # the network works on the difference to the portrait
@@ -132,10 +136,10 @@ class VDenoiser(ModelDenoiser):
         return x / (1 + sigma**2) - output * sigma / (1 + sigma**2).sqrt()
 
 
-def make_denoiser(model: nn.Module, config: DiTConfig | None = None) -> ModelDenoiser:
+def make_denoiser(model: nn.Module, config: DiTConfig | None = None, *, dtype: DType = None) -> ModelDenoiser:
     """The denoiser for what this network predicts (its `config.prediction`). Raises: ConfigError."""
     prediction = (config if config is not None else model.config).prediction  # type: ignore[union-attr]
     for kind in (FlowDenoiser, EpsilonDenoiser, VDenoiser):
         if kind.prediction == prediction:
-            return kind(model, config)
+            return kind(model, config, dtype=dtype)
     raise ConfigError(f"prediction={prediction!r} has no denoiser")

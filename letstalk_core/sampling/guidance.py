@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..protocols import Denoiser
 
-__all__ = ["GuidedDenoiser", "check_scales"]
+__all__ = ["GuidedDenoiser", "check_scales", "combine_passes", "guidance_passes"]
 
 
 def check_scales(audio: float, portrait: float) -> None:
@@ -26,6 +26,27 @@ def check_scales(audio: float, portrait: float) -> None:
     for name, scale in (("audio", audio), ("portrait", portrait)):
         if not (math.isfinite(scale) and scale >= 0):
             raise ConfigError(f"{name} guidance scale {scale} must be a number >= 0; 1 is no guidance")
+
+
+def guidance_passes(audio_scale: float, portrait_scale: float) -> list[tuple[bool, bool, float]]:
+    """The passes to run, as (keep portrait, keep audio, weight); weights sum to 1. Raises: ConfigError."""
+    check_scales(audio_scale, portrait_scale)
+    weights = {
+        (True, True): audio_scale,
+        (True, False): portrait_scale - audio_scale,
+        (False, False): 1 - portrait_scale,
+    }
+    return [(*kept, weight) for kept, weight in weights.items() if weight]
+
+
+def combine_passes(parts: list[Tensor], weights: list[float]) -> Tensor:
+    """Weighted sum of what the passes returned; a single pass is returned as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    total = torch.zeros_like(parts[0])
+    for part, weight in zip(parts, weights, strict=True):
+        total = total + weight * part
+    return total
 
 
 class GuidedDenoiser:
@@ -37,15 +58,9 @@ class GuidedDenoiser:
     """
 
     def __init__(self, denoiser: Denoiser, audio_scale: float = 1.0, portrait_scale: float = 1.0) -> None:
-        check_scales(audio_scale, portrait_scale)
+        self.passes = guidance_passes(audio_scale, portrait_scale)
         self.denoiser = denoiser
         self.audio_scale, self.portrait_scale = audio_scale, portrait_scale
-        weights = {  # (keep portrait, keep audio) -> weight
-            (True, True): audio_scale,
-            (True, False): portrait_scale - audio_scale,
-            (False, False): 1 - portrait_scale,
-        }
-        self.passes = [(*kept, weight) for kept, weight in weights.items() if weight]
         self.prediction = getattr(denoiser, "prediction", None)
         if getattr(denoiser, "with_variance", None) is not None:
             self.with_variance = self._with_variance
@@ -73,12 +88,7 @@ class GuidedDenoiser:
         return list(output.chunk(n))
 
     def _combine(self, parts: list[Tensor]) -> Tensor:
-        if len(parts) == 1:
-            return parts[0]
-        total = torch.zeros_like(parts[0])
-        for part, (_, _, weight) in zip(parts, self.passes, strict=True):
-            total = total + weight * part
-        return total
+        return combine_passes(parts, [weight for _, _, weight in self.passes])
 
     def __call__(self, x: Tensor, sigma: Tensor, *, portrait: Tensor, audio: Tensor, **extra: Any) -> Tensor:
         return self._combine(self._run(self.denoiser, x, sigma, portrait, audio, extra))  # type: ignore[arg-type]

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configs import DiTConfig
-from ..nn.attention import CrossAttention, KeyValue, LinearAttention, SoftmaxAttention, TemporalAttention
+from ..nn.attention import (
+    Attend,
+    CrossAttention,
+    KeyValue,
+    LinearAttention,
+    SoftmaxAttention,
+    TemporalAttention,
+    softmax_attention,
+)
 from ..nn.feed_forward import GLUMBConv
 from ..protocols import Device, DType, Operations
 
@@ -113,13 +121,14 @@ class Block(nn.Module):
         embedding: Tensor,
         guides: Mapping[str, KeyValue],
         grid: tuple[int, int],
+        attend: Attend = softmax_attention,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """x (b, f, n, d), memory (b, m, n, d), carried (b, f, r, d), embedding (b, d) -> the next three."""
         time = torch.cat([memory, x], dim=1)
-        time = time + self.temporal_out(self.temporal_attention(self.temporal_norm(time)))
+        time = time + self.temporal_out(self.temporal_attention(self.temporal_norm(time), attend))
         memory, x = time[:, : memory.shape[1]], time[:, memory.shape[1] :]
         for name, attention in self.guide_attention.items():
-            x = x + attention(layer_norm(x), guides[name])
+            x = x + attention(layer_norm(x), guides[name], attend)
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(embedding)
         x, carried = self._space(x, carried, shift, scale, gate)
         y = mix_feed_forward(self.feed_forward, norm_modulate(x, shift_ff, scale_ff), grid)

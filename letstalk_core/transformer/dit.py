@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..configs import DiTConfig
 from ..errors import ConfigError
-from ..nn.attention import KeyValue
+from ..nn.attention import Attend, KeyValue, softmax_attention
 from ..nn.embeddings import PatchEmbedding, TimestepEmbedding, space_table, time_table
 from ..protocols import Device, DType, Operations
 from .blocks import Block, FinalLayer, Modulation
@@ -93,22 +94,26 @@ class LetsTalkDiT(nn.Module):
         audio: Tensor,
         *,
         cache: dict[str, Any] | None = None,
+        attend: Attend = softmax_attention,
+        run_block: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Predict for one batch of clips. Further keywords, which ComfyUI hands to every model, are unused.
+        """Predict for one batch of clips. Further keywords, which hosts hand to every model, are unused.
 
         x: (b, f, c, h, w) noisy latents. timestep: (b,) in [0, 1000). portrait: (b, c, h, w) latent. memory:
         (b, m, c, h, w) latents, m >= 0. audio: (b, f, k, da) tokens. Returns (b, f, out_channels, h, w).
 
         cache: a dict that keeps what depends on portrait, memory and audio alone. Hand an empty one to the first
         sampling step of a clip and the same one, with the same conditions, to the others; results are identical.
+        attend: softmax attention of temporal and cross-attention. run_block: is called as run_block(index, block,
+        *inputs) in place of block(*inputs) and returns what that would; it lets a host skip or replace blocks.
         """
         self._check(x, timestep, portrait, memory, audio)
         patch = self.config.patch_size
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)
         known: EncodedConditions | None = None if cache is None else cache.get(CACHE_KEY)
         if known is None:
-            known = self.encode_conditions(portrait.to(x.dtype), memory.to(x.dtype), audio.to(x.dtype))
+            known = self.encode_conditions(portrait.to(x.dtype), memory.to(x.dtype), audio.to(x.dtype), attend)
             if cache is not None:
                 cache[CACHE_KEY] = known
         elif known.memory.shape[:3] != (x.shape[0], memory.shape[1], grid[0] * grid[1]):
@@ -120,9 +125,11 @@ class LetsTalkDiT(nn.Module):
         _, time = self._times(memory.shape[1], x.shape[1], x)
         tokens = self._embed_frames(x) + time
         state, carried = known.memory, known.carried
-        for block, guides in zip(self.blocks, known.guides, strict=True):
-            inputs: tuple[Any, ...] = (tokens, state, carried, embedding, guides, grid)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+        for index, (block, guides) in enumerate(zip(self.blocks, known.guides, strict=True)):
+            inputs: tuple[Any, ...] = (tokens, state, carried, embedding, guides, grid, attend)
+            if run_block is not None:
+                tokens, state, carried = run_block(index, block, *inputs)
+            elif self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens, state, carried = checkpoint(block, *inputs, use_reentrant=False)
             else:
                 tokens, state, carried = block(*inputs)
@@ -130,7 +137,9 @@ class LetsTalkDiT(nn.Module):
         out: Tensor = rearrange(self.final(tokens, embedding), pattern, h=grid[0], p=patch, q=patch)
         return out
 
-    def encode_conditions(self, portrait: Tensor, memory: Tensor, audio: Tensor) -> EncodedConditions:
+    def encode_conditions(
+        self, portrait: Tensor, memory: Tensor, audio: Tensor, attend: Attend = softmax_attention
+    ) -> EncodedConditions:
         """All of the network that does not depend on the noisy clip; shapes as in `forward`."""
         frames = audio.shape[1]
         patch = self.config.patch_size
@@ -147,7 +156,7 @@ class LetsTalkDiT(nn.Module):
             if fusion == "symbiotic":
                 carried.append(own)
             elif fusion == "siamese":
-                tokens[name] = self.branches[name](own + time if name == "audio" else own, own_grid)
+                tokens[name] = self.branches[name](own + time if name == "audio" else own, own_grid, attend)
             else:
                 tokens[name] = [own] * len(self.blocks)
         blocks: list[Any] = list(self.blocks)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configs import DiTConfig
-from ..nn.attention import KeyValue, TemporalAttention
+from ..nn.attention import Attend, KeyValue, TemporalAttention, softmax_attention
 from ..nn.feed_forward import GLUMBConv
 from ..protocols import Device, DType, Operations
 from .blocks import layer_norm, mix_feed_forward, spatial_attention
@@ -72,10 +72,10 @@ class SiameseBlock(nn.Module):
         self.feed_forward_norm = operations.LayerNorm(dim, eps=1e-5, device=device, dtype=dtype)
         self.feed_forward = GLUMBConv(dim, hidden, operations=operations, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid: tuple[int, int], attend: Attend = softmax_attention) -> Tensor:
         """x (b, t, n, d), n tokens on a grid -> the same shape."""
         if self.temporal:
-            x = x + self.temporal_out(self.temporal_attention(self.temporal_norm(x)))
+            x = x + self.temporal_out(self.temporal_attention(self.temporal_norm(x), attend))
         x = x + self.spatial_attention(self.spatial_norm(x).flatten(0, 1)).unflatten(0, x.shape[:2])
         return x + mix_feed_forward(self.feed_forward, self.feed_forward_norm(x), grid)
 
@@ -98,11 +98,11 @@ class SiameseBranch(nn.Module):
             for _ in range(config.depth)
         )
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    def forward(self, x: Tensor, grid: tuple[int, int], attend: Attend = softmax_attention) -> list[Tensor]:
         """x (b, t, n, d) -> for each block its tokens, normed so that guides of all depths are of one size."""
         outputs = []
         for block in self.blocks:
-            x = block(x, grid)
+            x = block(x, grid, attend)
             outputs.append(layer_norm(x))
         return outputs
 

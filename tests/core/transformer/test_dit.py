@@ -128,6 +128,40 @@ def test_cache_of_another_batch_is_refused(make_dit: Make, make_inputs: Inputs) 
         dit(**make_inputs(batch=1), cache=cache)
 
 
+def test_a_host_may_run_the_blocks_itself(make_dit: Make, make_inputs: Inputs) -> None:
+    dit, inputs = make_dit(), make_inputs()
+    seen = []
+
+    def run(index: int, block: nn.Module, *inputs: Any) -> Any:
+        seen.append(index)
+        return block(*inputs)
+
+    assert torch.equal(dit(**inputs, run_block=run), dit(**inputs))
+    assert seen == [0, 1]
+    skipped = dit(**inputs, run_block=lambda index, block, *inputs: inputs[:3])
+    assert skipped.isfinite().all() and not torch.allclose(skipped, dit(**inputs), atol=1e-3)
+
+
+def test_every_softmax_attention_but_the_spatial_one_is_that_of_the_host(
+    make_dit: Make, make_inputs: Inputs
+) -> None:
+    dit, inputs = make_dit(portrait_fusion="siamese", audio_fusion="siamese"), make_inputs()
+    shapes = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        shapes.append((tuple(q.shape), tuple(k.shape)))
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    assert torch.equal(dit(**inputs, attend=attend), dit(**inputs))
+    temporal, portrait, audio = (
+        ((2, 32, 7, 16),) * 2,
+        ((2, 2, 80, 16), (2, 2, 16, 16)),
+        ((10, 2, 16, 16), (10, 2, 3, 16)),
+    )
+    branch = ((2, 6, 5, 16),) * 2
+    assert shapes == [branch, branch, *[temporal, portrait, audio] * 2]
+
+
 def test_gradient_checkpointing_changes_no_gradient(make_dit: Make, make_inputs: Inputs) -> None:
     plain = make_dit()
     frugal = copy.deepcopy(plain)
