@@ -1,0 +1,198 @@
+/** LetsTalk in ComfyUI's frontend: panels on samplers and loaders, for the classic canvas and for Vue nodes. */
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { hasFiles, KINDS, LoaderPanel } from "./loader.js";
+import { Panel } from "./panel.js";
+import { advance, finish, halt, idleRun } from "./run_state.js";
+import { stringsOf } from "./strings.js";
+
+/** @typedef {import("./run_state.js").RunState} RunState */
+
+const SAMPLERS = new Set(["LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"]);
+const LOADERS = new Map([
+  ["LetsTalkLoadPortrait", { kind: KINDS.image, widget: "image" }],
+  ["LetsTalkLoadSpeech", { kind: KINDS.audio, widget: "audio" }],
+]);
+const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
+
+/** Runs by graph and node, so that they outlive a node that is made anew when the user changes tabs. @type {Map<string, RunState>} */
+const runs = new Map();
+/** Graph in which a prompt was started: its events belong there, even if another one is open now. @type {Map<string, string>} */
+const graphOfPrompt = new Map();
+/** @type {WeakMap<object, Panel>} */
+const panels = new WeakMap();
+
+const text = () => stringsOf(String(app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en"));
+const rootGraph = () => app.rootGraph ?? app.graph;
+const typeOf = (/** @type {any} */ node) => node?.comfyClass ?? node?.constructor?.comfyClass ?? node?.type;
+const graphId = () => String(rootGraph()?.id ?? "");
+
+/** The node with an execution id, which names the subgraphs around it: "3:12". @param {string} id */
+function findNode(id) {
+  const path = String(id).split(":");
+  const last = path.pop();
+  let graph = rootGraph();
+  for (const step of path) graph = graph?.getNodeById(step)?.subgraph;
+  return graph?.getNodeById(last) ?? null;
+}
+
+/** @param {any} node  @returns {string} where its run is remembered */
+function keyOf(node) {
+  return `${graphId()}/${node.graph === rootGraph() || !node.graph ? "" : `${node.graph.id}:`}${node.id}`;
+}
+
+/** @param {any} node @param {RunState} run */
+function remember(node, run) {
+  runs.set(keyOf(node), run);
+  panels.get(node)?.show(run);
+}
+
+/** @param {import("./run_state.js").ClipEvent} event */
+function onClip(event) {
+  const prompt = event.prompt ?? "";
+  if (!graphOfPrompt.has(prompt)) graphOfPrompt.set(prompt, graphId());
+  const graph = graphOfPrompt.get(prompt);
+  const node = graph === graphId() ? findNode(event.node) : null;
+  if (node && !SAMPLERS.has(typeOf(node))) return;
+  const key = node ? keyOf(node) : `${graph}/${event.node}`;
+  const run = advance(runs.get(key) ?? idleRun(), event, Date.now());
+  runs.set(key, run);
+  if (node) panels.get(node)?.show(run);
+}
+
+/** Let every run of a prompt end, whether or not its node is on screen. @param {(run: RunState, key: string) => RunState} end @param {?string} prompt */
+function endRuns(end, prompt) {
+  for (const [key, run] of runs) {
+    if (run.phase !== "running" || (prompt && run.prompt && run.prompt !== prompt)) continue;
+    const ended = end(run, key);
+    if (ended === run) continue;
+    runs.set(key, ended);
+    const [graph, id] = [key.slice(0, key.indexOf("/")), key.slice(key.indexOf("/") + 1)];
+    if (graph === graphId()) panels.get(findNode(id))?.show(ended);
+  }
+}
+
+function listen() {
+  api.addEventListener("letstalk.clip", (/** @type {any} */ { detail }) => onClip(detail));
+  api.addEventListener("execution_interrupted", (/** @type {any} */ { detail }) => {
+    endRuns((run) => halt(run, "stopped", "", Date.now()), detail?.prompt_id);
+  });
+  api.addEventListener("execution_error", (/** @type {any} */ { detail }) => {
+    const why = String(detail?.exception_message ?? "").split("\n")[0];
+    endRuns((run, key) => {
+      const own = key.endsWith(`/${detail?.node_id}`);
+      return halt(run, own ? "failed" : "stopped", own ? why : "", Date.now());
+    }, detail?.prompt_id);
+  });
+  api.addEventListener("execution_success", (/** @type {any} */ { detail }) => {
+    endRuns((run) => finish(run, {}, false, Date.now()), detail?.prompt_id);
+  });
+  api.addEventListener("executing", (/** @type {any} */ { detail }) => {
+    // A sampler without anything to show of its own sends no `executed`; it is done when another node's turn comes.
+    const now = typeof detail === "object" ? detail?.node : detail;
+    endRuns((run, key) => {
+      const other = now !== null && now !== undefined && !key.endsWith(`/${now}`);
+      return other && run.clipsDone >= run.clips ? finish(run, {}, false, Date.now()) : run;
+    }, null);
+  });
+}
+
+/** Make a node at least as high as its widgets need. @param {any} node */
+function fit(node) {
+  const needed = node.computeSize?.();
+  if (needed) node.setSize?.([Math.max(node.size[0], needed[0]), Math.max(node.size[1], needed[1])]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+/** @param {any} node @param {string} name @param {HTMLElement} element @param {() => number} min @param {() => number|undefined} max */
+function addPanel(node, name, element, min, max) {
+  const margin = 2 * MARGIN;
+  const widget = node.addDOMWidget(name, "letstalk", element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => min() + margin,
+    getMaxHeight: () => (max() === undefined ? undefined : Number(max()) + margin),
+  });
+  widget.serialize = false; // or saved workflows would carry an empty value for it
+  element.style.minHeight = `${min()}px`; // Vue nodes ask the element, not the widget
+  return widget;
+}
+
+/** @param {any} node */
+function addSamplerPanel(node) {
+  const panel = new Panel(text(), (path) => api.apiURL(path), () => {
+    panel.element.style.minHeight = `${panel.minHeight}px`;
+    fit(node);
+  });
+  panels.set(node, panel);
+  addPanel(node, "letstalk_progress", panel.element, () => panel.minHeight, () => panel.maxHeight);
+  panel.show(idleRun());
+  const { onExecuted, onRemoved } = node;
+  node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
+    onExecuted?.call(this, output, ...rest);
+    const run = runs.get(keyOf(node)) ?? idleRun();
+    const summary = output?.letstalk?.[0];
+    if (summary || run.phase === "running") {
+      remember(node, finish(run, summary ?? {}, Boolean(output?.images?.length), Date.now()));
+    }
+  };
+  node.onRemoved = function (/** @type {any[]} */ ...rest) {
+    panel.dispose();
+    onRemoved?.apply(this, rest);
+  };
+}
+
+/** @param {any} node @param {{kind: import("./loader.js").Kind, widget: string}} loader */
+function addLoaderPanel(node, { kind, widget: name }) {
+  const list = node.widgets?.find((/** @type {any} */ widget) => widget.name === name);
+  if (!list) return;
+  const choose = (/** @type {string} */ value) => {
+    const values = list.options?.values;
+    if (Array.isArray(values) && !values.includes(value)) values.push(value);
+    list.value = value;
+    list.callback?.(value);
+    node.setDirtyCanvas?.(true, true);
+  };
+  const panel = new LoaderPanel(kind, text(), api, choose);
+  addPanel(node, "letstalk_preview", panel.element, () => kind.height, () => (kind.tag === "img" ? undefined : kind.height));
+  const { callback } = list;
+  list.callback = function (/** @type {any} */ value, /** @type {any[]} */ ...rest) {
+    panel.show(String(value));
+    return callback?.call(this, value, ...rest);
+  };
+  const { onConfigure } = node;
+  node.onConfigure = function (/** @type {any[]} */ ...rest) {
+    onConfigure?.apply(this, rest);
+    panel.show(String(list.value)); // a workflow sets values without calling back
+  };
+  node.onDragOver = hasFiles;
+  node.onDragDrop = (/** @type {DragEvent} */ event) => panel.take(event.dataTransfer?.files ?? []);
+  panel.show(String(list.value));
+  fit(node);
+}
+
+function addStylesheet() {
+  const link = document.createElement("link");
+  link.rel = "stylesheet";
+  link.href = new URL("./letstalk.css", import.meta.url).href;
+  document.head.append(link);
+}
+
+app.registerExtension({
+  name: "letstalk.panels",
+  setup() {
+    addStylesheet();
+    listen();
+  },
+  nodeCreated(/** @type {any} */ node) {
+    const type = typeOf(node);
+    if (SAMPLERS.has(type)) addSamplerPanel(node);
+    const loader = LOADERS.get(type);
+    if (loader) addLoaderPanel(node, loader);
+  },
+  loadedGraphNode(/** @type {any} */ node) {
+    const run = SAMPLERS.has(typeOf(node)) ? runs.get(keyOf(node)) : undefined;
+    if (run) panels.get(node)?.show(run);
+  },
+});

@@ -1,0 +1,69 @@
+/**
+ * The few words of the panels. Node titles, inputs and tooltips are in `locales/`, which the frontend reads itself.
+ *
+ * @typedef {typeof EN} Strings
+ */
+
+const EN = {
+  idle: "Finished clips will play here while the next one is made.",
+  clip: (/** @type {number} */ n, /** @type {number} */ all) => `clip ${n} of ${all}`,
+  clips: (/** @type {number} */ n) => (n === 1 ? "1 clip" : `${n} clips`),
+  seconds: (/** @type {number} */ s) => `${s.toFixed(1)} s`,
+  of: (/** @type {number} */ made, /** @type {number} */ all) => `${made.toFixed(1)} s of ${all.toFixed(1)} s`,
+  left: (/** @type {string} */ time) => `${time} left`,
+  took: (/** @type {string} */ time) => `made in ${time}`,
+  finishing: "writing the video",
+  stopped: "stopped",
+  failed: "stopped by an error",
+  strip: "Clips made, and where playback is",
+  play: "Play",
+  pause: "Pause",
+  mute: "Mute",
+  unmute: "Unmute",
+  follow: "Follow: play each stretch as soon as it is made",
+  waiting: "The next stretch is being made…",
+  gone: "This stretch is no longer on the server; ComfyUI clears its temp folder when it restarts.",
+  uploadImage: "Upload a picture, or drop one here",
+  uploadAudio: "Upload a sound, or drop one here",
+  uploading: (/** @type {string} */ name) => `Uploading ${name}…`,
+  uploadFailed: (/** @type {string} */ why) => `Upload failed: ${why}`,
+  notImage: "That is not a picture. Drop a PNG, JPEG or WebP file.",
+  notAudio: "That is not a sound. Drop a WAV, MP3, FLAC, OGG or M4A file, or a video with sound.",
+  previewOf: (/** @type {string} */ name) => `Preview of ${name}`,
+  noPreview: "no preview",
+};
+
+/** @type {Strings} */
+const ZH = {
+  idle: "生成下一个片段时，已完成的片段会在这里播放。",
+  clip: (n, all) => `第 ${n}/${all} 个片段`,
+  clips: (n) => `${n} 个片段`,
+  seconds: (s) => `${s.toFixed(1)} 秒`,
+  of: (made, all) => `${made.toFixed(1)} / ${all.toFixed(1)} 秒`,
+  left: (time) => `剩余 ${time}`,
+  took: (time) => `用时 ${time}`,
+  finishing: "正在写入视频",
+  stopped: "已停止",
+  failed: "因错误停止",
+  strip: "已生成的片段与播放位置",
+  play: "播放",
+  pause: "暂停",
+  mute: "静音",
+  unmute: "取消静音",
+  follow: "跟随：每段生成后立即播放",
+  waiting: "正在生成下一段…",
+  gone: "服务器上已没有这一段；ComfyUI 重启时会清空临时文件夹。",
+  uploadImage: "上传图片，或拖放到这里",
+  uploadAudio: "上传音频，或拖放到这里",
+  uploading: (name) => `正在上传 ${name}…`,
+  uploadFailed: (why) => `上传失败：${why}`,
+  notImage: "这不是图片。请拖放 PNG、JPEG 或 WebP 文件。",
+  notAudio: "这不是音频。请拖放 WAV、MP3、FLAC、OGG、M4A 文件，或带声音的视频。",
+  previewOf: (name) => `${name} 的预览`,
+  noPreview: "无预览",
+};
+
+/** @param {string} locale  as in the setting Comfy.Locale @returns {Strings} */
+export function stringsOf(locale) {
+  return locale.toLowerCase().startsWith("zh") ? ZH : EN;
+}
