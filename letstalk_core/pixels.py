@@ -1,4 +1,4 @@
-"""Pixels on their way into and out of networks: uint8, channels last, and float in [-1, 1], channels first."""
+"""Pixels as files, networks and hosts hold them: uint8, float in [-1, 1] with channels first, float in [0, 1]."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["from_unit", "to_unit"]
+__all__ = ["from_bytes", "from_unit", "to_bytes", "to_unit"]
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -18,3 +18,13 @@ def from_unit(images: Tensor) -> Tensor:
     """(..., 3, h, w) in [-1, 1] -> (..., h, w, 3) uint8; what lies outside is cut off."""
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return rearrange(pixels, "... c h w -> ... h w c")
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Float in [0, 1] -> uint8 of the same shape; what lies outside is cut off, uint8 stays as it is."""
+    return images if images.dtype == torch.uint8 else (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def from_bytes(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1] of the same shape."""
+    return images.float() / 255

@@ -17,6 +17,8 @@ from ..errors import ConfigError
 
 __all__ = ["CropTransform", "check_image", "fit_square", "fit_to", "resize", "round_size"]
 
+SHAPE_TOLERANCE = 0.02  # by which the ratio of the sides may differ when a picture was scaled
+
 
 @dataclass(frozen=True, kw_only=True)
 class CropTransform:
@@ -118,6 +120,25 @@ class CropTransform:
                 f" {image.shape[1]}x{image.shape[0]}"
             )
         return resize(image[self.y0 : self.y1, self.x0 : self.x1], (self.height, self.width))
+
+    def on_picture(self, image_size: tuple[int, int]) -> CropTransform:
+        """The same box on the picture scaled to `image_size` (height, width), to the nearest whole pixel.
+
+        Raises: ConfigError if that picture has another shape.
+        """
+        height, width = image_size
+        if (height, width) == (self.image_height, self.image_width):
+            return self
+        down, across = height / self.image_height, width / self.image_width
+        if min(image_size) < 1 or abs(down / across - 1) > SHAPE_TOLERANCE:
+            raise ConfigError(
+                f"the crop belongs to a picture of {self.image_width}x{self.image_height}, this one has"
+                f" {width}x{height}, which is another shape"
+            )
+        x0, y0 = min(round(self.x0 * across), width - 1), min(round(self.y0 * down), height - 1)
+        x1, y1 = max(x0 + 1, round(self.x1 * across)), max(y0 + 1, round(self.y1 * down))
+        box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1}
+        return dataclasses.replace(self, **box, image_height=height, image_width=width)
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)

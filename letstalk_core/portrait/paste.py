@@ -7,11 +7,40 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import ConfigError
-from .crop import CropTransform, check_image, resize
+from ..pixels import from_bytes, to_bytes
+from .crop import SHAPE_TOLERANCE, CropTransform, check_image, resize
+from .track import CropTrack
 
-__all__ = ["PasteBack", "feather_mask"]
+__all__ = ["PasteBack", "PasteTrack", "feather_mask"]
 
 MAX_GAIN = 1.25  # of the colour match: more would be a wrong match
+
+
+class _Blend:
+    """Mixes frames over the box of a picture; the colour match of the first frames stays the same afterwards."""
+
+    def __init__(self, feather: float, match_colour: bool) -> None:
+        self.feather, self.match_colour = feather, match_colour
+        self._colour: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[CropTransform, Tensor] | None = None
+
+    def __call__(self, frames: Tensor, under: Tensor, box: CropTransform) -> Tensor:
+        """Frames (t, h, w, 3) of any size over the box (y1 - y0, x1 - x0, 3) of a picture, all uint8."""
+        inner, below = resize(frames, (box.y1 - box.y0, box.x1 - box.x0)).float(), under.float()
+        if self.match_colour:
+            if self._colour is None:
+                self._colour = _match(inner, below)
+            gain, offset = self._colour
+            inner = inner * gain.to(inner.device) + offset.to(inner.device)
+        mask = rearrange(self.mask(box).to(frames.device), "h w -> h w 1")
+        mixed = torch.lerp(below.expand_as(inner), inner, mask.expand_as(inner))
+        return mixed.round().clamp(0, 255).to(torch.uint8)
+
+    def mask(self, box: CropTransform) -> Tensor:
+        """`feather_mask`, made once for a box that stays."""
+        if self._last is None or self._last[0] != box:
+            self._last = (box, feather_mask(box, self.feather))
+        return self._last[1]
 
 
 class PasteBack:
@@ -31,9 +60,9 @@ class PasteBack:
                 f"the crop belongs to a picture of {transform.image_width}x{transform.image_height}, this one has"
                 f" {image.shape[1]}x{image.shape[0]}"
             )
-        self.image, self.transform, self.match_colour = image, transform, match_colour
-        self.mask = feather_mask(transform, feather)
-        self._colour: tuple[Tensor, Tensor] | None = None
+        self.image, self.transform = image, transform
+        self._blend = _Blend(feather, match_colour)
+        self.mask = self._blend.mask(transform)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """(t, height, width, 3) uint8 -> (t, image_height, image_width, 3) uint8. Raises: ConfigError."""
@@ -48,18 +77,54 @@ class PasteBack:
             )
         image = self.image.to(frames.device)
         whole = image.expand(len(frames), -1, -1, -1).clone()
-        if len(frames) == 0:
-            return whole
-        inner = resize(frames, (box.y1 - box.y0, box.x1 - box.x0)).float()
-        under = image[box.y0 : box.y1, box.x0 : box.x1].float()
-        if self.match_colour:
-            if self._colour is None:
-                self._colour = _match(inner, under)
-            gain, offset = self._colour
-            inner = inner * gain.to(inner.device) + offset.to(inner.device)
-        mask = rearrange(self.mask.to(frames.device), "h w -> h w 1")
-        mixed = torch.lerp(under.expand_as(inner), inner, mask.expand_as(inner))
-        whole[:, box.y0 : box.y1, box.x0 : box.x1] = mixed.round().clamp(0, 255).to(torch.uint8)
+        if len(frames):
+            under = image[box.y0 : box.y1, box.x0 : box.x1]
+            whole[:, box.y0 : box.y1, box.x0 : box.x1] = self._blend(frames, under, box)
+        return whole
+
+
+class PasteTrack:
+    """Pastes frame after frame of a track into its own picture, or all into the one picture of a still.
+
+    Frames may be larger or smaller than the crop was, for instance upscaled, but not of another shape. Pictures
+    without a face stay as they are. Feather and colour match as in `PasteBack`.
+    """
+
+    def __init__(self, track: CropTrack, feather: float = 0.1, match_colour: bool = True) -> None:
+        self.track = track
+        self._blend = _Blend(feather, match_colour)
+        self._blend.mask(track.crops[0])  # refuses a bad feather before the work begins
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises: ConfigError if frames of `size` (height, width) cannot come from this crop."""
+        height, width = self.track.size
+        if min(size) < 1 or abs(size[1] * height / (size[0] * width) - 1) > SHAPE_TOLERANCE:
+            raise ConfigError(
+                f"{size[1]}x{size[0]} pixels are another shape than the crop of {width}x{height};"
+                " give frames that were made from this crop"
+            )
+
+    def __call__(self, index: int, frame: Tensor, picture: Tensor) -> Tensor:
+        """Frame `index` (h, w, 3) over its picture (H, W, 3), each uint8 or float in 0..1: a new picture.
+
+        The result has the dtype of the picture; outside of the box it equals it to the last bit.
+        Raises: ConfigError for a frame of another shape than the crop, or a picture of another size.
+        """
+        self.check_size((frame.shape[0], frame.shape[1]))
+        if tuple(picture.shape[:2]) != self.track.image_size:
+            height, width = self.track.image_size
+            raise ConfigError(
+                f"the crop belongs to a picture of {width}x{height}, this one has"
+                f" {picture.shape[1]}x{picture.shape[0]}"
+            )
+        number = index if len(self.track) > 1 else 0
+        whole = picture.clone()
+        if self.track.faces[number]:
+            box = self.track.crops[number]
+            rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
+            under = to_bytes(picture[rows, columns]).to(frame.device)
+            mixed = self._blend(to_bytes(frame)[None], under, box)[0]
+            whole[rows, columns] = mixed if picture.dtype == torch.uint8 else from_bytes(mixed)
         return whole
 
 
