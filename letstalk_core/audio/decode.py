@@ -28,6 +28,7 @@ __all__ = [
     "Sound",
     "WaveformSource",
     "as_source",
+    "load_sound",
     "load_video_sound",
     "load_waveform",
 ]
@@ -110,21 +111,29 @@ class AudioSource(_Source):
                 yield torch.cat(pending)
 
     def _resampled(self, container: Any) -> Iterator[Tensor]:
-        import av
+        # Channels are mixed afterwards: FFmpeg's own mix to mono makes floating-point sound 3 dB louder.
+        stream = audio_stream(container, self.path, self.stream)
+        yield from map(_mono, _resampled_frames(container, stream, self.path, SAMPLE_RATE))
 
-        resampler, shape = None, None
-        for frame in decoded_frames(container, audio_stream(container, self.path, self.stream), self.path):
-            frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
-            if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-                if resampler is not None:  # the format changes within the file
-                    yield from map(_mono, resampler.resample(None))
-                shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-                # Channels are mixed afterwards: FFmpeg's own mix to mono makes floating-point sound 3 dB louder.
-                resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-            assert resampler is not None
-            yield from map(_mono, resampler.resample(frame))
-        if resampler is not None:
-            yield from map(_mono, resampler.resample(None))
+
+def _resampled_frames(
+    container: Any, stream: Any, path: Path, rate: int, layout: str | None = None
+) -> Iterator[Any]:
+    """Planar float32 frames at one rate, in one channel layout if it is given."""
+    import av
+
+    resampler, shape = None, None
+    for frame in decoded_frames(container, stream, path):
+        frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
+        if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+            if resampler is not None:  # the format changes within the file
+                yield from resampler.resample(None)
+            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+        assert resampler is not None
+        yield from resampler.resample(frame)
+    if resampler is not None:
+        yield from resampler.resample(None)
 
 
 def _mono(frame: Any) -> Tensor:
@@ -182,6 +191,25 @@ def load_waveform(path: str | os.PathLike[str]) -> Tensor:
     waveform = torch.cat(blocks) if blocks else torch.zeros(0)
     _check_length(str(path), waveform.numel())
     return waveform
+
+
+def load_sound(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
+    """A whole file as it is to be heard: (1 or 2, samples) float32, and its rate in Hz; surround becomes stereo.
+
+    Raises: MediaError.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        stream = audio_stream(container, path)
+        rate = stream.codec_context.sample_rate or SAMPLE_RATE
+        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+        frames = _resampled_frames(container, stream, path, rate, layout)
+        parts = [torch.from_numpy(frame.to_ndarray()) for frame in frames]
+    waveform = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0)
+    _check_length(str(path), waveform.shape[1] * SAMPLE_RATE // rate)
+    if not torch.isfinite(waveform).all():
+        raise MediaError(f"{path}: has NaN or infinite samples; export the sound again, as 16-bit WAV")
+    return waveform, rate
 
 
 def load_video_sound(path: str | os.PathLike[str]) -> Tensor:

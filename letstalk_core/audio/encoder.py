@@ -28,6 +28,7 @@ __all__ = [
     "AudioEncoder",
     "load_wav2vec2_folder",
     "normalise_waveform",
+    "read_wav2vec2_config",
     "save_audio_encoder",
     "wav2vec2_keys",
 ]
@@ -200,7 +201,7 @@ def load_wav2vec2_folder(path: str | os.PathLike[str]) -> AudioEncoder:
     Raises: CheckpointError if a file is missing or damaged or is not of a plain wav2vec2 model.
     """
     folder = Path(path)
-    config = _read_config(folder / "config.json")
+    config = read_wav2vec2_config(folder / "config.json")
     weights, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
     if weights.is_file():
         tensors: Mapping[str, Any] = load_tensors(weights)
@@ -219,7 +220,8 @@ def load_wav2vec2_folder(path: str | os.PathLike[str]) -> AudioEncoder:
     return encoder.eval()
 
 
-def _read_config(path: Path) -> AudioEncoderConfig:
+def read_wav2vec2_config(path: Path) -> AudioEncoderConfig:
+    """The shape of a plain wav2vec2 model from its Hugging Face config.json. Raises: CheckpointError."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):

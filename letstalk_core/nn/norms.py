@@ -15,7 +15,8 @@ class RMSNorm2d(nn.Module):
     """Divide every position by the root mean square of its channels, then weight *and* bias.
 
     The statistics are float32 whatever the input: squares of large float16 activations overflow. The parameters
-    are plain tensors because neither `torch.nn` nor `comfy.ops` has a channel-first RMSNorm with a bias.
+    are plain tensors because neither `torch.nn` nor `comfy.ops` has a channel-first RMSNorm with a bias. They are
+    moved when they are used: ComfyUI leaves parts of a model on the CPU when memory is short.
 
     Shapes: x (b, c, h, w) -> the same; output dtype = input dtype.
     Source: Zhang & Sennrich 2019, eq. 4, with the bias of the public DC-AE files.
@@ -30,7 +31,7 @@ class RMSNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + self.eps)
-        weight, bias = (rearrange(p.float(), "c -> c 1 1") for p in (self.weight, self.bias))
+        weight, bias = (rearrange(p.to(x.device, torch.float32), "c -> c 1 1") for p in (self.weight, self.bias))
         return torch.addcmul(bias, y, weight).to(x.dtype)
 
 

@@ -6,8 +6,9 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..errors import ConfigError, DependencyError, MediaError
 from ..media import check_file
 
-__all__ = ["MIN_SIDE", "load_portrait", "save_image"]
+__all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "save_image"]
 
 MIN_SIDE = 32  # pixels
 MAX_PIXELS = 150_000_000  # 12000 x 12000 passes; a larger claim may be a decompression bomb
@@ -40,6 +41,7 @@ FORMATS = (
 )
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def load_portrait(path: str | os.PathLike[str], background: tuple[int, int, int] = (128, 128, 128)) -> Tensor:
@@ -49,6 +51,26 @@ def load_portrait(path: str | os.PathLike[str], background: tuple[int, int, int]
     converted, colour profiles are honoured, of animations the first frame is taken.
     Raises: MediaError for a missing, damaged, foreign, too small or too large picture.
     """
+    return _read(path, lambda name, image: _to_tensor(name, image, background))
+
+
+def load_alpha(path: str | os.PathLike[str]) -> Tensor | None:
+    """How opaque each pixel of `load_portrait` was: (h, w) uint8, 255 is opaque; None for opaque pictures.
+
+    Raises: MediaError, as `load_portrait` does.
+    """
+
+    def alpha(name: Path, image: Any) -> Tensor | None:
+        image = _upright(name, image)
+        if not _is_transparent(image):
+            return None
+        return torch.from_numpy(np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8))
+
+    return _read(path, alpha)
+
+
+def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T]) -> T:
+    """Call `function` with the opened picture; whatever goes wrong becomes a MediaError."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -62,7 +84,7 @@ def load_portrait(path: str | os.PathLike[str], background: tuple[int, int, int]
             warnings.simplefilter("ignore")  # sizes are checked below, and damaged EXIF is no reason to stop
             with Image.open(path, formats=formats) as image:
                 _check_size(path, image.width, image.height)
-                return _to_tensor(path, image, background)
+                return function(path, image)
     except MediaError:
         raise
     except Image.DecompressionBombError:
@@ -81,8 +103,9 @@ def _check_size(path: Path, width: int, height: int) -> None:
         raise MediaError(f"{path}: {width}x{height} pixels are too few; needs {MIN_SIDE} or more on each side")
 
 
-def _to_tensor(path: Path, image: Any, background: tuple[int, int, int]) -> Tensor:
-    from PIL import Image, ImageOps
+def _upright(path: Path, image: Any) -> Any:
+    """The first frame in 8 bits, of a reasonable size, turned as EXIF says."""
+    from PIL import ImageOps
 
     image.seek(0)
     image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # JPEG only: decode at 1/2, 1/4 or 1/8
@@ -94,10 +117,21 @@ def _to_tensor(path: Path, image: Any, background: tuple[int, int, int]) -> Tens
     if factor > 1 and min(image.size) // factor >= MIN_SIDE:
         image = image.reduce(factor)
     try:
-        image = ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)
     except Exception as error:  # the picture itself is fine
         log.warning("%s: damaged EXIF is ignored (%s)", path, error)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image
+
+
+def _is_transparent(image: Any) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _to_tensor(path: Path, image: Any, background: tuple[int, int, int]) -> Tensor:
+    from PIL import Image
+
+    image = _upright(path, image)
+    if _is_transparent(image):
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, (*background, 255))
         profile = image.info.get("icc_profile")

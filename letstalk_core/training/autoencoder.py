@@ -10,7 +10,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..autoencoder.dc_ae import AutoencoderDC
+from ..autoencoder.preview import fit_latent_preview
 from ..checkpoint import load_into, load_tensors, read_header, save_checkpoint
 from ..configs import AutoencoderConfig
 from ..data.clips import FrameBatch, FrameSampler, crop_windows
@@ -29,7 +29,7 @@ from .losses import gradient_l1, latent_regulariser, multiscale_l1, psnr, region
 from .plots import grid, save_png
 from .runtime import seed_of
 
-__all__ = ["AutoencoderStage", "fit_latent_preview"]
+__all__ = ["AutoencoderStage"]
 
 logger = logging.getLogger(__name__)
 FILE = "autoencoder.safetensors"
@@ -215,24 +215,6 @@ def zoom(image: Tensor, box: Tensor) -> Tensor:
     patch = rearrange(image[top : top + side, left : left + side].float(), "h w c -> 1 c h w")
     big = F.interpolate(patch, size=(height, width), mode="nearest")
     return rearrange(big, "1 c h w -> h w c").to(torch.uint8)
-
-
-def fit_latent_preview(
-    latents: Tensor, images: Tensor
-) -> tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]]:
-    """Least-squares map from scaled latents to colours: rgb in [-1, 1] = latents @ factors + bias.
-
-    Shapes: latents (n, c, h, w), images (n, 3, H, W) -> factors (c, 3), bias (3,).
-    """
-    colours = F.adaptive_avg_pool2d(images, (latents.shape[-2], latents.shape[-1]))
-    x = rearrange(latents.double(), "n c h w -> (n h w) c")
-    y = rearrange(colours.double(), "n c h w -> (n h w) c")
-    ones = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-    ridge = 1e-3 * len(ones) * torch.eye(ones.shape[1], dtype=torch.float64)
-    solution: Any = torch.linalg.solve(ones.mT @ ones + ridge, ones.mT @ y)
-    rows = [tuple(round(float(v), 5) for v in row) for row in solution]
-    factors = tuple((r[0], r[1], r[2]) for r in rows[:-1])
-    return factors, rows[-1]
 
 
 def load_autoencoder_weights(autoencoder: AutoencoderDC, path: str) -> AutoencoderConfig:

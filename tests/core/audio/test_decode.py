@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.decode import AudioSource, WaveformSource, as_source, load_waveform
+from letstalk_core.audio.decode import AudioSource, WaveformSource, as_source, load_sound, load_waveform
 from letstalk_core.errors import MediaError
 
 Tone = Callable[..., Tensor]
@@ -202,3 +202,19 @@ def test_a_sound_may_be_a_path_a_waveform_or_a_source(tmp_path: Path, write_soun
     source = as_source(str(path))
     assert as_source(source) is source
     assert source.seconds == as_source(tone(0.5)).seconds == 0.5
+
+
+@pytest.mark.parametrize("channels, expected", [(1, 1), (2, 2), (6, 2)])
+def test_sound_to_be_heard_keeps_its_rate_and_at_most_two_channels(
+    channels: int, expected: int, tmp_path: Path, write_sound: WriteSound
+) -> None:
+    sound = 0.1 * torch.randn(channels, 22050)
+    waveform, rate = load_sound(write_sound(tmp_path / "a.wav", sound, rate=22050, codec="pcm_f32le"))
+    assert rate == 22050 and waveform.shape == (expected, 22050) and waveform.dtype == torch.float32
+    if channels <= 2:
+        assert torch.equal(waveform, sound)
+
+
+def test_sound_to_be_heard_needs_sound(tmp_path: Path, write_sound: WriteSound) -> None:
+    with pytest.raises(MediaError, match="ms"):
+        load_sound(write_sound(tmp_path / "a.wav", torch.zeros(1, 100)))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
-from letstalk_core.portrait.image import load_portrait, save_image
+from letstalk_core.portrait.image import load_alpha, load_portrait, save_image
 
 
 def picture(height: int = 40, width: int = 60) -> Any:
@@ -193,3 +193,17 @@ def test_a_saved_picture_loads_again(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         save_image(tmp_path / "file" / "a.png", image)
+
+
+def test_the_alpha_of_a_picture_has_its_size_and_turns_with_it(tmp_path: Path) -> None:
+    image = picture().convert("RGBA")
+    image.putalpha(Image.fromarray(np.pad(np.full((20, 60), 255, np.uint8), ((20, 0), (0, 0)))))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    alpha = load_alpha(save(tmp_path / "a.png", image, exif=exif))
+    assert alpha is not None and alpha.shape == (60, 40) == load_portrait(tmp_path / "a.png").shape[:2]
+    assert (alpha[:, :20] == 255).all() and (alpha[:, 20:] == 0).all()
+
+
+def test_an_opaque_picture_has_no_alpha(tmp_path: Path) -> None:
+    assert load_alpha(save(tmp_path / "a.png", picture())) is None
