@@ -18,7 +18,14 @@ from ..errors import CheckpointError, DependencyError, FaceNotFoundError
 from ..protocols import Device, FaceDetector
 from .crop import check_image, resize
 
-__all__ = ["WEIGHTS_URL", "KorniaFaceDetector", "download_weights", "find_face", "largest_face"]
+__all__ = [
+    "WEIGHTS_URL",
+    "KorniaFaceDetector",
+    "cached_weights",
+    "download_weights",
+    "find_face",
+    "largest_face",
+]
 
 WEIGHTS_URL = "https://github.com/kornia/data/raw/main/yunet_final.pth"
 DETECTION_SIDE = 640  # pixels; YuNet was trained at 320 and finds faces down to about 10 pixels
@@ -37,7 +44,7 @@ class KorniaFaceDetector:
     def __init__(
         self, weights: str | os.PathLike[str] | None = None, confidence: float = 0.5, device: Device = None
     ) -> None:
-        path = Path(weights) if weights is not None else _cached_weights()
+        path = Path(weights) if weights is not None else cached_weights()
         if not path.is_file():
             raise DependencyError(
                 f"{path}: no face detector weights; download {WEIGHTS_URL} to this place, or give"
@@ -85,7 +92,7 @@ def find_face(image: Tensor, detector: FaceDetector, confidence: float = 0.5) ->
 
 def download_weights(destination: str | os.PathLike[str] | None = None) -> Path:
     """Fetch YuNet's weights (about 0.3 MB) because the user asked for it. Raises: DependencyError."""
-    path = Path(destination) if destination is not None else _cached_weights()
+    path = Path(destination) if destination is not None else cached_weights()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(WEIGHTS_URL, str(path), progress=False)
@@ -94,7 +101,8 @@ def download_weights(destination: str | os.PathLike[str] | None = None) -> Path:
     return path
 
 
-def _cached_weights() -> Path:
+def cached_weights() -> Path:
+    """Where torch's model cache would hold the weights; the file need not exist."""
     return Path(torch.hub.get_dir()) / "checkpoints" / "yunet_final.pth"
 
 

@@ -1,0 +1,298 @@
+"""ComfyUI's IMAGE, MASK, BBOX and VIDEO on their way to a crop and back.
+
+IMAGE is float (n, height, width, 3 or more) in 0..1, MASK is (n, height, width).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import InputImpl
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ...letstalk_core.errors import ConfigError, DependencyError, FaceNotFoundError
+from ...letstalk_core.pixels import from_bytes, to_bytes
+from ...letstalk_core.portrait.boxes import boxes_of_masks, parse_boxes
+from ...letstalk_core.portrait.crop import resize
+from ...letstalk_core.portrait.detect import WEIGHTS_URL, KorniaFaceDetector, cached_weights
+from ...letstalk_core.portrait.paste import PasteTrack, feather_mask
+from ...letstalk_core.portrait.track import CropTrack, follow_face
+from .folders import FOLDER, list_models, resolve_model, temp_folder
+
+__all__ = ["FACE_CHOICES", "Cropped", "crop_pictures", "detector_weights", "paste_frames", "paste_video"]
+
+AUTO, DETECTOR, MASK, BBOX, WHOLE = FACE_CHOICES = ["auto", "detector", "mask", "bbox", "whole picture"]
+WARN_BYTES = 8 << 30  # of one IMAGE; from here on a video file is the better way
+MARGIN_OF_MEMORY = 0.9  # of the free memory that one IMAGE may take
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """What travels as LETSTALK_CROP: the whole pictures, and where in them the face is. Never changed."""
+
+    pictures: Tensor  # IMAGE (n, height, width, 3)
+    track: CropTrack
+
+
+def crop_pictures(
+    image: Tensor,
+    face: str,
+    mask: Tensor | None,
+    bbox: Any,
+    size: tuple[int, int],
+    margin: float,
+    raise_by: float,
+    smoothing: float,
+) -> tuple[Tensor, Cropped, Tensor]:
+    """The face of each picture as IMAGE of `size` (height, width), the way back, and the place as MASK.
+
+    Raises: ConfigError or FaceNotFoundError; the message names the input.
+    """
+    image = _checked(image, "image")
+    count, height, width = image.shape[:3]
+    if face not in FACE_CHOICES:
+        raise ConfigError(f"face: {face!r} is not one of {', '.join(FACE_CHOICES)}")
+    if face == AUTO:
+        face = MASK if mask is not None else BBOX if bbox is not None else DETECTOR
+    if face == WHOLE:
+        track = CropTrack.centre((height, width), size, count)
+    else:
+        boxes = _face_boxes(image, face, mask, bbox)
+        track = CropTrack.around(boxes, (height, width), size, margin, raise_by, smoothing)
+    cropped = torch.empty(count, *size, 3, device=image.device)
+    for picture, crop, result in zip(image, track.crops, cropped, strict=True):
+        result.copy_(from_bytes(resize(_bytes(picture[crop.y0 : crop.y1, crop.x0 : crop.x1], "image"), size)))
+    return cropped, Cropped(image, track), _places(track)
+
+
+def _face_boxes(image: Tensor, face: str, mask: Tensor | None, bbox: Any) -> Tensor:
+    """Boxes (n, 4) of the face in each picture, NaN where there is none; at least one. Raises: LetsTalkError."""
+    count, height, width = image.shape[:3]
+    if face == DETECTOR:
+        boxes, where = _detected(image), "image: the face detector finds no face in"
+    elif face == MASK:
+        boxes, where = _masked(mask, count, (height, width)), "mask: nothing is above 0.5 for"
+    else:
+        if bbox is None:
+            raise ConfigError("bbox: nothing is wired, but face is 'bbox'; wire a BBOX or choose another face")
+        boxes, where = _named("bbox", parse_boxes, bbox, count, (height, width)), "bbox: has no box for"
+    if not boxes.isfinite().all(1).any():
+        pictures = "the picture" if count == 1 else f"any of the {count} pictures"
+        raise FaceNotFoundError(
+            f"{where} {pictures}; mark the face with a MASK (right click on the picture: Open in"
+            " MaskEditor), wire a BBOX, or set face to 'whole picture'"
+        )
+    return boxes
+
+
+def _masked(mask: Tensor | None, count: int, image_size: tuple[int, int]) -> Tensor:
+    if mask is None:
+        raise ConfigError("mask: nothing is wired, but face is 'mask'; wire a MASK or choose another face")
+    boxes = _named("mask", boxes_of_masks, mask, image_size)
+    if len(boxes) == 1:
+        return boxes.repeat(count, 1)
+    if len(boxes) != count:
+        raise ConfigError(f"mask: has {len(boxes)} masks for {count} pictures; needs one, or one for each picture")
+    return boxes
+
+
+def _named(name: str, function: Any, *arguments: Any) -> Any:
+    """A call whose errors begin with the name of the input."""
+    try:
+        return function(*arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def detector_weights() -> Path | None:
+    """The face detector's weights: in ComfyUI's model folders, else in torch's cache, else None."""
+    names = list_models("face_detector")
+    path = resolve_model("face_detector", names[0]) if names else cached_weights()
+    return path if path.is_file() else None
+
+
+def _detected(image: Tensor) -> Tensor:
+    path = detector_weights()
+    if path is None:
+        raise DependencyError(
+            "face: there are no weights of the face detector. Wire a MASK or a BBOX of the face, or set face to"
+            f" 'whole picture', or download {WEIGHTS_URL} into models/{FOLDER}/face_detector (or to"
+            f" {cached_weights()})"
+        )
+    detector = _detector(path, path.stat().st_mtime_ns)
+    progress = comfy.utils.ProgressBar(len(image))
+
+    def found() -> Iterator[Tensor]:
+        for picture in image:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            yield detector(_bytes(picture, "image").cpu())
+            progress.update(1)
+
+    return follow_face(found())
+
+
+@lru_cache(maxsize=1)
+def _detector(path: Path, modified: int) -> KorniaFaceDetector:
+    """Loaded once; `modified` is there to notice another file of the same name."""
+    with torch.inference_mode(False):
+        return KorniaFaceDetector(path)
+
+
+def _places(track: CropTrack, feather: float = 0.1) -> Tensor:
+    """Where the crops lie as MASK (n, height, width), with soft edges; one that stays is stored once."""
+
+    def place(number: int) -> Tensor:
+        crop, mask = track.crops[number], torch.zeros(track.image_size)
+        if track.faces[number]:
+            mask[crop.y0 : crop.y1, crop.x0 : crop.x1] = feather_mask(crop, feather)
+        return mask
+
+    if len(set(zip(track.crops, track.faces, strict=True))) == 1:
+        return place(0).expand(len(track), -1, -1)
+    return torch.stack([place(number) for number in range(len(track))])
+
+
+def paste_frames(
+    crop: Any, frames: Tensor, image: Tensor | None, feather: float, match_colour: bool
+) -> tuple[Tensor, Any]:
+    """Frames of the crop back into its pictures: IMAGE (t, height, width, 3); there is no VIDEO then."""
+    frames = _checked(frames, "frames")
+    paste, pictures = _prepare(crop, image, feather, match_colour)
+    _check_paste(paste, pictures, len(frames), tuple(frames.shape[1:3]), "frames")
+    height, width = pictures.shape[1:3]
+    _check_memory(len(frames) * height * width * 3 * pictures.element_size(), len(frames), (height, width))
+    whole = torch.empty(len(frames), height, width, 3, dtype=pictures.dtype, device=pictures.device)
+    progress = comfy.utils.ProgressBar(len(frames))
+    for index, frame in enumerate(frames):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        whole[index] = paste(index, _bytes(frame, "frames"), _picture(pictures, index))
+        progress.update(1)
+    return whole, ExecutionBlocker(
+        "LetsTalk Paste Back makes a VIDEO only from its input `video`; with `frames`, take its IMAGE to Create"
+        " Video"
+    )
+
+
+def paste_video(
+    crop: Any, video: Any, image: Tensor | None, feather: float, match_colour: bool
+) -> tuple[Tensor, Any]:
+    """A video of the crop back into its pictures, frame by frame: its last frame as IMAGE, and a VIDEO file."""
+    from ...letstalk_core.video.writer import VideoWriter
+
+    paste, pictures = _prepare(crop, image, feather, match_colour)
+    height, width = pictures.shape[1:3]
+    source = _open_video(video)
+    path = temp_folder() / f"letstalk_paste_{os.getpid()}_{time.time_ns()}.mp4"
+    progress = comfy.utils.ProgressBar(source.count)
+    whole = None
+    with VideoWriter(path, source.fps, (height, width), source.sound) as writer:
+        for index, frame in enumerate(source.frames):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if index == 0 or index >= len(pictures) > 1:
+                count = max(source.count, index + 1)
+                _check_paste(paste, pictures, count, tuple(frame.shape[:2]), "video")
+            whole = paste(index, _bytes(frame, "video"), _bytes(_picture(pictures, index), "image"))
+            writer.write(whole.cpu()[None])
+            progress.update_absolute(index + 1, max(source.count, index + 1))
+    if whole is None:
+        raise ConfigError("video: has no frames; give a video of the crop")
+    return from_bytes(whole)[None], InputImpl.VideoFromFile(str(path))
+
+
+def _prepare(crop: Any, image: Tensor | None, feather: float, match_colour: bool) -> tuple[PasteTrack, Tensor]:
+    """What pastes, and the pictures to paste into."""
+    if not isinstance(crop, Cropped):
+        raise ConfigError(f"crop: is a {type(crop).__name__}; wire the crop of LetsTalk Crop Portrait")
+    pictures, track = crop.pictures, crop.track
+    if image is not None:
+        pictures = _checked(image, "image")
+        track = _named("image", track.resized, tuple(pictures.shape[1:3]))
+    return _named("feather", PasteTrack, track, feather, match_colour), pictures
+
+
+def _check_paste(paste: PasteTrack, pictures: Tensor, count: int, size: tuple[int, int], name: str) -> None:
+    """Raises: ConfigError if these frames cannot go into these pictures."""
+    _named(name, paste.check_size, size)
+    for have, what in ((len(pictures), "the picture under it"), (len(paste.track), "the crop")):
+        if 1 < have < count:
+            raise ConfigError(
+                f"{name}: has {count} frames, but {what} only {have}; give fewer frames, or crop one still picture"
+                " for all of them"
+            )
+
+
+def _picture(pictures: Tensor, index: int) -> Tensor:
+    return pictures[index if len(pictures) > 1 else 0]
+
+
+def _check_memory(needed: int, count: int, size: tuple[int, int]) -> None:
+    """Raises: ConfigError if an IMAGE of this many bytes does not fit into memory; warns of a very large one."""
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    text = f"frames: {count} pictures of {size[1]}x{size[0]} take {needed / 2**30:.1f} GB of memory as one IMAGE"
+    if needed > MARGIN_OF_MEMORY * free:
+        raise ConfigError(
+            f"{text}, and {free / 2**30:.1f} GB are free; wire `video` instead of `frames`, which works frame by"
+            " frame, or give fewer frames"
+        )
+    if needed > WARN_BYTES:
+        log.warning("LetsTalk Paste Back: %s; `video` instead of `frames` needs next to none", text)
+
+
+@dataclass
+class _Source:
+    """A VIDEO as a stream: frames (h, w, 3), about how many, how fast, and where its sound is."""
+
+    frames: Iterator[Tensor]
+    count: int
+    fps: Fraction | float
+    sound: Any
+
+
+def _open_video(video: Any) -> _Source:
+    """Raises: ConfigError for what is no VIDEO, MediaError."""
+    from ...letstalk_core.video.reader import probe, read_video
+
+    if not hasattr(video, "get_components"):
+        raise ConfigError(f"video: is a {type(video).__name__}; wire a VIDEO")
+    if isinstance(video, InputImpl.VideoFromComponents):  # its frames are in memory already
+        parts = video.get_components()
+        sound = parts.audio and (parts.audio["waveform"][0], int(parts.audio["sample_rate"]))
+        return _Source(iter(parts.images[..., :3]), len(parts.images), Fraction(parts.frame_rate), sound)
+    source = video.get_stream_source()
+    whole = isinstance(source, str) and abs((probe(source).seconds or 0) - video.get_duration()) < 0.1
+    path = Path(source) if whole else temp_folder() / f"letstalk_video_{os.getpid()}_{time.time_ns()}.mp4"
+    if not whole:  # in memory, or only a part of its file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        video.save_to(str(path))
+    info = probe(path)
+    count = info.frames or round((info.seconds or 0) * info.fps)
+    return _Source(read_video(path, info.fps), count, info.fps, path if info.audio_streams else None)
+
+
+def _checked(image: Any, name: str) -> Tensor:
+    """IMAGE (n, h, w, 3) without an alpha channel. Raises: ConfigError."""
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3 or image.numel() == 0:
+        shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise ConfigError(f"{name}: is {shape}; needs an IMAGE (n, height, width, 3) with at least one picture")
+    return image[..., :3]
+
+
+def _bytes(image: Tensor, name: str) -> Tensor:
+    """uint8 pixels. Raises: ConfigError for NaN and infinity, which would become noise."""
+    if image.dtype != torch.uint8 and not bool(image.isfinite().all()):
+        raise ConfigError(f"{name}: has NaN or infinite pixels; the node that made this picture failed")
+    return to_bytes(image)

@@ -1,0 +1,251 @@
+"""Crop Portrait and Paste Back: what was cut goes back, nothing else changes, and bad inputs are named."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comfy_api.latest import InputImpl, Types
+from torch import Tensor
+
+
+def picture(height: int, width: int, count: int = 1) -> Tensor:
+    """Smooth IMAGE; in each frame a little different."""
+    y, x = torch.arange(height)[None, :, None] / height, torch.arange(width)[None, None] / width
+    t = torch.arange(count)[:, None, None] / 10
+    channels = [
+        0.3 + 0.4 * y + 0 * x + 0.1 * t,
+        0.8 - 0.5 * x + 0 * (y + t),
+        0.5 + 0.3 * torch.sin(9 * x + 6 * y + t),
+    ]
+    return torch.stack(torch.broadcast_tensors(*channels), -1).clamp(0, 1).contiguous()
+
+
+@pytest.fixture
+def crop(comfy_nodes: dict[str, Any]) -> Any:
+    def run(image: Tensor, **inputs: Any) -> Any:
+        values = {"face": "auto", "width": 256, "height": 256, "margin": 0.6, "raise_by": 0.1, "smoothing": 5.0}
+        return comfy_nodes["LetsTalkCropPortrait"].execute(image, **{**values, **inputs}).args
+
+    return run
+
+
+@pytest.fixture
+def paste(comfy_nodes: dict[str, Any]) -> Any:
+    def run(crop: Any, **inputs: Any) -> Any:
+        values = {"feather": 0.1, "match_colour": True}
+        return comfy_nodes["LetsTalkPasteBack"].execute(crop, **{**values, **inputs}).args
+
+    return run
+
+
+def box_of(crop: Any, index: int = 0) -> tuple[slice, slice]:
+    found = crop.track.crops[index]
+    return slice(found.y0, found.y1), slice(found.x0, found.x1)
+
+
+def outside_of(crop: Any, index: int = 0) -> Tensor:
+    outside = torch.ones(crop.track.image_size, dtype=torch.bool)
+    outside[box_of(crop, index)] = False
+    return outside
+
+
+@pytest.mark.parametrize(
+    ("size", "bbox"),
+    [
+        ((720, 1280), (500, 200, 180, 240)),
+        ((2160, 3840), (1800, 700, 500, 600)),  # 4K
+        ((300, 200), (0, 0, 60, 60)),  # a face at the edge
+        ((300, 200), (150, 260, 80, 90)),  # partly outside
+        ((90, 70), (10, 10, 40, 50)),  # smaller than the crop
+    ],
+)
+@pytest.mark.parametrize("scale", [1, 2])
+def test_what_was_cut_goes_back_and_the_rest_stays(
+    crop: Any, paste: Any, size: tuple[int, int], bbox: Any, scale: int
+) -> None:
+    image = picture(*size)
+    cut, way_back, mask = crop(image, bbox=bbox)
+    assert tuple(cut.shape) == (1, 256, 256, 3) and cut.dtype == torch.float32
+    assert tuple(mask.shape) == (1, *size)
+    large = torch.nn.functional.interpolate(cut.movedim(-1, 1), scale_factor=scale, mode="bicubic")
+    whole, _ = paste(way_back, frames=large.movedim(1, -1))
+    assert whole.shape == image.shape and whole.dtype == image.dtype
+    assert (whole - image).abs().max() < 0.03
+    outside = outside_of(way_back)
+    assert torch.equal(whole[0][outside], image[0][outside])
+    assert (mask[0][outside] == 0).all() and mask[0][box_of(way_back)].max() == 1
+
+
+def test_frames_upscaled_four_times_go_into_one_still(crop: Any, paste: Any) -> None:
+    image = picture(480, 640)
+    cut, way_back, _ = crop(image, bbox=[(300, 100, 150, 180)], width=320, height=256)
+    frames = (
+        torch.nn.functional.interpolate(cut.movedim(-1, 1), scale_factor=4).movedim(1, -1).expand(3, -1, -1, -1)
+    )
+    whole, video = paste(way_back, frames=frames)
+    assert whole.shape == (3, 480, 640, 3)
+    assert (whole - image).abs().max() < 0.05
+    assert type(video).__name__ == "ExecutionBlocker"
+
+
+def test_a_frame_without_a_face_passes_through(crop: Any, paste: Any) -> None:
+    image = picture(120, 160, 5)
+    masks = torch.zeros(5, 120, 160)
+    for i in (0, 1, 3, 4):
+        masks[i, 40:80, 40 + i : 80 + i] = 1
+    cut, way_back, place = crop(image, mask=masks, width=64, height=64, smoothing=1.0)
+    assert len(cut) == 5 and way_back.track.faces == (True, True, False, True, True)
+    whole, _ = paste(way_back, frames=torch.zeros(5, 128, 128, 3), match_colour=False)
+    assert torch.equal(whole[2], image[2]) and place[2].max() == 0
+    for i in (0, 1, 3, 4):
+        outside = outside_of(way_back, i)
+        assert torch.equal(whole[i][outside], image[i][outside])
+        assert whole[i][60, 60].max() == 0
+
+
+def test_the_detector_is_used_when_its_weights_are_there(
+    crop: Any, sub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images = sub("nodes.adapters.images")
+    boxes = [torch.tensor([[40.0, 30, 80, 80, 0.9]]), torch.zeros(0, 5), torch.tensor([[44.0, 30, 84, 80, 0.9]])]
+    weights = tmp_path / "yunet_final.pth"
+    weights.touch()
+    monkeypatch.setattr(images, "detector_weights", lambda: weights)
+    monkeypatch.setattr(images, "_detector", lambda path, modified: lambda image: boxes[int(image[0, 0, 0]) - 1])
+    video = torch.stack([torch.full((120, 160, 3), (i + 1) / 255) for i in range(3)])
+    _, way_back, _ = crop(video, width=64, height=64)
+    assert way_back.track.faces == (True, False, True)
+    with pytest.raises(Exception, match="finds no face in the picture; mark the face"):
+        crop(video[1:2], width=64, height=64)
+
+
+def test_whole_picture_is_the_largest_middle_part(crop: Any) -> None:
+    _, way_back, _ = crop(picture(100, 300), face="whole picture", width=64, height=64)
+    assert box_of(way_back) == (slice(0, 100), slice(100, 200))
+
+
+def test_another_background_may_be_larger(crop: Any, paste: Any) -> None:
+    image = picture(120, 160)
+    cut, way_back, _ = crop(image, bbox=(40, 30, 60, 60), width=64, height=64)
+    larger = picture(240, 320)
+    whole, _ = paste(way_back, frames=cut, image=larger)
+    assert whole.shape == larger.shape and (whole - larger).abs().max() < 0.05
+    with pytest.raises(Exception, match=r"image: .*belongs to a picture of 160x120"):
+        paste(way_back, frames=cut, image=picture(100, 100))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_video_keeps_its_frames_and_its_sound(
+    crop: Any, paste: Any, sub: Any, tmp_path: Path, in_memory: bool
+) -> None:
+    image = picture(240, 320)
+    cut, way_back, _ = crop(image, bbox=(100, 60, 80, 100), width=128, height=128)
+    frames, sound = cut.expand(7, -1, -1, -1), 0.3 * torch.sin(torch.arange(16_000) * 0.1)[None]
+    if in_memory:
+        audio = {"waveform": sound[None], "sample_rate": 16_000}
+        parts = Types.VideoComponents(images=frames, audio=audio, frame_rate=Fraction(10))
+        video = InputImpl.VideoFromComponents(parts)
+    else:
+        path = tmp_path / "crop.mp4"
+        with sub("letstalk_core.video.writer").VideoWriter(path, 10, (128, 128), (sound, 16_000)) as writer:
+            writer.write((frames * 255).round().to(torch.uint8))
+        video = InputImpl.VideoFromFile(str(path))
+    last, result = paste(way_back, video=video)
+    parts = result.get_components()
+    assert parts.images.shape == (7, 240, 320, 3) and parts.frame_rate == 10
+    assert (parts.images - image).abs().mean() < 0.02
+    assert (last - image).abs().max() < 0.06 and last.shape == image.shape
+    assert abs(parts.audio["waveform"].shape[-1] / parts.audio["sample_rate"] - 0.7) < 0.06
+    assert parts.audio["waveform"].abs().max() > 0.2
+    assert Path(result.get_stream_source()).parent == sub("nodes.adapters.folders").temp_folder()
+
+
+def test_a_silent_video_in_a_buffer_goes_too(crop: Any, paste: Any, sub: Any, tmp_path: Path) -> None:
+    import io
+
+    path = tmp_path / "crop.mp4"
+    with sub("letstalk_core.video.writer").VideoWriter(path, 25, (64, 64)) as writer:
+        writer.write(torch.full((3, 64, 64, 3), 99, dtype=torch.uint8))
+    _, way_back, _ = crop(picture(100, 100, 3), face="whole picture", width=64, height=64)
+    video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
+    parts = paste(way_back, video=video)[1].get_components()
+    assert len(parts.images) == 3 and parts.audio is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"mask": torch.zeros(1, 64, 64)}, "mask: nothing is above 0.5 for the picture; mark the face"),
+        ({"mask": torch.ones(1, 64, 64)}, "mask: mask has 64x64 pixels"),
+        ({"mask": torch.ones(3, 120, 160)}, "mask: has 3 masks for 1 pictures"),
+        ({"face": "mask"}, "mask: nothing is wired"),
+        ({"face": "bbox"}, "bbox: nothing is wired"),
+        ({"bbox": (500, 500, 20, 20)}, "bbox: box x=500.*outside"),
+        ({"bbox": [(1, 2, 3)]}, "bbox: .*is not a box"),
+        ({"bbox": [None]}, "bbox: has no box for the picture"),
+        ({"face": "nose"}, "face: 'nose' is not one of"),
+        ({}, "(?s)no weights of the face detector.*MASK.*whole picture.*models/letstalk/face_detector"),
+    ],
+)
+def test_bad_crops_are_named(crop: Any, inputs: dict[str, Any], message: str, monkeypatch: Any, sub: Any) -> None:
+    monkeypatch.setattr(sub("nodes.adapters.images"), "detector_weights", lambda: None)
+    with pytest.raises(sub("letstalk_core.errors").LetsTalkError, match=message):
+        crop(picture(120, 160), **inputs)
+
+
+def test_bad_pictures_are_named(crop: Any, sub: Any) -> None:
+    with pytest.raises(sub("letstalk_core.errors").ConfigError, match="image: is"):
+        crop(torch.zeros(0, 10, 10, 3))
+    with pytest.raises(sub("letstalk_core.errors").ConfigError, match="image: has NaN"):
+        crop(torch.full((1, 10, 10, 3), torch.nan), face="whole picture")
+    rgba, _, _ = crop(torch.rand(1, 50, 50, 4), face="whole picture")
+    assert rgba.shape[-1] == 3
+
+
+def test_bad_pastes_are_named(crop: Any, paste: Any, sub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = sub("letstalk_core.errors").ConfigError
+    cut, way_back, _ = crop(picture(120, 160, 2), face="whole picture", width=64, height=64)
+    with pytest.raises(error, match="frames, video: nothing is wired"):
+        paste(way_back)
+    with pytest.raises(error, match="frames, video: both are wired"):
+        paste(way_back, frames=cut, video=cut)
+    with pytest.raises(error, match="crop: is a dict"):
+        paste({}, frames=cut)
+    with pytest.raises(error, match="frames: 96x64 pixels are another shape"):
+        paste(way_back, frames=torch.zeros(1, 64, 96, 3))
+    with pytest.raises(error, match="frames: has 3 frames, but the picture under it only 2"):
+        paste(way_back, frames=cut[:1].expand(3, -1, -1, -1))
+    with pytest.raises(error, match="video: is a Tensor"):
+        paste(way_back, video=cut)
+    with pytest.raises(error, match="feather: feather=0.9"):
+        paste(way_back, frames=cut, feather=0.9)
+    images = sub("nodes.adapters.images")
+    monkeypatch.setattr(images.comfy.model_management, "get_free_memory", lambda device: 1000)
+    with pytest.raises(error, match="frames: 2 pictures of 160x120 take .* wire `video`"):
+        paste(way_back, frames=cut)
+
+
+def test_the_nodes_run_in_a_graph(run_graph: Any) -> None:
+    graph = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 200, "height": 100, "batch_size": 1, "color": 8388608},
+        },
+        "2": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 200, "height": 100}},
+        "3": {
+            "class_type": "LetsTalkCropPortrait",
+            "inputs": {"image": ["1", 0], "mask": ["2", 0], "face": "auto", "width": 64, "height": 64}
+            | {"margin": 0.0, "raise_by": 0.0, "smoothing": 0.0},
+        },
+        "4": {
+            "class_type": "LetsTalkPasteBack",
+            "inputs": {"crop": ["3", 1], "frames": ["3", 0], "feather": 0.1, "match_colour": True},
+        },
+        "5": {"class_type": "PreviewImage", "inputs": {"images": ["4", 0]}},
+    }
+    outputs = run_graph(graph)
+    torch.testing.assert_close(outputs["4"][0][0], outputs["1"][0][0])
