@@ -14,6 +14,8 @@ const LOADERS = new Map([
   ["LetsTalkLoadPortrait", { kind: KINDS.image, widget: "image" }],
   ["LetsTalkLoadSpeech", { kind: KINDS.audio, widget: "audio" }],
 ]);
+const MIN_WIDTH = 320; // the line of text then fits
+const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no room for its own video once it is loaded
 const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
 
 /** Runs by graph and node, so that they outlive a node that is made anew when the user changes tabs. @type {Map<string, RunState>} */
@@ -98,10 +100,12 @@ function listen() {
   });
 }
 
-/** Make a node at least as high as its widgets need. @param {any} node */
-function fit(node) {
+/** Make a node higher by so many pixels, lower if negative, but never too small for its widgets. @param {any} node @param {number} [more] */
+function fit(node, more = 0) {
   const needed = node.computeSize?.();
-  if (needed) node.setSize?.([Math.max(node.size[0], needed[0]), Math.max(node.size[1], needed[1])]);
+  if (needed) {
+    node.setSize?.([Math.max(node.size[0], needed[0], MIN_WIDTH), Math.max(node.size[1] + more, needed[1])]);
+  }
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -121,13 +125,14 @@ function addPanel(node, name, element, min, max) {
 
 /** @param {any} node */
 function addSamplerPanel(node) {
-  const panel = new Panel(text(), (path) => api.apiURL(path), () => {
+  const panel = new Panel(text(), (path) => api.apiURL(path), (more) => {
     panel.element.style.minHeight = `${panel.minHeight}px`;
-    fit(node);
+    fit(node, more);
   });
   panels.set(node, panel);
   addPanel(node, "letstalk_progress", panel.element, () => panel.minHeight, () => panel.maxHeight);
   panel.show(idleRun());
+  fit(node);
   const { onExecuted, onRemoved } = node;
   node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
     onExecuted?.call(this, output, ...rest);
@@ -135,6 +140,7 @@ function addSamplerPanel(node) {
     const summary = output?.letstalk?.[0];
     if (summary || run.phase === "running") {
       remember(node, finish(run, summary ?? {}, Boolean(output?.images?.length), Date.now()));
+      for (const wait of VIDEO_LOADS) setTimeout(() => fit(node), wait);
     }
   };
   node.onRemoved = function (/** @type {any[]} */ ...rest) {

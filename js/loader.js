@@ -29,7 +29,7 @@ export const KINDS = {
     extension: /\.(wav|mp3|flac|ogg|opus|m4a|aac|wma|aiff?|mp4|mov|mkv|webm|avi)$/i,
     bundled: /^(\w+) \(bundled demo speech\)$/,
     preview: "mp3",
-    height: 100,
+    height: 72,
     tag: "audio",
     button: "uploadAudio",
     refusal: "notAudio",

@@ -13,7 +13,7 @@ const ICONS = {
   follow: "M5 5v14l8-7zM13 5v14l8-7z",
 };
 const SEPARATED_CLIPS = 80; // more than that would leave less than some pixels for each
-const STATUS_HEIGHT = 58;
+const STATUS_HEIGHT = 52;
 const PLAYER_HEIGHT = 250;
 const STEP_SECONDS = 1;
 
@@ -21,7 +21,7 @@ export class Panel {
   /**
    * @param {import("./strings.js").Strings} text
    * @param {(path: string) => string} toURL
-   * @param {() => void} onResize  the panel needs more or less room
+   * @param {(more: number) => void} onResize  the panel needs so many pixels more, fewer if negative
    */
   constructor(text, toURL, onResize) {
     this.text = text;
@@ -39,11 +39,12 @@ export class Panel {
     this.message = make("div", "letstalk-message");
     this.player.element.append(this.message);
     this.line = make("div", "letstalk-line");
-    const row = make("div", "letstalk-row");
-    row.append(this.playButton, this.muteButton, this.followButton, this.line);
-    this.element.append(this.player.element, this.strip, row);
-    // A drag or a key meant for the panel is none of the canvas's business.
-    for (const event of ["pointerdown", "dblclick"]) row.addEventListener(event, stop);
+    const controls = make("div", "letstalk-controls");
+    controls.append(this.playButton, this.muteButton, this.followButton);
+    this.player.element.append(controls);
+    this.element.append(this.player.element, this.strip, this.line);
+    // A drag meant for the panel is none of the canvas's business.
+    for (const event of ["pointerdown", "dblclick"]) controls.addEventListener(event, stop);
     this.screen = false;
     this.prompt = null;
   }
@@ -172,10 +173,10 @@ export class Panel {
 
     // Once the node itself shows the finished file, a second picture of the same would only be in the way.
     const screen = player.stretches.length > 0 && !(run.phase === "done" && run.hasVideo && !player.wanted);
-    this.playButton.hidden = this.muteButton.hidden = this.player.element.hidden = !screen;
+    this.player.element.hidden = !screen;
     if (screen !== this.screen) {
       this.screen = screen;
-      this.onResize();
+      this.onResize(screen ? PLAYER_HEIGHT : -PLAYER_HEIGHT);
     }
   }
 }

@@ -17,6 +17,7 @@ from letstalk_core.data.synthetic.motion import MOTION
 from letstalk_core.data.synthetic.speech import Utterance, join, silence, synthesise
 
 DEMO = Path(__file__).resolve().parent.parent / "letstalk_core" / "demo"
+PREVIEWS = Path(__file__).resolve().parent.parent / "js" / "demo"  # small, for ComfyUI's web page
 PEOPLE = {"ada": 8, "bo": 11, "cleo": 18, "dev": 22}  # name -> index in the stream
 STREAM = 20_26
 SHORT = (
@@ -42,13 +43,13 @@ def speak(sentences: tuple[str, ...], voice: str, pitch: float, pause: float) ->
     return join(parts).scaled(0.9)
 
 
-def save_sound(path: Path, speech: Utterance) -> None:
+def save_sound(path: Path, speech: Utterance, bit_rate: int = 40_000) -> None:
     """Mono sound in the format of the file name; 16 kHz is what the speech was brought to."""
     with av.open(str(path), "w") as container:
         codec = {".wav": "pcm_s16le", ".mp3": "libmp3lame"}[path.suffix]
         stream = container.add_stream(codec, rate=16_000, layout="mono")
         if path.suffix == ".mp3":
-            stream.bit_rate = 40_000
+            stream.bit_rate = bit_rate
         samples = (np.clip(speech.waveform, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
         frame.sample_rate = 16_000
@@ -66,11 +67,17 @@ def main() -> None:
     motion = np.zeros((1, len(MOTION)), np.float32)
     motion[0, MOTION.index("scale")] = 1.0
     motion[0, MOTION.index("smile")] = 0.25
+    PREVIEWS.mkdir(parents=True, exist_ok=True)
     for name, index in PEOPLE.items():
         person = sample_identity(np.random.default_rng([STREAM, index]))
-        Image.fromarray(render(person, motion)[0].numpy()).save(DEMO / "portraits" / f"{name}.png", optimize=True)
-    save_sound(DEMO / "speech" / "hello.wav", speak(SHORT, "en-us+Annie", 60, 0.45))
-    save_sound(DEMO / "speech" / "long_talk.mp3", speak(LONG, "en-us+m8", 40, 0.7))
+        picture = Image.fromarray(render(person, motion)[0].numpy())
+        picture.save(DEMO / "portraits" / f"{name}.png", optimize=True)
+        picture.save(PREVIEWS / f"{name}.jpg", quality=82, optimize=True)
+    short, long = speak(SHORT, "en-us+Annie", 60, 0.45), speak(LONG, "en-us+m8", 40, 0.7)
+    save_sound(DEMO / "speech" / "hello.wav", short)
+    save_sound(DEMO / "speech" / "long_talk.mp3", long)
+    for name, speech in {"hello": short, "long_talk": long}.items():
+        save_sound(PREVIEWS / f"{name}.mp3", speech, bit_rate=16_000)
 
 
 if __name__ == "__main__":
