@@ -43,6 +43,7 @@ FOREIGN = {  # a tensor that tells a public file without a LetsTalk header from 
     "audio_encoder": re.compile(r"feature_extractor\.conv_layers\.0\.conv\.weight$"),
 }
 FACE_DETECTOR = re.compile(r"yunet.*\.(pth|safetensors)$", re.IGNORECASE)
+SCENE = ("scenes", "bundled demo scene")  # a larger picture with a person in it, to crop from
 INPUTS = {  # kind: folder of bundled files, what they are called, file name extensions
     "portrait": (
         "portraits",
@@ -157,8 +158,8 @@ def resolve_input(kind: str, name: str) -> Path:
 
 
 def _bundled(kind: str) -> dict[str, Path]:
-    folder, label, _ = INPUTS[kind]
-    return {f"{path.stem} ({label})": path for path in _files(DEMO_FOLDER / folder)}
+    places = [INPUTS[kind][:2]] + ([SCENE] if kind == "portrait" else [])
+    return {f"{path.stem} ({label})": path for folder, label in places for path in _files(DEMO_FOLDER / folder)}
 
 
 def _files(folder: Path) -> Iterator[Path]:
