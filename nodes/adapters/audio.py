@@ -1,0 +1,231 @@
+"""AUDIO into states per video frame: by LetsTalk's own encoder, by ComfyUI's, or from an AUDIO_ENCODER_OUTPUT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.utils
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from ...letstalk_core.audio.alignment import SAMPLE_RATE, frame_count, frame_positions, resample_states
+from ...letstalk_core.audio.decode import MIN_SAMPLES, WaveformSource
+from ...letstalk_core.audio.encoder import AudioEncoder
+from ...letstalk_core.audio.features import encode_audio as encode_blocks
+from ...letstalk_core.audio.features import plan_windows
+from ...letstalk_core.audio.silence import gate_silence
+from ...letstalk_core.audio.track import AudioTrack
+from ...letstalk_core.audio.wav2vec2_files import load_wav2vec2_file
+from ...letstalk_core.checkpoint import read_header
+from ...letstalk_core.errors import ConfigError, MediaError
+from ...letstalk_core.models import load_model
+from .folders import temp_folder
+
+__all__ = ["LetsTalkAudioEncoder", "encode_audio", "load_audio_encoder", "reuse_output"]
+
+NO_GATE = -100.0  # dBFS; below what 16-bit sound can hold
+WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.0  # of native encoders, whose attention would else see everything
+HOP = 320  # samples at 16 kHz between two steps of any wav2vec2
+FIELD = MIN_SAMPLES  # samples that one step sees
+FPS = 25.0
+
+
+class LetsTalkAudioEncoder:
+    """An AUDIO_ENCODER: wav2vec2 with one state per video frame, in float32, for sound of any length."""
+
+    def __init__(self, encoder: AudioEncoder, kind: str) -> None:
+        self.model = encoder
+        self.kind = kind
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            encoder, load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
+        )
+
+    def encode_audio(self, waveform: Tensor, sample_rate: int, fps: float = FPS) -> dict[str, Any]:
+        """AUDIO_ENCODER_OUTPUT of a waveform (1, channels, samples), as the native node calls it."""
+        sound = _check_audio({"waveform": waveform, "sample_rate": sample_rate})
+        return _to_output(self.track(sound, sample_rate, fps, heard=sound), sound.shape[-1], sample_rate)
+
+    def track(self, sound: Tensor, sample_rate: int, fps: float, heard: Tensor) -> AudioTrack:
+        """States of `sound` (channels, samples); `heard` is what the video will play."""
+        # Its layers are plain torch.nn ones, which cannot run from the CPU in part.
+        mm.load_models_gpu([self.patcher], force_full_load=True)
+        source = WaveformSource(sound, sample_rate)
+        frames = frame_count(source.seconds, fps)
+        blocks = _with_progress(encode_blocks(self.model, source, fps), frames)
+        return AudioTrack.build(
+            blocks, frames, fps, kind=self.kind, waveform=heard, sample_rate=sample_rate, spool=temp_folder()
+        )
+
+
+def load_audio_encoder(path: Path) -> LetsTalkAudioEncoder:
+    """Our file, or a public single-file wav2vec2. Raises: CheckpointError."""
+    own = read_header(path).parts
+    encoder = load_model(path, AudioEncoder.kind) if own else load_wav2vec2_file(path)
+    config = encoder.config
+    return LetsTalkAudioEncoder(encoder, f"{path.stem}, {config.num_hidden_layers} layers of {config.hidden_size}")
+
+
+def encode_audio(
+    audio: dict[str, Any],
+    encoder: Any,
+    *,
+    fps: float,
+    silence_threshold: float,
+    start_seconds: float,
+    length_seconds: float,
+) -> tuple[dict[str, Any], int]:
+    """AUDIO_ENCODER_OUTPUT with its track, and the number of frames.
+
+    The encoder, ours or a native wav2vec2, hears the sound without noise in its pauses; the track keeps it as it
+    was. Raises: LetsTalkError naming the input.
+    """
+    sample_rate = audio["sample_rate"]
+    heard = _cut(_check_audio(audio), sample_rate, start_seconds, length_seconds)
+    threshold = -math.inf if silence_threshold <= NO_GATE else silence_threshold
+    sound = gate_silence(heard, sample_rate, threshold)
+    if isinstance(encoder, LetsTalkAudioEncoder):
+        track = encoder.track(sound, sample_rate, fps, heard)
+    else:
+        track = _native_track(encoder, sound, sample_rate, fps, heard)
+    return _to_output(track, heard.shape[-1], sample_rate), track.frames
+
+
+def reuse_output(
+    output: dict[str, Any], audio: dict[str, Any], *, fps: float, start_seconds: float, length_seconds: float
+) -> tuple[dict[str, Any], int]:
+    """The same from what AudioEncoderEncode made of the whole `audio`, by our encoder or a native wav2vec2.
+
+    Raises: ConfigError if it was made by something else, or of another sound.
+    """
+    sample_rate = audio["sample_rate"]
+    whole = _check_audio(audio)
+    seconds = whole.shape[-1] / sample_rate
+    encoded = output.get("audio_samples", 0) / SAMPLE_RATE
+    if abs(encoded - seconds) > 0.1:
+        raise ConfigError(
+            f"encoder_output: was made of {encoded:.2f} s of sound, audio lasts {seconds:.2f} s; connect the same"
+            " audio to both nodes"
+        )
+    track = output.get("letstalk_track")
+    if track is None:
+        states = _native_states(output, round(seconds * SAMPLE_RATE))
+        kind = _describe_native(states)
+    else:
+        states, kind = track.states, track.kind
+    frames = frame_count(seconds, fps)
+    if track is None or track.frames != frames:
+        states = resample_states(states, frames)
+    heard = _cut(whole, sample_rate, start_seconds, length_seconds)
+    first = min(frames - 1, round(start_seconds * fps))
+    states = states[first : first + frame_count(heard.shape[-1] / sample_rate, fps)]
+    track = AudioTrack.build(
+        [states], len(states), fps, kind=kind, waveform=heard, sample_rate=sample_rate, spool=temp_folder()
+    )
+    return _to_output(track, heard.shape[-1], sample_rate), track.frames
+
+
+def _check_audio(audio: dict[str, Any]) -> Tensor:
+    """The waveform of an AUDIO: (1 or 2, samples) float32 on the CPU."""
+    waveform: Tensor = audio["waveform"]
+    if waveform.ndim != 3 or waveform.shape[0] != 1 or waveform.shape[1] < 1:
+        raise MediaError(
+            f"audio: has shape {list(waveform.shape)}; needs one recording (1, channels, samples), not a batch"
+        )
+    sound = waveform[0].float().cpu()
+    if sound.shape[-1] * SAMPLE_RATE < MIN_SAMPLES * audio["sample_rate"]:
+        raise MediaError(f"audio: {sound.shape[-1]} samples are too short; give at least 0.03 s")
+    if not torch.isfinite(sound).all():
+        raise MediaError("audio: has NaN or infinite samples; load the sound again")
+    return sound if len(sound) <= 2 else reduce(sound, "c s -> 1 s", "mean")
+
+
+def _cut(sound: Tensor, sample_rate: int, start: float, length: float) -> Tensor:
+    """Seconds start..start+length of (channels, samples); a length of 0 is all that is left."""
+    seconds = sound.shape[-1] / sample_rate
+    if start >= seconds - 0.03:
+        raise MediaError(f"start_seconds: {start:g} s is not before the end of audio, which lasts {seconds:.2f} s")
+    first = round(start * sample_rate)
+    last = round((start + length) * sample_rate) if length > 0 else sound.shape[-1]
+    if last - first < MIN_SAMPLES * sample_rate / SAMPLE_RATE:
+        raise MediaError(f"length_seconds: {length:g} s is too short; give at least 0.03 s, or 0 for everything")
+    return sound[:, first:last]
+
+
+def _to_output(track: AudioTrack, samples: int, sample_rate: int) -> dict[str, Any]:
+    """AUDIO_ENCODER_OUTPUT: the native keys, as views of the track's states, and the track itself."""
+    layers = tuple(rearrange(track.states[:, i], "n d -> 1 n d") for i in range(track.layers))
+    return {
+        "encoded_audio": layers[-1],
+        "encoded_audio_all_layers": layers,
+        "audio_samples": round(samples * SAMPLE_RATE / sample_rate),
+        "letstalk_track": track,
+    }
+
+
+def _native_track(encoder: Any, sound: Tensor, sample_rate: int, fps: float, heard: Tensor) -> AudioTrack:
+    """States by ComfyUI's own wav2vec2, window by window, at the times that frames have in training.
+
+    Its steps lie on the grid of one pass over everything, whose ends are those of the frames.
+    """
+    source = WaveformSource(sound, sample_rate)
+    waveform, frames = source.waveform, frame_count(source.seconds, fps)
+    steps = max(1, (waveform.numel() - FIELD) // HOP + 1)
+
+    def blocks() -> Iterator[Tensor]:
+        for window in plan_windows(frames, fps, WINDOW_SECONDS, CONTEXT_SECONDS):
+            positions = frame_positions(window.begin, window.end - window.begin, frames, steps)
+            first, last = int(positions[0]), min(steps - 1, int(positions[-1]) + 1)
+            piece = waveform[first * HOP : last * HOP + FIELD]
+            output = encoder.encode_audio(rearrange(piece, "s -> 1 1 s"), SAMPLE_RATE)
+            states = _native_states(output, piece.numel())
+            inside = positions[window.first - window.begin :][: window.count] - first
+            below = inside.floor().long().clamp(max=len(states) - 1)
+            weight = rearrange((inside - inside.floor()).float(), "n -> n 1 1")
+            yield torch.lerp(states[below], states[(below + 1).clamp(max=len(states) - 1)], weight)
+
+    stream = _with_progress(blocks(), frames)
+    return AudioTrack.build(
+        stream,
+        frames,
+        fps,
+        kind=f"native {type(getattr(encoder, 'model', encoder)).__name__}",
+        waveform=heard,
+        sample_rate=sample_rate,
+        spool=temp_folder(),
+    )
+
+
+def _native_states(output: dict[str, Any], samples: int) -> Tensor:
+    """Outputs of all transformer layers at 50 Hz: (steps, layers, dim) float32. Raises: ConfigError.
+
+    A native encoder puts what goes into its first layer before them.
+    """
+    layers = output.get("encoded_audio_all_layers") or ()
+    steps = (samples - FIELD) // HOP + 1
+    if len(layers) < 2 or layers[-1].ndim != 3 or layers[-1].shape[0] != 1 or layers[-1].shape[1] != steps:
+        found = f"{len(layers)} layers of {list(layers[-1].shape)}" if len(layers) else "no layers"
+        raise ConfigError(
+            f"audio_encoder: gave {found} for {samples} samples, a wav2vec2 gives [1, {steps}, dim]; load a"
+            " wav2vec2 (whisper and others keep another time), or use LetsTalk's Load Audio Encoder"
+        )
+    return torch.stack([layer[0].float().cpu() for layer in layers[1:]], dim=1)
+
+
+def _describe_native(states: Tensor) -> str:
+    return f"native encoder, {states.shape[1]} layers of {states.shape[2]}"
+
+
+def _with_progress(blocks: Iterator[Tensor], frames: int) -> Iterator[Tensor]:
+    """Blocks of states with ComfyUI's progress bar, stopped when the user cancels."""
+    bar, done = comfy.utils.ProgressBar(frames), 0
+    for block in blocks:
+        mm.throw_exception_if_processing_interrupted()
+        done += len(block)
+        bar.update_absolute(done, frames)
+        yield block

@@ -1,0 +1,83 @@
+"""Portrait and speech in ComfyUI's types: the portrait's LATENT, and CONDITIONING that our MODEL understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+
+from ...letstalk_core.autoencoder.preview import fit_latent_preview
+from ...letstalk_core.errors import ConfigError, NumericalError
+from ...letstalk_core.pixels import to_unit
+from ...letstalk_core.portrait.crop import fit_to
+
+__all__ = ["encode_portrait", "make_conditioning"]
+
+
+def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[str, Any]:
+    """LATENT (1, C, 1, h, w) of the middle of an IMAGE, and the colours of its channels for previews.
+
+    Raises: ConfigError naming the input.
+    """
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ConfigError(
+            f"image: holds {image.shape[0]} pictures; connect one, for example through ImageFromBatch"
+        )
+    factor = vae.spacial_compression_encode()
+    for name, size in (("width", width), ("height", height)):
+        if size % factor:
+            raise ConfigError(
+                f"{name}: {size} pixels is not a multiple of {factor}, which this VAE needs; use"
+                f" {max(1, round(size / factor)) * factor}"
+            )
+    picture = (image[0, ..., :3].float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    fitted = fit_to(picture, (height, width))
+    latents = vae.encode(fitted[None].float() / 255)
+    latents = latents if latents.ndim == 5 else latents.unsqueeze(2)
+    if not torch.isfinite(latents).all():
+        raise NumericalError("vae: gave NaN or infinity for the portrait; start ComfyUI with --fp32-vae")
+    config = getattr(vae, "autoencoder_config", None)
+    colours: Any = (config.latent_rgb_factors, config.latent_rgb_bias) if config is not None else ()
+    if not all(colours) or not colours:
+        colours = fit_latent_preview(latents[:, :, 0].float().cpu(), to_unit(fitted[None]))
+    result: dict[str, Any] = {"samples": latents, "letstalk_rgb": colours}
+    if config is not None:
+        result["letstalk_autoencoder"] = f"f{config.spatial_factor}c{config.latent_channels}"
+    return result
+
+
+def make_conditioning(
+    portrait: dict[str, Any], output: dict[str, Any], first_frame: int, clip_frames: int
+) -> tuple[Any, Any, dict[str, Any], int]:
+    """CONDITIONING positive and negative, an empty LATENT of one clip, and the frames from `first_frame` on.
+
+    The negative is the same without sound. Raises: ConfigError naming the input.
+    """
+    samples: Tensor = portrait["samples"]
+    if samples.ndim == 4:
+        samples = samples.unsqueeze(2)
+    if samples.ndim != 5 or samples.shape[0] != 1 or samples.shape[2] != 1:
+        raise ConfigError(
+            f"portrait: has shape {list(portrait['samples'].shape)}; needs one picture (1, channels, 1, h, w), as"
+            " LetsTalk Encode Portrait gives it"
+        )
+    track = output.get("letstalk_track")
+    if track is None:
+        raise ConfigError("audio: was not timed to video frames; send it through LetsTalk Encode Audio")
+    if not 0 <= first_frame < track.frames:
+        raise ConfigError(
+            f"first_frame: {first_frame} lies beyond the end of the sound, which has {track.frames} frames"
+        )
+    common = {
+        "reference_latents": [samples],
+        "letstalk_audio": track,
+        "letstalk_first_frame": first_frame,
+        "letstalk_portrait_gain": 1.0,
+        **{key: portrait[key] for key in ("letstalk_rgb", "letstalk_autoencoder") if key in portrait},
+    }
+    positive, negative = ([[torch.zeros(1, 1, 1), {**common, "letstalk_audio_gain": gain}]] for gain in (1.0, 0.0))
+    _, channels, _, height, width = samples.shape
+    empty = torch.zeros(1, channels, clip_frames, height, width, device=mm.intermediate_device())
+    return positive, negative, {"samples": empty}, track.frames - first_frame

@@ -1,0 +1,187 @@
+"""Portrait and speech as conditions of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..letstalk_core.errors import ConfigError
+from .adapters.audio import encode_audio, reuse_output
+from .adapters.conditioning import encode_portrait, make_conditioning
+from .adapters.schema import make_schema
+
+__all__ = ["NODES"]
+
+CATEGORY = "LetsTalk/conditioning"
+DAY = 86400.0  # seconds
+
+
+class LetsTalkEncodeAudio(io.ComfyNode):
+    """AUDIO -> AUDIO_ENCODER_OUTPUT timed to video frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkEncodeAudio",
+            display_name="LetsTalk Encode Audio",
+            category=CATEGORY,
+            description="What is said in every video frame. Wire an audio encoder (LetsTalk's or ComfyUI's"
+            " wav2vec2), or the output of the native Audio Encoder Encode for the same audio.",
+            search_aliases=["wav2vec2", "speech features"],
+            inputs=[
+                io.Audio.Input("audio", tooltip="The speech; the video gets it as its sound."),
+                io.AudioEncoder.Input(
+                    "audio_encoder",
+                    optional=True,
+                    tooltip="LetsTalk Load Audio Encoder (speech of any length), or ComfyUI's AudioEncoderLoader"
+                    " with a wav2vec2. It must be the one that the model was trained with.",
+                ),
+                io.AudioEncoderOutput.Input(
+                    "encoder_output",
+                    optional=True,
+                    tooltip="Instead of audio_encoder: what AudioEncoderEncode made of the same, whole audio."
+                    " silence_threshold does nothing then.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=25.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    tooltip="Video frames per second. Models are trained at 25; other rates are less exact.",
+                ),
+                io.Float.Input(
+                    "silence_threshold",
+                    default=-60.0,
+                    min=-100.0,
+                    max=0.0,
+                    step=1.0,
+                    tooltip="dB of full scale. The encoder hears digital silence where the sound is quieter, so"
+                    " that noise in pauses does not move the mouth. -100 switches it off. The video's sound stays.",
+                ),
+                io.Float.Input(
+                    "start_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=DAY,
+                    step=0.1,
+                    tooltip="Seconds of the audio to skip: the video starts there.",
+                ),
+                io.Float.Input(
+                    "length_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=DAY,
+                    step=0.1,
+                    tooltip="Seconds of audio to use, and so the length of the video. 0: to the end.",
+                ),
+            ],
+            outputs=[io.AudioEncoderOutput.Output(display_name="audio"), io.Int.Output(display_name="frames")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        audio: dict[str, Any],
+        fps: float,
+        silence_threshold: float,
+        start_seconds: float,
+        length_seconds: float,
+        audio_encoder: Any = None,
+        encoder_output: Any = None,
+    ) -> io.NodeOutput:
+        if (audio_encoder is None) == (encoder_output is None):
+            raise ConfigError("audio_encoder, encoder_output: connect one of them, and not both")
+        cut = {"fps": fps, "start_seconds": start_seconds, "length_seconds": length_seconds}
+        if encoder_output is not None:
+            return io.NodeOutput(*reuse_output(encoder_output, audio, **cut))
+        return io.NodeOutput(*encode_audio(audio, audio_encoder, silence_threshold=silence_threshold, **cut))
+
+
+class LetsTalkEncodePortrait(io.ComfyNode):
+    """IMAGE -> the portrait's LATENT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkEncodePortrait",
+            display_name="LetsTalk Encode Portrait",
+            category=CATEGORY,
+            description="The middle of a picture, scaled to the size of the video and encoded. Use LetsTalk Crop"
+            " Portrait first for pictures in which the face is small.",
+            search_aliases=["vae encode", "reference image"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture of a face; of another shape, its middle is used."),
+                io.Vae.Input("vae", tooltip="LetsTalk Load Autoencoder: the one that the model was trained with."),
+                io.Int.Input(
+                    "width",
+                    default=256,
+                    min=32,
+                    max=4096,
+                    step=32,
+                    tooltip="Width of the video in pixels (demo model: 256).",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=256,
+                    min=32,
+                    max=4096,
+                    step=32,
+                    tooltip="Height of the video in pixels (demo model: 256).",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="portrait")],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, vae: Any, width: int, height: int) -> io.NodeOutput:
+        return io.NodeOutput(encode_portrait(image, vae, width, height))
+
+
+class LetsTalkConditioning(io.ComfyNode):
+    """Portrait and speech -> CONDITIONING, positive and negative, and an empty LATENT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkConditioning",
+            display_name="LetsTalk Conditioning",
+            category=CATEGORY,
+            description="Joins portrait and speech for samplers. Native samplers make one clip of clip_frames with"
+            " positive, negative and latent; LetsTalk's samplers need positive only and make the whole video.",
+            search_aliases=["talking head conditioning"],
+            inputs=[
+                io.Latent.Input("portrait", tooltip="From LetsTalk Encode Portrait."),
+                io.AudioEncoderOutput.Input("audio", tooltip="From LetsTalk Encode Audio."),
+                io.Int.Input(
+                    "first_frame",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    tooltip="Frame of the speech at which the video starts (25 are one second at 25 fps).",
+                ),
+                io.Int.Input(
+                    "clip_frames",
+                    default=16,
+                    min=1,
+                    max=1024,
+                    tooltip="Frames of the empty latent for native samplers: what the model was trained on, 16.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="The same without speech, for samplers with one cfg."
+                ),
+                io.Latent.Output(display_name="latent"),
+                io.Int.Output(display_name="frames", tooltip="Frames of the speech from first_frame on."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, portrait: Any, audio: Any, first_frame: int, clip_frames: int) -> io.NodeOutput:
+        return io.NodeOutput(*make_conditioning(portrait, audio, first_frame, clip_frames))
+
+
+NODES: list[type[io.ComfyNode]] = [LetsTalkEncodeAudio, LetsTalkEncodePortrait, LetsTalkConditioning]
