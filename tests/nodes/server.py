@@ -112,6 +112,9 @@ class Client:
                     raise TimeoutError(f"no {kind!r} that fits within {timeout:g} s; last messages: {seen}")
 
     def close(self) -> None:
+        """The second time nothing happens."""
+        if self._loop.is_closed():
+            return
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -154,6 +157,10 @@ class ComfyServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server; the second time nothing happens."""
         self.client.close()
         assert self._process is not None
         self._process.terminate()

@@ -1,0 +1,251 @@
+"""Write the example workflows: `python scripts/make_workflows.py OBJECT_INFO`.
+
+OBJECT_INFO is a running ComfyUI with this pack (default: http://127.0.0.1:8188) or a file with its `/object_info`.
+Written are workflows/<name>.json, which the browser lists as templates, and workflows/api/<name>.json for the
+server's API. A test compares the files with what this script makes from the ComfyUI that it runs on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workflow_file import Link, Node, Workflow
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = "demo (bundled, drawn faces)"
+ALWAYS = """\
+The bundled demo model animates **drawn faces only**, at 256 x 256 and 25 frames per second; it has never seen a \
+photograph. With a model of your own, choose its files in the loaders.
+
+Hover over an input for its unit and effect, or open the node's help page."""
+
+
+def models(w: Workflow) -> tuple[Node, Node, Node]:
+    """The three loaders: denoiser, autoencoder, audio encoder."""
+    w.group("Models")
+    dit = w.add("LetsTalkLoadDiT", model=DEMO)
+    vae = w.add("LetsTalkLoadAutoencoder", autoencoder=DEMO)
+    return dit, vae, w.add("LetsTalkLoadAudioEncoder", audio_encoder=DEMO)
+
+
+def material(
+    w: Workflow, picture: str = "ada (bundled demo portrait)", speech: str = "hello (bundled demo speech)"
+) -> tuple[Node, Node]:
+    """A picture and a recording."""
+    w.group("Picture and speech", below=True)
+    return w.add("LetsTalkLoadPortrait", image=picture), w.add("LetsTalkLoadSpeech", audio=speech)
+
+
+def save(w: Workflow, video: Link, name: str) -> None:
+    w.add("SaveVideo", video=video, filename_prefix=f"letstalk/{name}")
+
+
+def quickstart(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w)
+    w.group("Conditioning")
+    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0])
+    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    w.group("Video")
+    talk = w.add("LetsTalkTalkingVideo", wide=400, model=dit[0], positive=conditioning[0], vae=vae[0], seed=1)
+    w.column()
+    save(w, talk[0], "quickstart")
+
+
+def long_video_memory(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w, "cleo (bundled demo portrait)", "long_talk (bundled demo speech)")
+    w.group("Conditioning")
+    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=15.0)
+    first = w.add("LetsTalkConditioning", title="From frame 0", portrait=portrait[0], audio=audio[0])
+    second = w.add(
+        "LetsTalkConditioning", title="From frame 128", portrait=portrait[0], audio=audio[0], first_frame=128
+    )
+    w.group("Two samplers, one memory")
+    settings = w.add("LetsTalkMemorySettings")
+    common = {"model": dit[0], "vae": vae[0], "seed": 1, "memory_settings": settings[0], "wide": 360}
+    begin = w.add("LetsTalkLongVideoSampler", title="Frames 0 to 127", positive=first[0], max_frames=128, **common)
+    w.column()
+    go_on = w.add(
+        "LetsTalkLongVideoSampler", title="Frames 128 to the end", positive=second[0], memory=begin[1], **common
+    )
+    w.add("LetsTalkSaveMemory", memory=go_on[1], filename_prefix="letstalk/memory")
+    w.group("Video")
+    latents = w.add("LatentConcat", samples1=begin[0], samples2=go_on[0], dim="t")
+    images = w.add("VAEDecode", samples=latents[0], vae=vae[0])
+    video = w.add("CreateVideo", images=images[0], fps=25.0, audio=speech[0])
+    w.column()
+    save(w, video[0], "long_video")
+
+
+def native_sampler(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w, "dev (bundled demo portrait)")
+    w.group("Conditioning")
+    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0])
+    clip = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0], first_frame=25, clip_frames=16)
+    w.group("One clip")
+    sampled = w.add(
+        "KSampler",
+        model=dit[0],
+        positive=clip[0],
+        negative=clip[1],
+        latent_image=clip[2],
+        seed=1,
+        steps=12,
+        cfg=2.0,
+        sampler_name="euler",
+        scheduler="simple",
+    )
+    images = w.add("VAEDecode", samples=sampled[0], vae=vae[0])
+    w.group("Video")
+    sound = w.add("TrimAudioDuration", audio=speech[0], start_index=1.0, duration=0.64)
+    video = w.add("CreateVideo", images=images[0], fps=25.0, audio=sound[0])
+    save(w, video[0], "native_sampler")
+
+
+def crop_upscale_paste(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w, "studio (bundled demo scene)")
+    w.group("Where the face is")
+    empty = w.add("SolidMask", title="Empty mask, 1280 x 720", value=0.0, width=1280, height=720)
+    box = w.add("SolidMask", title="The face's size", value=1.0, width=FACE[2], height=FACE[3])
+    mask = w.add(
+        "MaskComposite",
+        title="The face's place",
+        destination=empty[0],
+        source=box[0],
+        x=FACE[0],
+        y=FACE[1],
+        operation="add",
+    )
+    crop = w.add("LetsTalkCropPortrait", image=picture[0], mask=mask[0], face="mask")
+    w.group("Conditioning")
+    portrait = w.add("LetsTalkEncodePortrait", image=crop[0], vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=3.0)
+    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    w.group("Animate")
+    talk = w.add(
+        "LetsTalkTalkingVideo",
+        wide=400,
+        model=dit[0],
+        positive=conditioning[0],
+        vae=vae[0],
+        seed=1,
+        images="all frames",
+    )
+    w.group("Upscale (bypassed: choose a model, then Ctrl+B)")
+    upscaler = w.add("UpscaleModelLoader", model_name="RealESRGAN_x2plus.pth", unlisted="model_name", bypass=True)
+    larger = w.add("ImageUpscaleWithModel", upscale_model=upscaler[0], image=talk[1], bypass=True)
+    w.group("Paste back", below=True)
+    whole = w.add("LetsTalkPasteBack", crop=crop[1], frames=larger[0])
+    video = w.add("CreateVideo", images=whole[0], fps=25.0, audio=speech[0])
+    w.group("Video")
+    save(w, video[0], "crop_upscale_paste")
+
+
+def lora_guidance(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w, "bo (bundled demo portrait)")
+    w.group("Conditioning")
+    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=5.0)
+    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    w.group("LoRA (bypassed: choose a file, then Ctrl+B)", below=True)
+    lora = w.add(
+        "LoraLoaderModelOnly",
+        model=dit[0],
+        lora_name="my_letstalk_lora.safetensors",
+        unlisted="lora_name",
+        bypass=True,
+    )
+    w.group("Guidance and sampling")
+    guider = w.add("LetsTalkGuider", model=lora[0], positive=conditioning[0], audio_scale=3.0, portrait_scale=1.2)
+    sigmas = w.add("LetsTalkSigmas", model=lora[0], steps=16)
+    sampler = w.add("KSamplerSelect", sampler_name="euler")
+    noise = w.add("RandomNoise", noise_seed=1)
+    w.group("Video")
+    talk = w.add(
+        "LetsTalkTalkingVideo",
+        wide=400,
+        guider=guider[0],
+        sampler=sampler[0],
+        sigmas=sigmas[0],
+        noise=noise[0],
+        vae=vae[0],
+    )
+    w.column()
+    save(w, talk[0], "lora_guidance")
+
+
+def native_audio_encoder(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w)
+    w.group("Conditioning")
+    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
+    encoded = w.add(
+        "AudioEncoderEncode", title="AudioEncoderEncode (native)", audio_encoder=encoder[0], audio=speech[0]
+    )
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], encoder_output=encoded[0])
+    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    w.group("Video")
+    talk = w.add("LetsTalkTalkingVideo", wide=400, model=dit[0], positive=conditioning[0], vae=vae[0], seed=1)
+    w.column()
+    save(w, talk[0], "native_audio_encoder")
+
+
+FACE = (510, 330, 260, 260)  # x, y, width, height of the face in the bundled scene, pixels
+WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
+    "1_quickstart": quickstart,
+    "2_long_video_memory": long_video_memory,
+    "3_native_sampler": native_sampler,
+    "4_crop_upscale_paste": crop_upscale_paste,
+    "5_lora_guidance": lora_guidance,
+    "6_native_audio_encoder": native_audio_encoder,
+}
+
+
+def notes() -> dict[str, str]:
+    """The text of each workflow's note, by the name of the workflow."""
+    text = (ROOT / "scripts" / "workflow_notes.md").read_text(encoding="utf-8")
+    parts = re.split(r"^# (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: part.strip() for name, part in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def make(object_info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """File name below workflows/ -> graph, for all workflows. Raises: WorkflowError."""
+    found = re.search(r'^version = "(.+?)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    files = {}
+    for name, build in WORKFLOWS.items():
+        workflow = Workflow(object_info, found[1])
+        workflow.group("About this workflow")
+        workflow.note(f"{notes()[name]}\n\n{ALWAYS}")
+        build(workflow)
+        files[f"{name}.json"], files[f"api/{name}.json"] = workflow.ui(), workflow.api()
+    return files
+
+
+def main(source: str) -> None:
+    if source.startswith("http"):
+        with urllib.request.urlopen(source.rstrip("/") + "/object_info") as reply:
+            object_info = json.load(reply)
+    else:
+        object_info = json.loads(Path(source).read_text(encoding="utf-8"))
+    for name, graph in make(object_info).items():
+        path = ROOT / "workflows" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8188")
