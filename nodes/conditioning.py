@@ -58,7 +58,7 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     max=0.0,
                     step=1.0,
                     tooltip="dB of full scale. The encoder hears digital silence where the sound is quieter, so"
-                    " that noise in pauses does not move the mouth. -100 switches it off. The video's sound stays.",
+                    " that noise in pauses moves no mouth. -100 switches it off. The video keeps its sound.",
                 ),
                 io.Float.Input(
                     "start_seconds",

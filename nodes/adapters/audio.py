@@ -23,6 +23,7 @@ from ...letstalk_core.audio.silence import gate_silence
 from ...letstalk_core.audio.track import AudioTrack
 from ...letstalk_core.audio.wav2vec2_files import load_wav2vec2_file
 from ...letstalk_core.checkpoint import read_header
+from ...letstalk_core.configs import AudioEncoderConfig
 from ...letstalk_core.errors import ConfigError, MediaError
 from ...letstalk_core.models import load_model
 from .folders import temp_folder
@@ -66,7 +67,7 @@ class LetsTalkAudioEncoder:
 def load_audio_encoder(path: Path) -> LetsTalkAudioEncoder:
     """Our file, or a public single-file wav2vec2. Raises: CheckpointError."""
     own = read_header(path).parts
-    encoder = load_model(path, AudioEncoder.kind) if own else load_wav2vec2_file(path)
+    encoder = load_model(path, AudioEncoderConfig.kind) if own else load_wav2vec2_file(path)
     config = encoder.config
     return LetsTalkAudioEncoder(encoder, f"{path.stem}, {config.num_hidden_layers} layers of {config.hidden_size}")
 

@@ -1,0 +1,186 @@
+"""Audio encoders, ours and ComfyUI's, and what they give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+
+@pytest.fixture
+def adapter(sub: Any) -> Any:
+    return sub("nodes.adapters.audio")
+
+
+@pytest.fixture
+def encoder(adapter: Any, sub: Any) -> Any:
+    return adapter.load_audio_encoder(sub("letstalk_core.models").DEMO_FOLDER / "audio_encoder.safetensors")
+
+
+def make_audio(seconds: float = 2.0, rate: int = 16000, channels: int = 1) -> dict[str, Any]:
+    time = torch.arange(round(seconds * rate)) / rate
+    wave = 0.3 * torch.sin(6.283 * 220 * time) * torch.sin(5 * time) + 0.01 * torch.randn(len(time))
+    return {"waveform": wave.repeat(1, channels, 1), "sample_rate": rate}
+
+
+SETTINGS = {"fps": 25.0, "silence_threshold": -100.0, "start_seconds": 0.0, "length_seconds": 0.0}
+
+
+def native_wav2vec2(layers: int = 2) -> Any:
+    """ComfyUI's own base-sized wav2vec2 with fewer layers and random weights."""
+    from comfy.audio_encoders.audio_encoders import AudioEncoderModel
+
+    shape = {"embed_dim": 768, "num_heads": 12, "num_layers": layers, "conv_norm": False, "conv_bias": False}
+    switches = {"do_normalize": False, "do_stable_layer_norm": False}
+    encoder = AudioEncoderModel({"model_type": "wav2vec2", **shape, **switches})
+    for parameter in encoder.model.parameters():
+        parameter.copy_(torch.randn(parameter.shape) * 0.02 if parameter.ndim > 1 else torch.ones(parameter.shape))
+    return encoder
+
+
+def test_states_equal_those_of_the_library(adapter: Any, encoder: Any, sub: Any) -> None:
+    audio = make_audio()
+    output, frames = adapter.encode_audio(audio, encoder, **SETTINGS)
+    expected = encoder.model.features(audio["waveform"][0, 0], 50)
+    track = output["letstalk_track"]
+    assert frames == track.frames == 50 and (track.layers, track.dim) == (3, 128)
+    torch.testing.assert_close(track.states, expected, rtol=1e-3, atol=1e-3)  # group norm from its own statistics
+    assert output["audio_samples"] == 32000
+    assert torch.equal(output["encoded_audio"], output["encoded_audio_all_layers"][-1])
+    assert tuple(output["encoded_audio"].shape) == (1, 50, 128)
+    assert torch.equal(track.waveform, audio["waveform"][0])
+
+
+def test_the_native_node_accepts_our_encoder_and_ours_its_output(
+    adapter: Any, encoder: Any, comfy_nodes: dict[str, Any]
+) -> None:
+    audio = make_audio(3.0, 44100, 2)
+    native = comfy_nodes["AudioEncoderEncode"].execute(encoder, audio).args[0]
+    direct, _ = adapter.encode_audio(audio, encoder, **SETTINGS)
+    cut = {"fps": 25.0, "start_seconds": 0.0, "length_seconds": 0.0}
+    again, frames = adapter.reuse_output(native, audio, **cut)
+    assert frames == 75
+    torch.testing.assert_close(again["letstalk_track"].states, direct["letstalk_track"].states)
+    part, frames = adapter.reuse_output(native, audio, fps=25.0, start_seconds=1.0, length_seconds=1.0)
+    assert frames == 25 and part["letstalk_track"].waveform.shape == (2, 44100)
+    torch.testing.assert_close(part["letstalk_track"].states, direct["letstalk_track"].states[25:50])
+    with pytest.raises(ValueError, match="encoder_output: was made of 3.00 s"):
+        adapter.reuse_output(native, make_audio(1.0), **cut)
+
+
+def test_start_and_length_cut_before_encoding(adapter: Any, encoder: Any) -> None:
+    audio = make_audio(3.0)
+    part = {"waveform": audio["waveform"][..., 8000:24000], "sample_rate": 16000}
+    expected, _ = adapter.encode_audio(part, encoder, **SETTINGS)
+    found, frames = adapter.encode_audio(
+        audio, encoder, **{**SETTINGS, "start_seconds": 0.5, "length_seconds": 1.0}
+    )
+    assert frames == 25
+    assert torch.equal(found["letstalk_track"].states, expected["letstalk_track"].states)
+
+
+def test_pauses_are_gated_for_the_encoder_but_not_in_the_sound(adapter: Any, encoder: Any) -> None:
+    audio = make_audio(3.0)
+    audio["waveform"][..., 16000:32000] = 1e-4 * torch.randn(16000)
+    found, _ = adapter.encode_audio(audio, encoder, **{**SETTINGS, "silence_threshold": -60.0})
+    plain, _ = adapter.encode_audio(audio, encoder, **SETTINGS)
+    assert torch.equal(found["letstalk_track"].waveform, audio["waveform"][0])
+    assert not torch.equal(found["letstalk_track"].states, plain["letstalk_track"].states)
+
+
+@pytest.mark.parametrize("fps", [25.0, 30.0])
+def test_a_native_wav2vec2_is_timed_to_frames(adapter: Any, fps: float, sub: Any) -> None:
+    encoder, audio = native_wav2vec2(), make_audio(2.0)
+    output, frames = adapter.encode_audio(audio, encoder, **{**SETTINGS, "fps": fps})
+    track = output["letstalk_track"]
+    assert frames == 2 * fps and (track.layers, track.dim) == (2, 768)
+    native = encoder.encode_audio(audio["waveform"], 16000)
+    states = torch.stack([layer[0] for layer in native["encoded_audio_all_layers"][1:]], 1)
+    expected = sub("letstalk_core.audio.alignment").resample_states(states, frames)
+    torch.testing.assert_close(track.states, expected, rtol=1e-3, atol=1e-3)
+    cut = {"fps": fps, "start_seconds": 0.0, "length_seconds": 0.0}
+    again, _ = adapter.reuse_output(native, audio, **cut)
+    torch.testing.assert_close(again["letstalk_track"].states, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_long_sound_goes_through_a_native_encoder_in_windows(
+    adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Positions:
+        """Its states are the times of its steps, so that every frame must get its own."""
+
+        longest = 0
+
+        def encode_audio(self, waveform: torch.Tensor, rate: int) -> dict[str, Any]:
+            self.longest = max(self.longest, waveform.shape[-1])
+            steps = (waveform.shape[-1] - 400) // 320 + 1
+            times = waveform[0, 0, 200 : 200 + 320 * steps : 320]
+            return {"encoded_audio_all_layers": (times[None, :, None],) * 2}
+
+    encoder = Positions()
+    monkeypatch.setattr(adapter, "WINDOW_SECONDS", 2.0)
+    monkeypatch.setattr(adapter, "CONTEXT_SECONDS", 0.5)
+    ramp = torch.arange(10 * 16000) / 160000.0
+    audio = {"waveform": ramp[None, None], "sample_rate": 16000}
+    output, frames = adapter.encode_audio(audio, encoder, **SETTINGS)
+    found = output["letstalk_track"].states[:, 0, 0] * 160000
+    expected = torch.arange(250) * 640 + 200.0
+    assert frames == 250 and encoder.longest < 4 * 16000
+    assert (found - expected).abs().max() < 1
+
+
+@pytest.mark.parametrize("steps", [1500, 0])
+def test_an_encoder_of_another_kind_is_named_with_what_it_gave(adapter: Any, steps: int) -> None:
+    class Whisper:
+        def encode_audio(self, waveform: torch.Tensor, rate: int) -> dict[str, Any]:
+            layers = (torch.zeros(1, steps, 1280),) * 33
+            return {"encoded_audio_all_layers": layers if steps else ()}
+
+    with pytest.raises(ValueError, match="audio_encoder: gave (33 layers|no layers).*wav2vec2"):
+        adapter.encode_audio(make_audio(), Whisper(), **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "shape, changes, words",
+    [
+        ((2, 1, 16000), {}, "audio: .*batch"),
+        ((1, 1, 100), {}, "audio: 100 samples"),
+        ((1, 1, 16000), {"start_seconds": 1.0}, "start_seconds: 1 s"),
+        ((1, 1, 16000), {"length_seconds": 0.01}, "length_seconds"),
+    ],
+)
+def test_unusable_sound_is_named(adapter: Any, encoder: Any, shape: Any, changes: Any, words: str) -> None:
+    audio = {"waveform": torch.zeros(shape), "sample_rate": 16000}
+    with pytest.raises(Exception, match=words):
+        adapter.encode_audio(audio, encoder, **{**SETTINGS, **changes})
+
+
+def test_surround_becomes_mono_and_nan_is_refused(adapter: Any, encoder: Any) -> None:
+    output, _ = adapter.encode_audio(make_audio(1.0, channels=6), encoder, **SETTINGS)
+    assert output["letstalk_track"].waveform.shape == (1, 16000)
+    broken = make_audio(1.0)
+    broken["waveform"][0, 0, 5] = torch.nan
+    with pytest.raises(Exception, match="audio: has NaN"):
+        adapter.encode_audio(broken, encoder, **SETTINGS)
+
+
+def test_a_cancelled_prompt_stops_between_windows(adapter: Any, encoder: Any) -> None:
+    import comfy.model_management as mm
+
+    mm.interrupt_current_processing(True)
+    with pytest.raises(mm.InterruptProcessingException):
+        adapter.encode_audio(make_audio(), encoder, **SETTINGS)
+
+
+def test_a_public_single_file_loads(adapter: Any, sub: Any, tmp_path: Path) -> None:
+    import transformers
+
+    shape = {"conv_dim": [32] * 7, "num_hidden_layers": 1, "intermediate_size": 64, "num_conv_pos_embeddings": 16}
+    model = transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**shape))
+    save_file({f"wav2vec2.{k}": v.clone() for k, v in model.state_dict().items()}, tmp_path / "w.safetensors")
+    encoder = adapter.load_audio_encoder(tmp_path / "w.safetensors")
+    output = encoder.encode_audio(**{k: v for k, v in make_audio(1.0).items()})
+    assert output["letstalk_track"].dim == 768

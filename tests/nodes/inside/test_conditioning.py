@@ -1,0 +1,116 @@
+"""Portrait and speech become CONDITIONING."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def vae(sub: Any) -> Any:
+    return sub("nodes.adapters.vae").load_vae(sub("letstalk_core.models").DEMO_FOLDER / "autoencoder.safetensors")
+
+
+@pytest.fixture
+def track(sub: Any) -> Any:
+    return sub("letstalk_core.audio.track").AudioTrack(torch.randn(40, 3, 128), 25.0, waveform=torch.zeros(1, 100))
+
+
+def portrait(channels: int = 32, frames: int = 1) -> dict[str, Any]:
+    return {"samples": torch.randn(1, channels, frames, 4, 6), "letstalk_rgb": ("factors", "bias")}
+
+
+def test_a_portrait_equals_that_of_the_standalone_pipeline(vae: Any, sub: Any, comfy_nodes: Any) -> None:
+    (image, _) = comfy_nodes["LetsTalkLoadPortrait"].execute("bo (bundled demo portrait)").args
+    (latent,) = comfy_nodes["LetsTalkEncodePortrait"].execute(image, vae, 128, 96).args
+    pipeline = sub("letstalk_core.pipeline").TalkingPortrait(sub("letstalk_core.models").load_bundle())
+    path = sub("letstalk_core.models").DEMO_FOLDER / "portraits" / "bo.png"
+    expected = pipeline._encode(pipeline._image(path, (96, 128)))
+    assert tuple(latent["samples"].shape) == (1, 32, 1, 3, 4)
+    torch.testing.assert_close(latent["samples"][:, :, 0], expected, rtol=1e-4, atol=1e-4)
+    factors, bias = latent["letstalk_rgb"]
+    assert len(factors) == 32 and len(bias) == 3
+
+
+def test_an_autoencoder_without_preview_colours_gets_them_from_the_portrait(vae: Any, sub: Any) -> None:
+    vae.autoencoder_config = dataclasses.replace(vae.autoencoder_config, latent_rgb_factors=(), latent_rgb_bias=())
+    latent = sub("nodes.adapters.conditioning").encode_portrait(torch.rand(1, 64, 64, 3), vae, 64, 64)
+    factors, bias = latent["letstalk_rgb"]
+    assert len(factors) == 32 and len(bias) == 3
+
+
+@pytest.mark.parametrize(
+    "shape, width, words", [((2, 64, 64, 3), 64, "image: holds 2"), ((1, 64, 64, 3), 80, "width: 80.*use 64|96")]
+)
+def test_pictures_that_cannot_be_encoded_are_named(vae: Any, sub: Any, shape: Any, width: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        sub("nodes.adapters.conditioning").encode_portrait(torch.rand(shape), vae, width, 64)
+
+
+def test_positive_and_negative_differ_in_sound_only(comfy_nodes: Any, track: Any) -> None:
+    node = comfy_nodes["LetsTalkConditioning"]
+    positive, negative, latent, frames = node.execute(portrait(), {"letstalk_track": track}, 10, 16).args
+    assert frames == 30
+    assert tuple(latent["samples"].shape) == (1, 32, 16, 4, 6) and latent["samples"].count_nonzero() == 0
+    (text, on), (_, off) = positive[0], negative[0]
+    assert tuple(text.shape) == (1, 1, 1)
+    assert on.keys() == off.keys() and on["letstalk_audio"] is off["letstalk_audio"] is track
+    assert (on.pop("letstalk_audio_gain"), off.pop("letstalk_audio_gain")) == (1.0, 0.0)
+    assert (on["letstalk_first_frame"], on["letstalk_portrait_gain"]) == (10, 1.0)
+    assert on["letstalk_rgb"] == ("factors", "bias")
+    assert tuple(on["reference_latents"][0].shape) == (1, 32, 1, 4, 6)
+
+
+def test_conditions_that_cannot_work_are_named(comfy_nodes: Any, track: Any) -> None:
+    execute = comfy_nodes["LetsTalkConditioning"].execute
+    sound = {"letstalk_track": track}
+    with pytest.raises(ValueError, match="first_frame: 40.*40 frames"):
+        execute(portrait(), sound, 40, 16)
+    with pytest.raises(ValueError, match="portrait: has shape"):
+        execute(portrait(frames=2), sound, 0, 16)
+    with pytest.raises(ValueError, match="audio: was not timed"):
+        execute(portrait(), {"encoded_audio": torch.zeros(1, 5, 768)}, 0, 16)
+
+
+def test_one_way_into_encode_audio_is_needed(comfy_nodes: Any) -> None:
+    audio = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
+    with pytest.raises(ValueError, match="audio_encoder, encoder_output: connect one"):
+        comfy_nodes["LetsTalkEncodeAudio"].execute(audio, 25.0, -60.0, 0.0, 0.0)
+
+
+def test_the_chain_runs_as_a_graph(run_graph: Any) -> None:
+    demo = "demo (bundled, drawn faces)"
+    graph = {
+        "vae": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": demo}},
+        "enc": {"class_type": "LetsTalkLoadAudioEncoder", "inputs": {"audio_encoder": demo}},
+        "img": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": "ada (bundled demo portrait)"}},
+        "snd": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": "hello (bundled demo speech)"}},
+        "aud": {
+            "class_type": "LetsTalkEncodeAudio",
+            "inputs": {
+                "audio": ["snd", 0],
+                "audio_encoder": ["enc", 0],
+                "fps": 25.0,
+                "silence_threshold": -60.0,
+                "start_seconds": 0.5,
+                "length_seconds": 1.0,
+            },
+        },
+        "por": {
+            "class_type": "LetsTalkEncodePortrait",
+            "inputs": {"image": ["img", 0], "vae": ["vae", 0], "width": 128, "height": 128},
+        },
+        "con": {
+            "class_type": "LetsTalkConditioning",
+            "inputs": {"portrait": ["por", 0], "audio": ["aud", 0], "first_frame": 0, "clip_frames": 16},
+        },
+        "dec": {"class_type": "VAEDecode", "inputs": {"samples": ["por", 0], "vae": ["vae", 0]}},
+        "see": {"class_type": "PreviewImage", "inputs": {"images": ["dec", 0]}},
+        "end": {"class_type": "PreviewAny", "inputs": {"source": ["con", 3]}},
+    }
+    outputs = run_graph(graph)
+    assert outputs["con"][3][0] == 25
+    assert tuple(outputs["dec"][0][0].shape) == (1, 128, 128, 3)

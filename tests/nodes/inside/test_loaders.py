@@ -1,0 +1,77 @@
+"""Loader nodes: bundled files, uploads, names that are not to be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+PORTRAIT, SPEECH = "ada (bundled demo portrait)", "hello (bundled demo speech)"
+KINDS = {
+    "LetsTalkLoadAutoencoder": "autoencoder",
+    "LetsTalkLoadDiT": "model",
+    "LetsTalkLoadAudioEncoder": "audio_encoder",
+}
+
+
+def load(node: str, **inputs: Any) -> dict[str, Any]:
+    """A graph of one loader; always a new one, because ComfyUI keeps fingerprints in it."""
+    end = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
+    return {"1": {"class_type": node, "inputs": inputs}, "2": end}
+
+
+def test_the_first_choice_of_every_list_is_bundled_and_loads(comfy_nodes: Any, run_graph: Any) -> None:
+    for node, name in KINDS.items():
+        options = comfy_nodes[node].GET_SCHEMA().inputs[0].options
+        assert options[0].startswith("demo (bundled"), options
+        more = {"weight_dtype": "default"} if node == "LetsTalkLoadDiT" else {}
+        assert run_graph(load(node, **{name: options[0]}, **more))["1"][0][0] is not None
+
+
+def test_bundled_portrait_and_speech_have_native_types(comfy_nodes: Any) -> None:
+    image, mask = comfy_nodes["LetsTalkLoadPortrait"].execute(PORTRAIT).args
+    assert image.dtype == torch.float32 and image.shape[0] == 1 and image.shape[-1] == 3
+    assert 0 <= image.min() < image.max() <= 1
+    assert mask.ndim == 3 and mask.max() == 0
+    (audio,) = comfy_nodes["LetsTalkLoadSpeech"].execute(SPEECH).args
+    assert audio["waveform"].ndim == 3 and audio["waveform"].dtype == torch.float32
+    assert audio["sample_rate"] > 0
+
+
+def test_a_transparent_upload_gives_the_mask_of_load_image(base: Path, comfy_nodes: Any) -> None:
+    picture = np.full((40, 60, 4), 255, np.uint8)
+    picture[:, 30:, 3] = 0
+    Image.fromarray(picture).save(base / "input" / "cut.png")
+    _, mask = comfy_nodes["LetsTalkLoadPortrait"].execute("cut.png").args
+    _, expected = comfy_nodes["LoadImage"]().load_image("cut.png")
+    assert torch.equal(mask, expected)
+
+
+def test_an_upload_is_loaded_again_when_it_changes(base: Path, run_graph: Any) -> None:
+    path = base / "input" / "change.png"
+    for value in (0, 255):
+        Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(path)
+        path.write_bytes(path.read_bytes() + b"\0" * value)
+        assert run_graph(load("LetsTalkLoadPortrait", image="change.png"))["1"][0][0].mean() == value / 255
+    run_graph(load("LetsTalkLoadPortrait", image="change.png"))
+    assert "1" in run_graph.cached
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/passwd", "nothing.png"])
+def test_names_from_outside_are_refused_before_anything_runs(name: str, run_graph: Any) -> None:
+    with pytest.raises(AssertionError, match="input folder; upload"):
+        run_graph(load("LetsTalkLoadPortrait", image=name))
+    with pytest.raises(AssertionError, match="input folder; upload"):
+        run_graph(load("LetsTalkLoadSpeech", audio=name))
+    with pytest.raises(AssertionError, match="models/letstalk or models/vae"):
+        run_graph(load("LetsTalkLoadAutoencoder", autoencoder=name))
+
+
+def test_an_unknown_weight_dtype_is_refused(run_graph: Any, comfy_nodes: Any) -> None:
+    name = comfy_nodes["LetsTalkLoadDiT"].GET_SCHEMA().inputs[0].options[0]
+    with pytest.raises(AssertionError, match="weight_dtype"):
+        run_graph(load("LetsTalkLoadDiT", model=name, weight_dtype="int3"))
