@@ -49,6 +49,7 @@ class MemoryBank:
 
     Latents are in model space (times scaling_factor). Until the video is longer than a bank's place, the portrait
     fills it. Noise of a read depends on (seed, clips written so far) only, so a resumed run repeats it.
+    `latent_space` may name the autoencoder, for hosts that compare; it is saved and not used here.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class MemoryBank:
         self.recent, self.anchors = recent, anchors
         self.settings = settings or MemorySettings()
         self.seed = seed
+        self.latent_space = ""
         self.clips_written = 0
         self._early = 0  # frames of the video kept as anchors so far
         self._portrait: Tensor | None = None
@@ -158,6 +160,7 @@ class MemoryBank:
         tensors = {k: v.cpu().contiguous() for k, v in state.items() if isinstance(v, Tensor)}
         values = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
         header = {**values, "recent": self.recent, "anchors": self.anchors, "settings": asdict(self.settings)}
+        header["latent_space"] = self.latent_space
         with atomic_path(Path(path)) as temporary:
             save_file(tensors, str(temporary), metadata={FORMAT: json.dumps(header)})
 
@@ -171,6 +174,7 @@ class MemoryBank:
             header = json.loads(metadata[FORMAT])
             settings = MemorySettings(**header.pop("settings"))
             bank = cls(header.pop("recent"), header.pop("anchors"), settings=settings)
+            bank.latent_space = str(header.pop("latent_space", ""))
             bank.load_state_dict({**header, **load_tensors(path, device=device)})
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: is a damaged memory bank ({error}); save it again") from None
