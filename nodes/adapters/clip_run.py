@@ -1,0 +1,236 @@
+"""One request to sample the clips of a video: inputs checked, clips planned, memory bank at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...letstalk_core.configs import DiTConfig
+from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.long_video import Clip, generate_clips, plan_clips
+from ...letstalk_core.memory_bank import MemoryBank, MemorySettings
+from ...letstalk_core.models import DEMO_FOLDER
+from .clip_sampler import ComfyClipSampler, Inspect, check_guider, default_sampler
+from .conditions import check_portrait, check_track
+from .guider import make_guider, make_model_sigmas
+from .model import letstalk_model
+
+__all__ = ["BankSettings", "ClipRun", "make_bank", "model_name", "prepare_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankSettings:
+    """How the memory bank works; None is the model's own value."""
+
+    noise_sigma: float | None = None
+    match_statistics: bool = False
+    recent_frames: int | None = None
+    anchor_frames: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRun:
+    """Everything a run needs. `clips` samples them one by one; `bank` then holds what the next run goes on from.
+
+    portrait: (1, c, h, w) float32 on the CPU. plan: `first` counts frames of the recording and `index` clips since
+    the bank was cold, so that chained runs repeat what one long run does.
+    """
+
+    guider: Any
+    config: DiTConfig
+    track: Any
+    portrait: Tensor
+    bank: MemoryBank
+    plan: list[Clip]
+    sampler: Any
+    sigmas: Tensor
+    seed: int
+    noise: Any
+    rgb: Any
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def frames(self) -> int:
+        return sum(clip.count for clip in self.plan)
+
+    @property
+    def fps(self) -> float:
+        return float(self.track.fps)
+
+    @property
+    def first_frame(self) -> int:
+        return self.plan[0].first
+
+    def clips(
+        self,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+        inspect: Inspect | None = None,
+    ) -> Iterator[tuple[Clip, Tensor]]:
+        """Yield (clip, latents (1, frames, c, h, w)); both hooks as for ComfyClipSampler."""
+        sampler = ComfyClipSampler(
+            self.guider,
+            self.sampler,
+            self.sigmas,
+            seed=self.seed,
+            noise=self.noise,
+            on_step=on_step,
+            inspect=inspect,
+        )
+        return generate_clips(
+            sampler,
+            self.plan,
+            portrait=self.portrait,
+            audio=lambda first, count: torch.tensor(first),  # the guider's model cuts the states itself
+            bank=self.bank,
+            clip_frames=self.config.clip_frames,
+            seed=self.seed,
+        )
+
+
+def prepare_run(
+    *,
+    model: Any = None,
+    positive: Any = None,
+    guider: Any = None,
+    seed: int,
+    steps: int,
+    schedule: str,
+    audio_scale: float,
+    portrait_scale: float,
+    max_frames: int = 0,
+    sampler: Any = None,
+    sigmas: Tensor | None = None,
+    noise: Any = None,
+    memory_settings: BankSettings | None = None,
+    memory: MemoryBank | None = None,
+) -> ClipRun:
+    """Check the inputs of a sampling node against each other. Raises: ConfigError naming the input."""
+    if guider is None:
+        if model is None or positive is None:
+            raise ConfigError("connect either guider, or model and positive")
+        guider = make_guider(model, positive, audio_scale, portrait_scale)
+    found = read_conditions(guider)
+    config, portrait, track = found.config, found.portrait, found.track
+    left = track.frames - found.first_frame
+    if left < 1:
+        raise ConfigError(
+            f"positive: first_frame={found.first_frame} lies behind the speech, which has {track.frames} frames"
+        )
+    seed = int(getattr(noise, "seed", seed)) if noise is not None else seed
+    bank = make_bank(config, portrait, seed, memory_settings, memory, found.autoencoder)
+    plan = [
+        Clip(clip.index + bank.clips_written, clip.first + found.first_frame, clip.count)
+        for clip in plan_clips(min(left, max_frames) if max_frames > 0 else left, config.clip_frames)
+    ]
+    if sigmas is None:
+        sigmas = make_model_sigmas(guider.model_patcher, steps, schedule)
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise ConfigError(f"sigmas: has shape {list(sigmas.shape)}; needs at least 1 step, that is 2 numbers")
+    return ClipRun(
+        guider=guider,
+        config=config,
+        track=track,
+        portrait=portrait,
+        bank=bank,
+        plan=plan,
+        sampler=sampler if sampler is not None else default_sampler(config.prediction),
+        sigmas=sigmas,
+        seed=seed,
+        noise=noise,
+        rgb=found.rgb,
+    )
+
+
+def model_name(patcher: Any) -> str:
+    """What a MODEL is called, for people."""
+    path = letstalk_model(patcher).path
+    if path is None:
+        return "unnamed model"
+    return "demo (drawn faces only)" if path.parent == DEMO_FOLDER else f"{path.parent.name}/{path.stem}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    config: DiTConfig
+    portrait: Tensor
+    track: Any
+    first_frame: int
+    autoencoder: str
+    rgb: Any
+
+
+def read_conditions(guider: Any) -> _Found:
+    """What LetsTalk Conditioning put into a guider's conditions, checked against the guider's model.
+
+    Raises: ConfigError.
+    """
+    conds = check_guider(guider)
+    model = letstalk_model(guider.model_patcher)
+    config, projection = model.dit_config, model.projection_config
+    ordered = sorted(conds, key=lambda name: name != "positive")
+    entry = next((c for name in ordered for c in conds[name] if c.get("letstalk_audio") is not None), None)
+    if entry is None or not entry.get("reference_latents"):
+        raise ConfigError("positive: holds no speech and portrait; make it with LetsTalk Conditioning")
+    track = entry["letstalk_audio"]
+    check_track(track, projection)
+    latents = entry["reference_latents"][-1]
+    portrait = check_portrait(latents, config, tuple(latents.shape[-2:])).detach().to("cpu", torch.float32)
+    if len(portrait) != 1:
+        raise ConfigError(f"positive: holds {len(portrait)} portraits; encode one picture")
+    return _Found(
+        config,
+        portrait,
+        track,
+        int(entry.get("letstalk_first_frame", 0)),
+        str(entry.get("letstalk_autoencoder") or ""),
+        entry.get("letstalk_rgb"),
+    )
+
+
+def make_bank(
+    config: DiTConfig,
+    portrait: Tensor,
+    seed: int,
+    settings: BankSettings | None,
+    memory: MemoryBank | None,
+    autoencoder: str = "",
+) -> MemoryBank:
+    """A bank of this run's own: empty, or a copy of `memory`. Raises: ConfigError if that does not fit."""
+    wanted = settings or BankSettings()
+    sigma = config.memory_noise if wanted.noise_sigma is None else wanted.noise_sigma
+    read = MemorySettings(noise_sigma=sigma, match_statistics=wanted.match_statistics)
+    recent = config.memory_frames if wanted.recent_frames is None else wanted.recent_frames
+    anchors = config.anchor_frames if wanted.anchor_frames is None else wanted.anchor_frames
+    bank = MemoryBank(recent, anchors, settings=read, seed=seed)
+    bank.latent_space = autoencoder
+    if memory is None:
+        return bank
+    if settings is None:
+        bank.settings = memory.settings
+    if (memory.recent, memory.anchors) != (recent, anchors):
+        raise ConfigError(
+            f"memory: keeps {memory.recent} recent and {memory.anchors} anchor frames, this run needs {recent} and"
+            f" {anchors}; use the model, and the memory settings, that it was made with"
+        )
+    if memory.latent_space and autoencoder and memory.latent_space != autoencoder:
+        raise ConfigError(
+            f"memory: was made with the autoencoder {memory.latent_space}, this portrait is encoded with"
+            f" {autoencoder}; use the same one"
+        )
+    state = memory.state_dict()
+    there, here = list(state["portrait"].shape), list(portrait.shape)
+    if there != here:
+        raise ConfigError(
+            f"memory: holds latents of {there[1]} channels and {there[3]} x {there[2]} positions, this portrait"
+            f" has {here[1]} channels and {here[3]} x {here[2]}; use the same model and picture size"
+        )
+    bank.load_state_dict(state)
+    bank.seed = seed
+    return bank

@@ -1,0 +1,166 @@
+"""Core's clip sampler on top of ComfyUI: any GUIDER, SAMPLER and SIGMAS; nothing that is cached is changed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.samplers
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ...letstalk_core.errors import ConfigError, NumericalError
+from ...letstalk_core.sampling.clip import seeded_generator
+from .progress import check_interrupt
+
+__all__ = ["ComfyClipSampler", "check_guider", "default_sampler"]
+
+Inspect = Callable[[Tensor, int], "str | None"]
+REMEDY = (
+    "use weight_dtype `default` in Load DiT, lower audio_scale and portrait_scale, and check LoRA files and model"
+    " patches"
+)
+
+log = logging.getLogger(__name__)
+
+
+class _BadLatents(Exception):
+    """NaN or infinity in a step; leaves the sampler's loop at once."""
+
+
+def default_sampler(prediction: str) -> Any:
+    """The SAMPLER for a network that predicts this, as in the standalone pipeline; the paper's ancestral DDPM has
+    no counterpart among ComfyUI's samplers, so its models are sampled with DPM++ 2M on the predicted mean."""
+    return comfy.samplers.sampler_object("euler" if prediction == "flow" else "dpmpp_2m")
+
+
+def check_guider(guider: Any) -> dict[str, list[dict[str, Any]]]:
+    """The conditions of a GUIDER by name. Raises: ConfigError for an object that works in another way."""
+    conds = getattr(guider, "original_conds", None)
+    if not isinstance(conds, dict) or not hasattr(guider, "model_patcher"):
+        raise ConfigError(
+            f"guider: is a {type(guider).__name__} without conditions; use LetsTalk Guider, CFGGuider or"
+            " DualCFGGuider"
+        )
+    return conds
+
+
+class ComfyClipSampler:
+    """A core ClipSampler: noise (b, f, c, h, w) and a clip's conditions -> clean latents, float32, on the CPU.
+
+    Of the conditions, `memory` (b, m, c, h, w) and `audio` (the clip's first frame, a whole number) go into a
+    copy of the guider; portrait and speech are there already. `seed` feeds samplers that add noise as they go,
+    differently for each clip. A NOISE object replaces the noise it is given. `on_step(clip_index, step, denoised)`
+    is called after each step. `inspect(latents, clip_index)` returns what is wrong with finished latents, or None.
+    Raises: NumericalError naming clip and cause when a clip is bad twice, the second time in float32 with plain
+    attention; ComfyUI's InterruptProcessingException.
+    """
+
+    def __init__(
+        self,
+        guider: Any,
+        sampler: Any,
+        sigmas: Tensor,
+        *,
+        seed: int,
+        noise: Any = None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+        inspect: Inspect | None = None,
+    ) -> None:
+        check_guider(guider)
+        self.guider, self.sampler, self.sigmas = guider, sampler, sigmas
+        self.seed, self.noise = seed, noise
+        self.on_step, self.inspect = on_step, inspect
+
+    def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
+        noise = rearrange(noise, "b f c h w -> b c f h w")
+        if self.noise is not None:
+            noise = clip_noise_of(self.noise, clip_index, noise)
+        result, cause = self._attempt(self.guider, noise, conditions, clip_index)
+        if cause is not None:
+            log.warning(
+                "LetsTalk: clip %d: %s; it is sampled again in float32 with plain attention", clip_index + 1, cause
+            )
+            result, cause = self._attempt(exact_guider(self.guider), noise, conditions, clip_index)
+        if result is None or cause is not None:
+            raise NumericalError(
+                f"clip {clip_index + 1}: {cause}, and again in float32 with plain attention; {REMEDY}"
+            )
+        return result
+
+    def _attempt(
+        self, guider: Any, noise: Tensor, conditions: Any, clip_index: int
+    ) -> tuple[Tensor | None, str | None]:
+        """Latents and what is wrong with them; no latents if they were given up on the way."""
+        guider = with_clip(guider, conditions.memory, int(conditions.audio))
+        steps = len(self.sigmas) - 1
+
+        def callback(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+            if not torch.isfinite(denoised).all():
+                raise _BadLatents(f"the model returned NaN or infinity in step {step + 1} of {steps}")
+            if self.on_step is not None:
+                self.on_step(clip_index, step, denoised)
+
+        seed = seeded_generator(self.seed, clip_index, "sampler").initial_seed()
+        torch.manual_seed(seed)  # as ComfyUI does: samplers with churn draw from the global generator
+        check_interrupt()
+        try:
+            samples = guider.sample(
+                noise,
+                torch.zeros_like(noise),
+                self.sampler,
+                self.sigmas,
+                callback=callback,
+                disable_pbar=True,
+                seed=seed,
+            )
+        except _BadLatents as error:
+            return None, str(error)
+        latents = rearrange(samples.to("cpu", torch.float32), "b c f h w -> b f c h w")
+        if not torch.isfinite(latents).all():
+            return None, "its latents hold NaN or infinity"
+        return latents, self.inspect(latents, clip_index) if self.inspect is not None else None
+
+
+def with_clip(guider: Any, memory: Tensor, first_frame: int) -> Any:
+    """A copy of a guider for one clip; every condition gets the same keys, so that they still run as one batch."""
+    guider = copy.copy(guider)
+    clip = {"letstalk_memory": memory, "letstalk_first_frame": first_frame}
+    guider.original_conds = {
+        name: [{**cond, **clip} for cond in conds] for name, conds in guider.original_conds.items()
+    }
+    return guider
+
+
+def exact_guider(guider: Any) -> Any:
+    """A copy of a guider whose model computes in float32 and with the plainest attention there is."""
+
+    def plain(attention: Any, *args: Any, **kwargs: Any) -> Any:
+        return comfy.ldm.modules.attention.attention_basic(*args, **{**kwargs, "attn_precision": torch.float32})
+
+    guider = copy.copy(guider)
+    patcher = guider.model_patcher.clone()
+    patcher.set_model_compute_dtype(torch.float32)
+    options = patcher.model_options.setdefault("transformer_options", {})
+    options["optimized_attention_override"] = plain
+    guider.model_patcher, guider.model_options = patcher, patcher.model_options
+    return guider
+
+
+def clip_noise_of(noise: Any, clip_index: int, like: Tensor) -> Tensor:
+    """Noise of a NOISE object for one clip: its own for the first, then the same object's with another seed.
+
+    Objects that have no seed to change, such as no noise at all, give the same for every clip.
+    """
+    if clip_index and hasattr(noise, "seed"):
+        seed = seeded_generator(noise.seed, clip_index, "noise").initial_seed()
+        noise = copy.copy(noise)
+        noise.seed = seed
+    result: Tensor = noise.generate_noise({"samples": torch.zeros_like(like)})
+    if result.shape != like.shape:
+        raise ConfigError(f"noise: has shape {list(result.shape)}, this clip needs {list(like.shape)}")
+    return result

@@ -1,0 +1,108 @@
+"""What a run tells the user while it works: ComfyUI's progress bar with previews, and events for the browser."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import latent_preview
+from comfy_execution.utils import get_executing_context
+from torch import Tensor
+
+from ...letstalk_core.long_video import Clip
+
+__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt"]
+
+CLIP_EVENT = "letstalk.clip"
+
+log = logging.getLogger(__name__)
+
+
+def check_interrupt() -> None:
+    """Raises ComfyUI's InterruptProcessingException if the user cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def browser() -> Any | None:
+    """The running server, or None where there is none, as in scripts and tests."""
+    try:
+        from server import PromptServer
+    except ImportError:
+        return None
+    return getattr(PromptServer, "instance", None)
+
+
+class RunReport:
+    """Progress of one run over clips x steps. `step` and `clip_done` also stop a cancelled run.
+
+    `clip_done` may be called from a writer's thread; everything it reads was fixed before. `rgb` (factors, bias)
+    serves previews of models whose latent format has none.
+    """
+
+    def __init__(
+        self, node_id: str | None, plan: list[Clip], steps: int, fps: float, patcher: Any, rgb: Any = None
+    ) -> None:
+        context = get_executing_context()
+        self.node = str(node_id) if node_id is not None else getattr(context, "node_id", None)
+        self.prompt = getattr(context, "prompt_id", None)
+        self.server = browser()
+        self.client = getattr(self.server, "client_id", None)
+        self.plan, self.steps, self.fps = plan, steps, fps
+        self.frames = sum(clip.count for clip in plan)
+        self.frames_done = 0
+        self._started = time.monotonic()
+        self._bar = comfy.utils.ProgressBar(len(plan) * steps)
+        self._previewer = _previewer(patcher, rgb)
+        self._send(-1, None)
+
+    def step(self, clip: int, step: int, denoised: Tensor) -> None:
+        """A step (0-based) of a clip (0-based in this run) is done. Shapes: denoised (b, c, f, h, w)."""
+        check_interrupt()
+        image = None
+        if self._previewer is not None:
+            middle = denoised.shape[2] // 2
+            image = self._previewer.decode_latent_to_preview_image("JPEG", denoised[:, :, middle : middle + 1])
+        done = clip * self.steps + min(step + 1, self.steps)
+        self._bar.update_absolute(done, len(self.plan) * self.steps, image)
+
+    def clip_sampled(self, clip: int) -> None:
+        """The bar jumps over steps that an adaptive sampler did not need."""
+        check_interrupt()
+        self._bar.update_absolute((clip + 1) * self.steps)
+
+    def clip_done(self, clip: int, media: dict[str, str] | None = None) -> None:
+        """A clip is finished, and `media` is a file of what was finished since the last one."""
+        self.frames_done += self.plan[clip].count
+        self._send(clip, media)
+
+    def _send(self, clip: int, media: dict[str, str] | None) -> None:
+        if self.server is None or self.node is None:
+            return
+        elapsed = time.monotonic() - self._started
+        left = elapsed / self.frames_done * (self.frames - self.frames_done) if self.frames_done else None
+        detail = {
+            "node": self.node,
+            "prompt": self.prompt,
+            "clip": clip,
+            "clips": len(self.plan),
+            "frames_done": self.frames_done,
+            "frames": self.frames,
+            "fps": self.fps,
+            "seconds_left": left,
+            "media": media,
+        }
+        self.server.send_sync(CLIP_EVENT, detail, self.client)
+
+
+def _previewer(patcher: Any, rgb: Any) -> Any | None:
+    """ComfyUI's previewer for the user's choice of method; the model, which is shared, stays as it is."""
+    latent_format = patcher.model.latent_format
+    if latent_format.latent_rgb_factors is None and rgb and len(rgb[0]):
+        latent_format = copy.copy(latent_format)
+        latent_format.latent_rgb_factors = [list(row) for row in rgb[0]]
+        latent_format.latent_rgb_factors_bias = list(rgb[1]) if len(rgb[1]) else None
+    return latent_preview.get_previewer(patcher.load_device, latent_format)

@@ -1,0 +1,234 @@
+"""Finished clips into pictures and files, one clip at a time: decoding, the video, and what the browser plays."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import re
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy.cli_args import args
+from comfy.model_patcher import ModelPatcher
+from einops import rearrange
+from torch import Tensor
+
+from ...letstalk_core.errors import ConfigError, LetsTalkError
+from ...letstalk_core.video.writer import VideoWriter, available_encoder
+from .clip_run import ClipRun
+from .progress import RunReport
+
+__all__ = [
+    "ClipDecoder",
+    "ClipMedia",
+    "TempFiles",
+    "check_image_memory",
+    "cut_sound",
+    "encoder_choice",
+    "tags",
+]
+
+GIB = 2**30
+MEDIA_SECONDS = 2.0  # of video in one file for the browser
+FLAT = 2 / 255  # deviation of brightness below which a picture shows nothing
+
+log = logging.getLogger(__name__)
+
+
+class ClipDecoder:
+    """Decodes clips with ComfyUI's VAE and judges them; a ComfyClipSampler's `inspect`.
+
+    A clip that is NaN, black or of one colour, though the portrait is not, is decoded again in float32, and so is
+    all that follows. `frames` of the clip inspected last: (count, h, w, 3) float32 in 0..1, on the CPU.
+    """
+
+    def __init__(self, vae: Any, run: ClipRun) -> None:
+        channels = getattr(vae, "latent_channels", None)
+        if channels != run.config.in_channels:
+            raise ConfigError(
+                f"vae: has {channels} latent channels, the model works on {run.config.in_channels}; load the"
+                " autoencoder that belongs to the model"
+            )
+        self.vae = vae
+        self.counts = {clip.index: clip.count for clip in run.plan}
+        self.frames = torch.zeros(0)
+        self._exact = False
+        picture = self._decode(rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
+        self.size: tuple[int, int] = (picture.shape[1], picture.shape[2])
+        self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
+
+    def inspect(self, latents: Tensor, clip_index: int) -> str | None:
+        """Decode the frames that the plan wants of a clip; returns what is wrong with them, or None."""
+        latents = latents[:, : self.counts[clip_index]]
+        frames = self._decode(latents)
+        cause = self._judge(frames)
+        if cause is not None and not self._exact:
+            log.warning("LetsTalk: clip %d: %s; it is decoded again in float32", clip_index + 1, cause)
+            self.vae, self._exact = float32_vae(self.vae), True
+            frames = self._decode(latents)
+            cause = self._judge(frames)
+        self.frames = frames
+        return cause
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.vae.decode(rearrange(latents, "1 f c h w -> 1 c f h w"))
+        return images.reshape(-1, *images.shape[-3:]).to("cpu", torch.float32)
+
+    def _judge(self, frames: Tensor) -> str | None:
+        if not torch.isfinite(frames).all():
+            return "the autoencoder gave NaN or infinity"
+        worst = int(_contrast(frames).argmin())
+        if self._flat_portrait or _contrast(frames)[worst] >= FLAT:
+            return None
+        look = "black" if frames[worst].mean() < FLAT else "of one colour"
+        return f"its frame {worst + 1} is {look}, which the portrait is not"
+
+
+def _contrast(frames: Tensor) -> Tensor:
+    """Deviation of brightness in each frame: (n, h, w, 3) -> (n,)."""
+    return frames.mean(-1).flatten(1).std(1, correction=0)
+
+
+def float32_vae(vae: Any) -> Any:
+    """A copy of a VAE with float32 weights of its own; the given one, which is shared, stays as it is."""
+    result = copy.copy(vae)
+    result.first_stage_model = copy.deepcopy(vae.first_stage_model).to(vae.patcher.offload_device).float()
+    result.vae_dtype = torch.float32
+    result.patcher = ModelPatcher(
+        result.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device
+    )
+    return result
+
+
+def to_bytes(frames: Tensor) -> Tensor:
+    """(..., 3) in 0..1 -> uint8."""
+    return (frames * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class ClipMedia:
+    """A FrameSink for the browser: a short file for every two seconds of finished clips, told to the report.
+
+    One `write` is one clip. Watching is a service: what goes wrong with its files is logged and ends it.
+    """
+
+    def __init__(
+        self, report: RunReport, files: TempFiles, run: ClipRun, size: tuple[int, int], sound: Any
+    ) -> None:
+        self._report, self._files, self._run, self._size, self._sound = report, files, run, size, sound
+        self._writer: VideoWriter | None = None
+        self._working = report.server is not None
+        self._clip = self._done = self._number = 0
+
+    def write(self, frames: Tensor) -> None:
+        media = None
+        if self._working:
+            try:
+                media = self._write(frames)
+            except LetsTalkError as error:
+                log.warning("LetsTalk: clips cannot be shown while the run goes on: %s", error)
+                self.abort()
+        self._report.clip_done(self._clip, media)
+        self._clip += 1
+
+    def _write(self, frames: Tensor) -> dict[str, str] | None:
+        if self._writer is None:
+            path = self._files.media(self._number)
+            count = min(self._run.frames - self._done, round(MEDIA_SECONDS * self._run.fps) + len(frames))
+            sound = cut_sound(self._sound, self._run.first_frame + self._done, count, self._run.fps)
+            self._writer = VideoWriter(path, self._run.fps, self._size, audio=sound)
+        self._writer.write(frames)
+        self._done += len(frames)
+        if self._writer.frames < MEDIA_SECONDS * self._run.fps and self._done < self._run.frames:
+            return None
+        writer, self._writer = self._writer, None
+        writer.close()
+        self._number += 1
+        return {"filename": writer.path.name, "subfolder": "", "type": "temp"}
+
+    def close(self, partial: bool = False) -> None:
+        if self._writer is not None:
+            self._writer.close(partial=partial)
+
+    def abort(self) -> None:
+        self._working = False
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abort()
+
+
+class TempFiles:
+    """Names in ComfyUI's temp folder for one run of one node; clears what its earlier runs left there.
+
+    Files for watching go at once; a finished video goes when a later run has replaced it and nothing holds it any
+    more. ComfyUI itself empties the folder when it starts and stops.
+    """
+
+    _results: dict[str, list[tuple[Path, Callable[[], Any]]]] = {}
+
+    def __init__(self, node_id: str | None) -> None:
+        self.folder = Path(folder_paths.get_temp_directory())
+        self._node = re.sub(r"[^0-9A-Za-z]+", "-", str(node_id or "x"))
+        self._run = f"{time.time_ns():x}"
+        for path in self.folder.glob(f"letstalk_{self._node}_*_clip*.mp4"):
+            path.unlink(missing_ok=True)
+        results = self._results.setdefault(self._node, [])
+        for entry in results[:-1]:
+            if entry[1]() is None:
+                entry[0].unlink(missing_ok=True)
+                results.remove(entry)
+
+    def media(self, number: int) -> Path:
+        return self.folder / f"letstalk_{self._node}_{self._run}_clip{number:05d}.mp4"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / f"letstalk_{self._node}_{self._run}.mp4"
+
+    def keep(self, video: Any) -> None:
+        """Remember the file of a finished run for as long as ComfyUI holds its VIDEO."""
+        self._results[self._node].append((self.result, weakref.ref(video)))
+
+
+def check_image_memory(frames: int, size: tuple[int, int]) -> None:
+    """Warn of frames that fill memory as IMAGE. Raises: ConfigError when they cannot fit."""
+    needed = frames * size[0] * size[1] * 3 * 4
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    text = f"images: all {frames} frames of {size[1]}x{size[0]} need {needed / GIB:.1f} GiB of memory as IMAGE"
+    if needed > free:
+        raise ConfigError(
+            f"{text}, {free / GIB:.1f} GiB are free; choose `last frame`, or set max_frames, and work on the VIDEO"
+        )
+    if needed > GIB:
+        log.warning("LetsTalk: %s; the VIDEO output needs none", text)
+
+
+def cut_sound(sound: tuple[Tensor, int] | None, first: int, count: int, fps: float) -> tuple[Tensor, int] | None:
+    """The part of a waveform (channels, samples) under frames first..first+count-1; silence behind its end."""
+    if sound is None:
+        return None
+    waveform, rate = sound
+    part = waveform[:, round(first * rate / fps) : round((first + count) * rate / fps)]
+    return (part if part.shape[1] else waveform.new_zeros(len(waveform), 1)), rate
+
+
+def encoder_choice(crf: int) -> dict[str, Any]:
+    """Keywords for a VideoWriter; only x264 knows a constant rate factor."""
+    encoder = available_encoder()
+    options = {"crf": str(crf), "preset": "veryfast"} if encoder == "libx264" else None
+    return {"encoder": encoder, "encoder_options": options}
+
+
+def tags(settings: Mapping[str, Any], prompt: Any, extra: Any) -> dict[str, Any]:
+    """Metadata of a video; the graph too, as ComfyUI's own nodes save it, unless the user switched that off."""
+    result: dict[str, Any] = {"title": "LetsTalk", "letstalk": json.dumps(dict(settings))}
+    if not args.disable_metadata:
+        result |= {} if prompt is None else {"prompt": prompt}
+        result |= extra or {}
+    return result

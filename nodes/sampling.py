@@ -1,0 +1,227 @@
+"""The long-video samplers: clips of any number, each conditioned on the memory of those before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from .adapters.clip_run import ClipRun, model_name, prepare_run
+from .adapters.guider import schedule_names
+from .adapters.render import IMAGES, render_latents, render_video
+from .adapters.schema import Memory, MemorySettingsType, make_schema
+
+__all__ = ["NODES"]
+
+CATEGORY = "LetsTalk/sampling"
+MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _inputs() -> list[Any]:
+    """What both samplers take, `guider` before the numbers that it replaces."""
+    return [
+        io.Model.Input(
+            "model",
+            optional=True,
+            tooltip="Model of LetsTalk Load DiT, with LoRA or patches if you like. Needs positive; not used when a"
+            " guider is connected.",
+        ),
+        io.Conditioning.Input(
+            "positive",
+            optional=True,
+            tooltip="Portrait and speech from LetsTalk Conditioning. Null conditions for guidance are derived from"
+            " it. Not used when a guider is connected.",
+        ),
+        io.Guider.Input(
+            "guider",
+            optional=True,
+            tooltip="Replaces model, positive and both scales: LetsTalk Guider, or ComfyUI's CFGGuider or"
+            " DualCFGGuider over LetsTalk conditionings.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=True,
+            tooltip="Start of all noise. Same graph, seed and device give the same video; another seed changes"
+            " motion, not the person. Every clip has noise of its own.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=12,
+            min=1,
+            max=1000,
+            tooltip="Steps for each clip; time grows with them. About 12 for flow models, 30 for others. Not used"
+            " when sigmas are connected.",
+        ),
+        io.Combo.Input(
+            "schedule",
+            options=schedule_names(),
+            default="model",
+            tooltip="How noise falls over the steps. model and karras are those of the standalone program, the"
+            " others are ComfyUI's. Not used when sigmas are connected.",
+        ),
+        io.Float.Input(
+            "audio_scale",
+            default=2.0,
+            min=0.0,
+            max=20.0,
+            step=0.1,
+            tooltip="How strongly speech drives the face: 1 plain, 2 clear lips, more exaggerates. Values other"
+            " than 1 cost one more pass per step.",
+        ),
+        io.Float.Input(
+            "portrait_scale",
+            default=1.0,
+            min=0.0,
+            max=20.0,
+            step=0.1,
+            tooltip="How strongly the portrait holds: 1 plain, more stiffens the picture. Values other than 1 cost"
+            " one more pass per step.",
+        ),
+        io.Int.Input(
+            "max_frames",
+            default=0,
+            min=0,
+            max=10_000_000,
+            tooltip="Frames to make, for a quick test or a part. 0: to the end of the speech. To go on with"
+            " another sampler, use a multiple of the model's clip length and set first_frame there.",
+        ),
+        io.Sampler.Input(
+            "sampler",
+            optional=True,
+            tooltip="Any of ComfyUI's samplers; those that add noise get a seed per clip. Without it euler for"
+            " flow models and dpmpp_2m for others, which sample models of learned variance by their mean.",
+        ),
+        io.Sigmas.Input(
+            "sigmas", optional=True, tooltip="Noise levels of every clip; replaces steps and schedule."
+        ),
+        io.Noise.Input(
+            "noise",
+            optional=True,
+            tooltip="Replaces the noise and the seed; later clips use the same kind of noise with derived seeds.",
+        ),
+        MemorySettingsType.Input(
+            "memory_settings", optional=True, tooltip="How clips remember; without it the model's own way."
+        ),
+        Memory.Input(
+            "memory",
+            optional=True,
+            tooltip="Memory of an earlier sampler or file: goes on with that video instead of starting from the"
+            " portrait. Set first_frame in LetsTalk Conditioning to where it ended.",
+        ),
+    ]
+
+
+def _summary(run: ClipRun) -> dict[str, Any]:
+    """What the browser shows of a finished run."""
+    name = model_name(run.guider.model_patcher)
+    return {"clips": len(run.plan), "frames": run.frames, "seconds": run.frames / run.fps, "model": name}
+
+
+class LetsTalkLongVideoSampler(io.ComfyNode):
+    """All clips as latents."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkLongVideoSampler",
+            display_name="LetsTalk Long Video Sampler",
+            category=CATEGORY,
+            description="Samples a video of any length clip by clip and gives out its latents, for VAE Decode and"
+            " other nodes. For long videos use LetsTalk Talking Video: it never holds the frames in memory.",
+            search_aliases=["talking head", "lip sync", "long video"],
+            inputs=[
+                *_inputs(),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Only for watching: finished clips are decoded and play in the node while the next one"
+                    " is made.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="All frames, [1, channels, frames, height, width]."
+                ),
+                Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, vae: Any = None, **inputs: Any) -> io.NodeOutput:
+        run = prepare_run(**inputs)
+        samples = render_latents(run, cls.hidden.unique_id, vae)
+        return io.NodeOutput({"samples": samples}, run.bank, ui={"letstalk": [_summary(run)]})
+
+
+class LetsTalkTalkingVideo(io.ComfyNode):
+    """All clips into a video file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkTalkingVideo",
+            display_name="LetsTalk Talking Video",
+            category=CATEGORY,
+            description="Samples, decodes and encodes a video of any length clip by clip, with its sound. Memory"
+            " use does not grow with the length. Connect Save Video to keep the file.",
+            search_aliases=["talking head", "lip sync", "long video", "portrait animation"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="Autoencoder that the portrait was encoded with."),
+                *_inputs(),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Sound of the video instead of the encoded speech, such as the same recording with"
+                    " music. It starts where the encoded speech starts and is cut to the frames.",
+                ),
+                io.Combo.Input(
+                    "images",
+                    options=list(IMAGES),
+                    default=IMAGES[0],
+                    tooltip="What the images output holds. All frames of a minute at 512x512 are 4.4 GiB: an error"
+                    " comes before sampling if memory cannot hold them.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=18,
+                    min=1,
+                    max=51,
+                    tooltip="Quality of H.264 where x264 is there: 18 looks lossless, 23 is smaller, 51 is worst.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
+                io.Image.Output(display_name="images", tooltip="The last frame, or all of them."),
+                Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, vae: Any, images: str, crf: int, audio: dict[str, Any] | None = None, **inputs: Any
+    ) -> io.NodeOutput:
+        run = prepare_run(**inputs)
+        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
+        result = render_video(
+            run,
+            vae,
+            node_id=cls.hidden.unique_id,
+            images=images,
+            crf=crf,
+            audio=audio,
+            settings={**numbers, "seed": run.seed, "steps": run.steps, "model": _summary(run)["model"]},
+            prompt=cls.hidden.prompt,
+            extra=cls.hidden.extra_pnginfo,
+        )
+        saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
+        shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}
+        return io.NodeOutput(result.video, result.images, run.bank, ui=shown)
+
+
+NODES: list[type[io.ComfyNode]] = [LetsTalkLongVideoSampler, LetsTalkTalkingVideo]

@@ -1,0 +1,316 @@
+"""The sampling nodes as a user wires them: files, sound, progress, events, cancelling, guarding."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import pytest
+import torch
+from torch import Tensor
+
+MODEL = "demo (bundled, drawn faces)"
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def kit(sub: Any) -> Any:
+    """Loaded demo networks and the modules under test."""
+    folder = sub("letstalk_core.models").DEMO_FOLDER
+    with torch.inference_mode():
+        return SimpleNamespace(
+            patcher=sub("nodes.adapters.model").load_dit(folder / "dit.safetensors"),
+            vae=sub("nodes.adapters.vae").load_vae(folder / "autoencoder.safetensors"),
+            run=sub("nodes.adapters.clip_run"),
+            render=sub("nodes.adapters.render"),
+            video=sub("nodes.adapters.video"),
+            progress=sub("nodes.adapters.progress"),
+            nodes=sub("nodes.sampling"),
+            errors=sub("letstalk_core.errors"),
+            AudioTrack=sub("letstalk_core.audio.track").AudioTrack,
+            portrait=sub("letstalk_core.portrait.image").load_portrait(folder / "portraits" / "ada.png"),
+            fit_to=sub("letstalk_core.portrait.crop").fit_to,
+        )
+
+
+def prepare(kit: Any, frames: int, size: tuple[int, int] = (64, 64), first: int = 0, **inputs: Any) -> Any:
+    """A run over noise as speech, with a sound as long as its frames. size: height, width in pixels."""
+    generator = torch.Generator().manual_seed(1)
+    sound = 0.1 * torch.randn(1, round(frames / 25 * RATE), generator=generator)
+    states = torch.randn(frames, 3, 128, generator=generator)
+    track = kit.AudioTrack(states, 25.0, waveform=sound, sample_rate=RATE)
+    latent = kit.vae.encode(kit.fit_to(kit.portrait, size)[None].float() / 255)
+    entry = {
+        "reference_latents": [latent],
+        "letstalk_audio": track,
+        "letstalk_first_frame": first,
+        "letstalk_audio_gain": 1.0,
+        "letstalk_portrait_gain": 1.0,
+    }
+    defaults = {"seed": 1, "steps": 1, "schedule": "model", "audio_scale": 1.0, "portrait_scale": 1.0}
+    positive = [[torch.zeros(1, 1, 1), entry]]
+    return kit.run.prepare_run(**{**defaults, "model": kit.patcher, "positive": positive, **inputs})
+
+
+def streams(path: Path) -> tuple[int, int, float]:
+    """Frames, audio samples at the stream's rate, and seconds of sound of a file."""
+    import av
+
+    with av.open(str(path)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        samples = sum(frame.samples for frame in container.decode(stream))
+        return frames, samples, samples / stream.rate
+
+
+def temp_files(base: Path) -> set[str]:
+    return {path.name for path in (base / "temp").iterdir() if "letstalk_" in path.name}
+
+
+class Server:
+    """A server that keeps what is sent."""
+
+    client_id = "someone"
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
+        assert (event, sid) == ("letstalk.clip", "someone")
+        self.sent.append(json.loads(json.dumps(data)))
+
+
+@pytest.fixture
+def server(kit: Any, monkeypatch: pytest.MonkeyPatch) -> Server:
+    found = Server()
+    monkeypatch.setattr(kit.progress, "browser", lambda: found)
+    return found
+
+
+@pytest.mark.parametrize(("frames", "first", "size"), [(1, 0, (64, 64)), (37, 0, (64, 96)), (37, 16, (64, 64))])
+def test_the_file_has_its_frames_and_their_sound(kit: Any, frames: int, first: int, size: tuple[int, int]) -> None:
+    result = kit.render.render_video(prepare(kit, frames, size, first), kit.vae, node_id="a")
+    found, _, seconds = streams(result.path)
+    assert found == frames - first
+    assert seconds == pytest.approx((frames - first) / 25, abs=0.05)  # AAC works in blocks of 1024 samples
+    assert result.video.get_dimensions() == (size[1], size[0])
+    assert result.images.shape == (1, *size, 3)
+
+
+def test_frames_are_those_of_decoding_the_latents_by_hand(kit: Any) -> None:
+    result = kit.render.render_video(prepare(kit, 20), kit.vae, node_id="a", images="all frames")
+    latents = kit.render.render_latents(prepare(kit, 20), "b")
+    by_hand = kit.vae.decode(latents)[0]
+    torch.testing.assert_close(result.images, by_hand, atol=1e-5, rtol=0)
+    assert by_hand.std() > 0.05
+
+
+def test_another_sound_replaces_the_speech_and_is_cut_like_it(kit: Any) -> None:
+    audio = {"waveform": torch.zeros(1, 2, 48_000), "sample_rate": 48_000}
+    result = kit.render.render_video(prepare(kit, 20), kit.vae, node_id="a", audio=audio)
+    assert streams(result.path)[2] == pytest.approx(0.8, abs=0.05)
+
+
+def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
+    import av
+
+    settings = {"seed": 1, "model": "demo"}
+    result = kit.render.render_video(prepare(kit, 2), kit.vae, node_id="a", settings=settings, prompt={"1": {}})
+    with av.open(str(result.path)) as container:
+        tags = dict(container.metadata)
+    assert "AI-generated" in tags["comment"]
+    assert json.loads(tags["letstalk"]) == settings
+    assert json.loads(tags["prompt"]) == {"1": {}}
+
+
+def test_progress_counts_every_step_of_every_clip(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, *_, **__: seen.append((value, total))
+    )
+    kit.render.render_latents(prepare(kit, 37, steps=2), "a")
+    assert [value for value, _ in dict.fromkeys(seen)] == [1, 2, 3, 4, 5, 6]
+    assert {total for _, total in seen} == {6}
+
+
+def test_previews_show_the_middle_of_the_clip(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import latent_preview
+
+    pictures: list[Any] = []
+    monkeypatch.setattr(latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.Latent2RGB)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda v, t, preview, **_: pictures.append(preview))
+    kit.render.render_latents(prepare(kit, 2), "a")
+    assert pictures[0][1].size == (2, 2)
+
+
+def test_events_come_in_order_with_files_that_play(kit: Any, server: Server, base: Path) -> None:
+    run = prepare(kit, 100)
+    kit.render.render_video(run, kit.vae, node_id="9:4")
+    assert [e["clip"] for e in server.sent] == [-1, 0, 1, 2, 3, 4, 5, 6]
+    assert [e["frames_done"] for e in server.sent] == [0, 16, 32, 48, 64, 80, 96, 100]
+    assert {(e["node"], e["clips"], e["frames"], e["fps"]) for e in server.sent} == {("9:4", 7, 100, 25.0)}
+    assert server.sent[0]["seconds_left"] is None
+    assert server.sent[-1]["seconds_left"] == 0
+    media = [(e["clip"], e["media"]) for e in server.sent if e["media"]]
+    assert [clip for clip, _ in media] == [3, 6]  # 64 frames are the first whole clips of at least two seconds
+    found = [streams(base / "temp" / file["filename"]) for _, file in media]
+    assert [frames for frames, *_ in found] == [64, 36]
+    assert [seconds for *_, seconds in found] == pytest.approx([64 / 25, 36 / 25], abs=0.05)
+    kit.render.render_video(prepare(kit, 2), kit.vae, node_id="9:4")
+    assert not any((base / "temp" / file["filename"]).exists() for _, file in media)
+
+
+def test_the_long_sampler_shows_clips_only_with_a_vae(kit: Any, server: Server) -> None:
+    kit.render.render_latents(prepare(kit, 20), "1")
+    assert [e["media"] for e in server.sent] == [None, None, None]
+    server.sent.clear()
+    kit.render.render_latents(prepare(kit, 20), "1", kit.vae)
+    assert [e["media"] is not None for e in server.sent] == [False, False, True]
+
+
+def test_a_cancelled_run_stops_at_once_and_leaves_no_file(
+    kit: Any, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, steps = temp_files(base), []
+
+    def hook(value: int, total: int, *_: Any, **__: Any) -> None:
+        steps.append(value)
+        if value == 3:
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        kit.render.render_video(prepare(kit, 37, steps=2), kit.vae, node_id="cancelled")
+    assert max(steps) == 3
+    assert temp_files(base) <= before
+
+
+def test_nothing_is_loaded_again_between_clips(kit: Any, caplog: pytest.LogCaptureFixture) -> None:
+    comfy.model_management.unload_all_models()
+    run = prepare(kit, 48)
+    with caplog.at_level("INFO"):
+        kit.render.render_video(run, kit.vae, node_id="a")
+    loads = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Requested to load")]
+    assert len(loads) == len(set(loads)) <= 2
+
+
+class Broken:
+    """A VAE that fails in chosen calls; copies for float32 are made by `float32_vae`."""
+
+    def __init__(self, vae: Any, bad: set[int], value: float) -> None:
+        self.vae, self.bad, self.value, self.calls = vae, bad, value, 0
+        self.latent_channels = vae.latent_channels
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.calls += 1
+        images = self.vae.decode(latents)
+        return torch.full_like(images, self.value) if self.calls in self.bad else images
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0, 0.7])
+def test_a_bad_picture_is_decoded_again_in_float32(
+    kit: Any, value: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken(kit.vae, {3}, value)  # call 1 is the portrait
+    monkeypatch.setattr(kit.video, "float32_vae", lambda vae: kit.vae)
+    result = kit.render.render_video(prepare(kit, 37), broken, node_id="a", images="all frames")
+    assert "clip 2" in caplog.text
+    good = kit.render.render_video(prepare(kit, 37), kit.vae, node_id="a", images="all frames")
+    torch.testing.assert_close(result.images, good.images)
+
+
+def test_a_float32_copy_of_the_autoencoder_decodes_alike_and_is_separate(kit: Any) -> None:
+    exact = kit.video.float32_vae(kit.vae)
+    latents = torch.randn(1, 32, 2, 2, 2)
+    torch.testing.assert_close(exact.decode(latents), kit.vae.decode(latents), atol=1e-4, rtol=1e-4)
+    assert exact.first_stage_model is not kit.vae.first_stage_model
+
+
+def test_a_picture_that_stays_black_is_an_error_and_leaves_no_file(
+    kit: Any, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, before = Broken(kit.vae, {3, 4, 5, 6}, 0.0), temp_files(base)
+    monkeypatch.setattr(kit.video, "float32_vae", lambda vae: broken)
+    with pytest.raises(kit.errors.NumericalError, match="clip 2.*black.*portrait.*float32"):
+        kit.render.render_video(prepare(kit, 37), broken, node_id="black")
+    assert temp_files(base) <= before
+
+
+def test_all_frames_are_refused_when_memory_cannot_hold_them(
+    kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(kit.errors.ConfigError, match="images.*GiB.*last frame"):
+        kit.video.check_image_memory(10_000_000, (512, 512))
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2**40)
+    kit.video.check_image_memory(1000, (512, 512))
+    assert "2.9 GiB" in caplog.text
+
+
+def test_a_vae_of_other_latents_is_named(kit: Any) -> None:
+    with pytest.raises(kit.errors.ConfigError, match="vae: has 4 latent channels"):
+        kit.render.render_video(prepare(kit, 1), SimpleNamespace(latent_channels=4), node_id="a")
+
+
+def graph(portrait: str, speech: str, **inputs: Any) -> dict[str, Any]:
+    """From files to a video, every node of the chain."""
+    common = {"seed": 1, "steps": 1, "schedule": "model", "audio_scale": 1.0, "portrait_scale": 1.0}
+    talk = {"model": ["1", 0], "positive": ["7", 0], "vae": ["2", 0], "max_frames": 20}
+    return {
+        "1": {"class_type": "LetsTalkLoadDiT", "inputs": {"model": MODEL, "weight_dtype": "default"}},
+        "2": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": MODEL}},
+        "3": {"class_type": "LetsTalkLoadAudioEncoder", "inputs": {"audio_encoder": MODEL}},
+        "4": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": portrait}},
+        "5": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": speech}},
+        "6": {
+            "class_type": "LetsTalkEncodeAudio",
+            "inputs": {
+                "audio": ["5", 0],
+                "audio_encoder": ["3", 0],
+                "fps": 25.0,
+                "silence_threshold": -60.0,
+                "start_seconds": 0.0,
+                "length_seconds": 0.0,
+            },
+        },
+        "7": {
+            "class_type": "LetsTalkConditioning",
+            "inputs": {"portrait": ["8", 0], "audio": ["6", 0], "first_frame": 0, "clip_frames": 16},
+        },
+        "8": {
+            "class_type": "LetsTalkEncodePortrait",
+            "inputs": {"image": ["4", 0], "vae": ["2", 0], "width": 64, "height": 64},
+        },
+        "9": {
+            "class_type": "LetsTalkTalkingVideo",
+            "inputs": {**common, **talk, "images": "last frame", "crf": 18, **inputs},
+        },
+        "10": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["9", 0], "filename_prefix": "talk", "format": "auto", "codec": "auto"},
+        },
+        "11": {
+            "class_type": "LetsTalkSaveMemory",
+            "inputs": {"memory": ["9", 2], "filename_prefix": "letstalk/m"},
+        },
+    }
+
+
+def test_a_graph_from_files_to_a_saved_video_and_its_memory(run_graph: Any, base: Path, sub: Any) -> None:
+    bundled = [sub("nodes.adapters.folders").list_inputs(kind)[0] for kind in ("portrait", "speech")]
+    run_graph(graph(*bundled))
+    saved = base / "output" / run_graph.ui["10"]["images"][0]["filename"]
+    assert streams(saved)[0] == 20
+    shown = run_graph.ui["9"]
+    assert shown["letstalk"] == [{"clips": 2, "frames": 20, "seconds": 0.8, "model": "demo (drawn faces only)"}]
+    assert (base / "temp" / shown["images"][0]["filename"]).exists()
+    assert list((base / "output" / "letstalk").glob("m_*.safetensors"))
+    run_graph(graph(*bundled))
+    assert {"9", "10", "11"} <= {*run_graph.cached}
+    run_graph(graph(*bundled, seed=2))
+    assert "9" not in run_graph.cached
+    assert "8" in run_graph.cached
