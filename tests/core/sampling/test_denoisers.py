@@ -82,6 +82,13 @@ def test_the_network_sees_its_training_time_and_unit_variance(case: Case) -> Non
     torch.testing.assert_close(call["x"], scale.expand(SHAPE))
 
 
+def test_weights_stored_in_a_small_dtype_do_not_decide_what_the_network_sees() -> None:
+    model = Oracle("flow").to(torch.float16)
+    for dtype, expected in ((None, torch.float16), (torch.float32, torch.float32)):
+        make_denoiser(model, dtype=dtype)(torch.ones(SHAPE), torch.tensor([0.25, 1.0]), portrait=torch.ones(1))
+        assert {model.calls[-1]["x"].dtype, model.calls[-1]["portrait"].dtype} == {expected}
+
+
 def test_learned_variance_is_split_off_and_mapped_to_a_fraction() -> None:
     model = Oracle("epsilon", learned_variance=True)
     denoiser = make_denoiser(model)

@@ -1,0 +1,104 @@
+"""Nodes for native samplers: a guider with separate scales for audio and portrait, and the model's own sigmas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .adapters.guider import make_guider, make_model_sigmas
+from .adapters.schema import make_schema
+
+__all__ = ["NODES"]
+
+CATEGORY = "LetsTalk/sampling"
+
+
+class LetsTalkGuiderNode(io.ComfyNode):
+    """GUIDER for SamplerCustomAdvanced, the Long Video Sampler and Talking Video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkGuider",
+            display_name="LetsTalk Guider",
+            category=CATEGORY,
+            description="Guides a LetsTalk model towards the speech and towards the portrait, each with a scale of"
+            " its own. Runs up to three passes as one batch; scales of 1 cost one pass.",
+            search_aliases=["cfg", "audio guidance", "talking head"],
+            inputs=[
+                io.Model.Input("model", tooltip="A LetsTalk model from Load DiT, LoRA and patches applied."),
+                io.Conditioning.Input("positive", tooltip="From LetsTalk Conditioning; no negative is needed."),
+                io.Float.Input(
+                    "audio_scale",
+                    default=2.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How much more than learned the mouth follows the speech, as a factor. 1: no guidance;"
+                    " 2 suits the demo model; much more distorts the face. Anything but 1 doubles the work.",
+                ),
+                io.Float.Input(
+                    "portrait_scale",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How much more than learned the face keeps to the portrait, as a factor. 1: no"
+                    " guidance. A value that differs from 1 and from audio_scale adds one more pass.",
+                ),
+            ],
+            outputs=[io.Guider.Output(display_name="guider")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, positive: Any, audio_scale: float, portrait_scale: float) -> io.NodeOutput:
+        return io.NodeOutput(make_guider(model, positive, audio_scale, portrait_scale))
+
+
+class LetsTalkSigmas(io.ComfyNode):
+    """SIGMAS for native samplers that equal those of the standalone pipeline."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkSigmas",
+            display_name="LetsTalk Sigmas",
+            category=CATEGORY,
+            description="The noise levels a LetsTalk model is sampled at, the same as in the command line.",
+            search_aliases=["scheduler", "steps", "shift"],
+            inputs=[
+                io.Model.Input("model", tooltip="A LetsTalk model from Load DiT."),
+                io.Int.Input(
+                    "steps",
+                    default=12,
+                    min=1,
+                    max=1000,
+                    tooltip="Sampling steps of every clip. More takes longer and follows the model more closely.",
+                ),
+                io.Combo.Input(
+                    "schedule",
+                    options=["model", "karras"],
+                    default="model",
+                    tooltip="model: evenly spread over the levels the model was trained at. karras: more steps at"
+                    " low noise.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=0.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.05,
+                    tooltip="Flow models with the schedule `model`: above 1 more steps at high noise, below 1 more"
+                    " at low noise. 0: the model's own, which ModelSamplingSD3 can change.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, steps: int, schedule: str, shift: float) -> io.NodeOutput:
+        return io.NodeOutput(make_model_sigmas(model, steps, schedule, shift))
+
+
+NODES: list[type[io.ComfyNode]] = [LetsTalkGuiderNode, LetsTalkSigmas]
