@@ -49,14 +49,14 @@ class LetsTalkAudioEncoder:
 
     def encode_audio(self, waveform: Tensor, sample_rate: int, fps: float = FPS) -> dict[str, Any]:
         """AUDIO_ENCODER_OUTPUT of a waveform (1, channels, samples), as the native node calls it."""
-        sound = _check_audio({"waveform": waveform, "sample_rate": sample_rate})
-        return _to_output(self.track(sound, sample_rate, fps, heard=sound), sound.shape[-1], sample_rate)
+        heard = _check_audio({"waveform": waveform, "sample_rate": sample_rate})
+        track = self.track(WaveformSource(heard, sample_rate), fps, heard, sample_rate)
+        return _to_output(track, heard.shape[-1], sample_rate)
 
-    def track(self, sound: Tensor, sample_rate: int, fps: float, heard: Tensor) -> AudioTrack:
-        """States of `sound` (channels, samples); `heard` is what the video will play."""
+    def track(self, source: WaveformSource, fps: float, heard: Tensor, sample_rate: int) -> AudioTrack:
+        """States of `source`; `heard` (channels, samples) at `sample_rate` is what the video will play."""
         # Its layers are plain torch.nn ones, which cannot run from the CPU in part.
         mm.load_models_gpu([self.patcher], force_full_load=True)
-        source = WaveformSource(sound, sample_rate)
         frames = frame_count(source.seconds, fps)
         blocks = _with_progress(encode_blocks(self.model, source, fps), frames)
         return AudioTrack.build(
@@ -86,14 +86,15 @@ def encode_audio(
     The encoder, ours or a native wav2vec2, hears the sound without noise in its pauses; the track keeps it as it
     was. Raises: LetsTalkError naming the input.
     """
-    sample_rate = audio["sample_rate"]
-    heard = _cut(_check_audio(audio), sample_rate, start_seconds, length_seconds)
+    whole, sample_rate = _check_audio(audio), audio["sample_rate"]
+    heard = _cut(whole, sample_rate, start_seconds, length_seconds)
     threshold = -math.inf if silence_threshold <= NO_GATE else silence_threshold
-    sound = gate_silence(heard, sample_rate, threshold)
+    sound = WaveformSource(heard, sample_rate).waveform  # mono, 16 kHz: a gate at full rate would need gigabytes
+    source = WaveformSource(gate_silence(sound[None], SAMPLE_RATE, threshold))
     if isinstance(encoder, LetsTalkAudioEncoder):
-        track = encoder.track(sound, sample_rate, fps, heard)
+        track = encoder.track(source, fps, heard, sample_rate)
     else:
-        track = _native_track(encoder, sound, sample_rate, fps, heard)
+        track = _native_track(encoder, source, fps, heard, sample_rate)
     return _to_output(track, heard.shape[-1], sample_rate), track.frames
 
 
@@ -104,8 +105,7 @@ def reuse_output(
 
     Raises: ConfigError if it was made by something else, or of another sound.
     """
-    sample_rate = audio["sample_rate"]
-    whole = _check_audio(audio)
+    whole, sample_rate = _check_audio(audio), audio["sample_rate"]
     seconds = whole.shape[-1] / sample_rate
     encoded = output.get("audio_samples", 0) / SAMPLE_RATE
     if abs(encoded - seconds) > 0.1:
@@ -133,6 +133,8 @@ def reuse_output(
 
 def _check_audio(audio: dict[str, Any]) -> Tensor:
     """The waveform of an AUDIO: (1 or 2, samples) float32 on the CPU."""
+    if not isinstance(audio, dict) or not isinstance(audio.get("waveform"), Tensor):
+        raise MediaError("audio: there is no sound; a video without a sound track gives none")
     waveform: Tensor = audio["waveform"]
     if waveform.ndim != 3 or waveform.shape[0] != 1 or waveform.shape[1] < 1:
         raise MediaError(
@@ -169,12 +171,11 @@ def _to_output(track: AudioTrack, samples: int, sample_rate: int) -> dict[str, A
     }
 
 
-def _native_track(encoder: Any, sound: Tensor, sample_rate: int, fps: float, heard: Tensor) -> AudioTrack:
+def _native_track(encoder: Any, source: WaveformSource, fps: float, heard: Tensor, sample_rate: int) -> AudioTrack:
     """States by ComfyUI's own wav2vec2, window by window, at the times that frames have in training.
 
     Its steps lie on the grid of one pass over everything, whose ends are those of the frames.
     """
-    source = WaveformSource(sound, sample_rate)
     waveform, frames = source.waveform, frame_count(source.seconds, fps)
     steps = max(1, (waveform.numel() - FIELD) // HOP + 1)
 

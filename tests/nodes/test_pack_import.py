@@ -17,7 +17,8 @@ HEAVY = sys.argv.pop().split()
 sys.argv = ["main.py", "--cpu", "--base-directory", sys.argv[1]]
 import comfy.options
 comfy.options.enable_args_parsing()
-import comfy_api.latest, folder_paths
+import comfy_api.latest, folder_paths, utils.extra_config
+import nodes as builtin_nodes  # as ComfyUI has them loaded when it comes to custom nodes
 pack = sys.argv[3] + "/custom_nodes/LetsTalk"
 for name in [n for n in sys.modules if n.partition(".")[0] in HEAVY]:
     del sys.modules[name]  # what ComfyUI itself imported does not count

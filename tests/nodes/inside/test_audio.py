@@ -167,6 +167,11 @@ def test_surround_becomes_mono_and_nan_is_refused(adapter: Any, encoder: Any) ->
         adapter.encode_audio(broken, encoder, **SETTINGS)
 
 
+def test_a_video_without_sound_is_named(adapter: Any, encoder: Any) -> None:
+    with pytest.raises(Exception, match="audio: there is no sound"):
+        adapter.encode_audio(None, encoder, **SETTINGS)
+
+
 def test_a_cancelled_prompt_stops_between_windows(adapter: Any, encoder: Any) -> None:
     import comfy.model_management as mm
 

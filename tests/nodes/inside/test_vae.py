@@ -137,6 +137,16 @@ def test_all_of_it_can_leave_the_cpu_and_come_back(vae: Any) -> None:
     assert {p.device.type for p in vae.first_stage_model.parameters()} == {"meta"}
 
 
+def test_every_layer_runs_when_no_weight_fits_on_the_device(vae: Any) -> None:
+    """As with --lowvram, on a device that computes nothing but insists on where tensors lie."""
+    vae.patcher.load(torch.device("meta"), lowvram_model_memory=1, full_load=False)
+    model = vae.first_stage_model
+    assert "cpu" in {p.device.type for p in model.parameters()}
+    model.output_device = torch.device("meta")
+    latents = model.encode(torch.empty(1, 3, 2, 64, 64, device="meta"))
+    assert tuple(model.decode(latents).shape) == (1, 3, 2, 64, 64)
+
+
 def test_the_dtype_of_choice_is_used(sub: Any, faces: torch.Tensor) -> None:
     vae = sub("nodes.adapters.vae").load_vae(demo(sub), dtype=torch.bfloat16)
     assert next(vae.first_stage_model.parameters()).dtype == torch.bfloat16
