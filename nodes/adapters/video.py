@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -177,11 +178,11 @@ class TempFiles:
         self._node = re.sub(r"[^0-9A-Za-z]+", "-", str(node_id or "x"))
         self._run = f"{time.time_ns():x}"
         for path in self.folder.glob(f"letstalk_{self._node}_*_clip*.mp4"):
-            path.unlink(missing_ok=True)
+            _remove(path)
         results = self._results.setdefault(self._node, [])
         for entry in results[:-1]:
             if entry[1]() is None:
-                entry[0].unlink(missing_ok=True)
+                _remove(entry[0])
                 results.remove(entry)
 
     def media(self, number: int) -> Path:
@@ -194,6 +195,11 @@ class TempFiles:
     def keep(self, video: Any) -> None:
         """Remember the file of a finished run for as long as ComfyUI holds its VIDEO."""
         self._results[self._node].append((self.result, weakref.ref(video)))
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows keeps files that a browser or a player still reads
+        path.unlink()
 
 
 def check_image_memory(frames: int, size: tuple[int, int]) -> None:

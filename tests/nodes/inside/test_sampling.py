@@ -199,6 +199,18 @@ def test_nothing_is_loaded_again_between_clips(kit: Any, caplog: pytest.LogCaptu
     assert len(loads) == len(set(loads)) <= 2
 
 
+def test_a_result_goes_when_later_runs_replaced_it_and_nothing_holds_it(kit: Any) -> None:
+    def video() -> Any:
+        return kit.render.render_video(prepare(kit, 1), kit.vae, node_id="again")
+
+    held, dropped, last = video(), video().path, video()
+    newest = video()
+    assert held.path.exists()
+    assert not dropped.exists()
+    assert last.path.exists()
+    assert newest.path.exists()
+
+
 class Broken:
     """A VAE that fails in chosen calls; copies for float32 are made by `float32_vae`."""
 
