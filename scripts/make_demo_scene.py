@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from make_demo_assets import DEMO, PEOPLE, STREAM
+from make_demo_assets import DEMO, PEOPLE, PREVIEWS, STREAM
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -100,7 +100,9 @@ def main() -> None:
     square[:] = figure + (1 - coverage) * square
     target = DEMO / "scenes" / "studio.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(scene.round().clip(0, 255).astype(np.uint8)).save(target, optimize=True)
+    picture = Image.fromarray(scene.round().clip(0, 255).astype(np.uint8))
+    picture.save(target, optimize=True)
+    picture.resize((480, 270)).save(PREVIEWS / "studio.jpg", quality=82, optimize=True)
 
 
 if __name__ == "__main__":
