@@ -1,4 +1,4 @@
-"""`letstalk evaluate -o DIR`: measure a model on newly drawn people who say held-out sentences."""
+"""`letstalk evaluate -o DIR [--suite demo]`: measure a model on newly drawn people who say held-out sentences."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from ..errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evaluation.report import ClipResult
+    from ..evaluation.demo_suite import Budget
+    from ..evaluation.report import Report
+    from ..evaluation.store import ClipResult
     from ..models import ModelBundle
     from ..pipeline import GenerateSettings
+    from ..protocols import FrameSink
 
 __all__ = ["BundleSubject", "add_parser", "run"]
 
@@ -26,13 +29,28 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="measure a model on drawn faces",
         description="Draw people who are in no training data, let the model speak held-out sentences with their"
-        " portraits, and compare lips, colours, drift and sharpness with the truth. Needs espeak-ng.",
+        " portraits, and compare lips, colours, drift and sharpness with the truth. `--suite demo` fills the table"
+        " of docs/demo-model.md: long video, silence, noise, several seeds, speed. Needs espeak-ng.",
     )
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="DIR", help="folder for report.json, report.md, plots and sheets")
     add("--model", metavar="DIR", help="model folder (default: the demo model)")
-    add("--clips", type=int, default=24, help="people to test (default 24)")
-    add("--seconds", type=float, default=6.4, help="length of each clip (default 6.4)")
+    add("--suite", choices=("clips", "demo"), default="clips", help="clips: speech only; demo: everything")
+    add("--quick", action="store_true", help="with --suite demo: a small version, with wide intervals")
+    add("--parts", metavar="A,B", help="with --suite demo: only these parts (default: all)")
+    add(
+        "--drift-minutes", type=float, metavar="N", help="with --suite demo: length of the long video (default 10)"
+    )
+    add("--drift-people", type=int, metavar="N", help="with --suite demo: long videos (default 1)")
+    add(
+        "--recordings",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="with --suite demo: recordings of people speaking",
+    )
+    add("--clips", type=int, help="people to test (default 24, with --suite demo 40)")
+    add("--seconds", type=float, help="length of each clip (default 6.4)")
     add("--seed", type=int, default=0, help="same seed, same people and sentences (default 0)")
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
     add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
@@ -46,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
     add("--threads", type=int, help="CPU threads")
-    add("--overwrite", action="store_true", help="replace an existing report")
+    add("--overwrite", action="store_true", help="start anew, replacing results")
     add("--json", action="store_true", help="print the results as JSON on stdout")
     add("--quiet", action="store_true", help="print errors only")
     parser.set_defaults(run=run)
@@ -63,15 +81,23 @@ class BundleSubject:
         height, width = self.settings.size
         if height != width:
             raise ConfigError(f"the test faces are square, but the model makes frames of {width}x{height} pixels")
-        self.fps, self.size = self.settings.fps, height
+        self.fps, self.size, self.clip_frames = self.settings.fps, height, bundle.dit.config.clip_frames
         self._pipeline = TalkingPortrait(bundle)
 
-    def generate(self, portrait: Tensor, waveform: Tensor, seed: int) -> Tensor:
+    def generate(self, portrait: Tensor, waveform: Tensor, seed: int, steps: int | None = None) -> Tensor:
         from dataclasses import replace
 
         frames = _Frames()
-        self._pipeline.generate(portrait, waveform, frames, replace(self.settings, seed=seed))
+        settings = replace(self.settings, seed=seed, steps=steps or self.settings.steps)
+        self._pipeline.generate(portrait, waveform, frames, settings)
         return frames.all()
+
+    def stream(self, portrait: Tensor, sound: Path, sink: FrameSink, seed: int, work: Path) -> None:
+        from dataclasses import replace
+
+        from ..resume import WorkFolder
+
+        self._pipeline.generate(portrait, sound, sink, replace(self.settings, seed=seed), work=WorkFolder(work))
 
     def round_trip(self, frames: Tensor) -> Tensor:
         import torch
@@ -109,41 +135,127 @@ class _Frames:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..evaluation.suite import run_suite
+    from ..evaluation.store import Store
     from ..memory_bank import MemorySettings
     from ..models import load_bundle
     from ..pipeline import GenerateSettings
-    from .hardware import choose_device, choose_dtype, use_threads
+    from .hardware import at_least, choose_device, choose_dtype, use_threads
 
     folder = Path(args.output)
-    if (folder / "report.json").exists() and not args.overwrite:
+    demo = args.suite == "demo"
+    only_demo = ("quick", "parts", "drift_minutes", "drift_people", "recordings")
+    misplaced = [name for name in only_demo if getattr(args, name) and not demo]
+    if misplaced:
+        raise ConfigError(f"--{misplaced[0].replace('_', '-')} belongs to --suite demo; add that, or leave it out")
+    if (folder / "report.json").exists() and not args.overwrite and not demo:
         raise OutputError(f"{folder / 'report.json'}: exists already; add --overwrite or choose another folder")
+    at_least(1, clips=args.clips, drift_people=args.drift_people)
     use_threads(args.threads)
     device = choose_device(args.device)
+    begun = time.perf_counter()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    first_load = time.perf_counter() - begun
     memory = MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None
     settings = GenerateSettings(steps=args.steps, solver=args.solver, cfg_audio=args.cfg_audio, memory=memory)
-    started = time.monotonic()
-
-    def progress(done: int, clips: int, result: ClipResult) -> None:
-        if not args.quiet:
-            jaw = result.metrics["lips correlation: jaw"]
-            seconds = time.monotonic() - started
-            sys.stderr.write(f"clip {done}/{clips}: jaw correlation {jaw:.2f}, {seconds:.0f} s\n")
-
     subject = BundleSubject(bundle, settings)
-    resolved = {k: v for k, v in subject.settings.to_dict().items() if k != "seed"}
-    report = run_suite(
-        subject,
-        clips=args.clips,
-        seconds=args.seconds,
-        seed=args.seed,
-        out_dir=folder,
-        notes={"steps": subject.settings.steps, "generation": resolved, "models_sha256": bundle.hashes()},
-        progress=progress,
-    )
+    if demo and args.overwrite:
+        Store.discard(folder / "work")
+    report = _demo(args, subject, folder, first_load) if demo else _clips(args, subject, folder)
     if args.json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     elif not args.quiet:
         sys.stdout.write(report.to_markdown())
     return 0
+
+
+def _notes(subject: BundleSubject) -> dict[str, Any]:
+    resolved = {k: v for k, v in subject.settings.to_dict().items() if k != "seed"}
+    return {
+        "steps": subject.settings.steps,
+        "generation": resolved,
+        "models_sha256": subject.bundle.hashes(),
+        "device": subject.bundle.device.type,
+        "dtype": str(subject.bundle.dtype).removeprefix("torch."),
+    }
+
+
+def _clips(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+    from ..evaluation.suite import run_suite
+
+    show = _Show(args.quiet)
+    return run_suite(
+        subject,
+        clips=24 if args.clips is None else args.clips,
+        seconds=6.4 if args.seconds is None else args.seconds,
+        seed=args.seed,
+        out_dir=folder,
+        notes=_notes(subject),
+        progress=lambda done, clips, result: show.clip("speech", done, clips, result, False),
+    )
+
+
+def _demo(args: argparse.Namespace, subject: BundleSubject, folder: Path, first_load: float) -> Report:
+    from ..evaluation.demo_suite import PARTS, run_demo
+
+    assert subject.settings.steps is not None
+    show = _Show(args.quiet)
+    return run_demo(
+        subject,
+        _budget(args),
+        out_dir=folder,
+        seed=args.seed,
+        parts=tuple(args.parts.split(",")) if args.parts else PARTS,
+        recordings=[Path(name) for name in args.recordings],
+        facts=_facts(subject.bundle, first_load),
+        notes=_notes(subject),
+        steps=subject.settings.steps,
+        progress=show.clip,
+        announce=show.line,
+    )
+
+
+def _budget(args: argparse.Namespace) -> Budget:
+    from dataclasses import replace
+
+    from ..evaluation.demo_suite import Budget
+
+    given = {name: getattr(args, name) for name in ("clips", "seconds", "drift_minutes", "drift_people")}
+    budget = Budget.quick() if args.quick else Budget()
+    return replace(budget, **{name: value for name, value in given.items() if value is not None})
+
+
+def _facts(bundle: ModelBundle, first_load: float) -> dict[str, float]:
+    """Size of the bundle and time to load it: the fastest of three, and the first, which imports libraries too."""
+    from ..models import load_bundle
+
+    if bundle.path is None:
+        return {}
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        load_bundle(bundle.path, device=bundle.device, dtype=bundle.dtype)
+        seconds.append(time.perf_counter() - begun)
+    size = sum(path.stat().st_size for path in bundle.path.glob("*.safetensors"))
+    return {
+        "bundle: MB": size / 1e6,
+        "bundle: seconds to load": min(seconds),
+        "bundle: seconds to load first, with imports": first_load,
+    }
+
+
+class _Show:
+    """One line on stderr for each finished clip."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._started = quiet, time.monotonic()
+
+    def line(self, text: str) -> None:
+        if not self._quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def clip(self, part: str, done: int, clips: int, result: ClipResult, found: bool) -> None:
+        jaw = result.metrics.get("lips correlation: jaw")
+        shown = "" if jaw is None else f"jaw correlation {jaw:.2f}, "
+        seconds = time.monotonic() - self._started
+        self.line(f"{part} clip {done}/{clips}: {shown}{'from an earlier run' if found else f'{seconds:.0f} s'}")

@@ -1,14 +1,11 @@
-"""Numbers about videos, without a model: agreement of curves, colour and sharpness of frames, intervals, trends.
+"""Numbers about videos, without a model: agreement of curves, blinks, colour and sharpness of frames.
 
-Colour errors and frames are in levels of 0..255. Undefined values (the correlation with a constant) are NaN, which
-the summaries leave out.
+Colour errors and frames are in levels of 0..255. Undefined values (the correlation with a constant) are NaN.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -21,63 +18,22 @@ from ..errors import ConfigError
 
 __all__ = [
     *(
-        "Interval",
         "best_lag",
-        "bootstrap",
+        "blinks",
+        "calm_cells",
         "cell_colors",
         "colour_error",
         "correlation",
         "gradient_energy",
-        "psnr",
+        "pauses",
     ),
-    *("psnr_boxes", "slope", "static_pixels", "summarise"),
+    *("psnr", "psnr_boxes", "slope", "static_pixels"),
 ]
 
 Array = NDArray[np.float64]
 STATIC_LEVELS = 2.0  # pixels whose deviation over poses stays below this never move
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over clips with its bootstrap interval. `count` is the number of clips with a value."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    def to_dict(self) -> dict[str, float]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        if not self.count:
-            return "-"
-        digits = max(0, min(3, 2 - math.floor(math.log10(max(abs(self.mean), 1e-3)))))
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
-
-def bootstrap(
-    values: Sequence[float] | Array, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Mean of independent values and its percentile interval; NaN values are left out.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. Raises: ConfigError.
-    """
-    if not 0 < level < 1 or resamples < 1:
-        raise ConfigError(f"level={level} must be between 0 and 1 and resamples={resamples} > 0")
-    x = np.asarray(values, np.float64)
-    x = x[np.isfinite(x)]
-    if not len(x):
-        return Interval(math.nan, math.nan, math.nan, 0)
-    index = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
-    low, high = np.quantile(x[index].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(x.mean()), float(low), float(high), len(x))
-
-
-def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
-    """One interval for each name that occurs in the rows (one row a clip)."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return {name: bootstrap([row.get(name, math.nan) for row in rows]) for name in names}
+CALM_LEVELS = 4.0  # cells whose deviation over poses stays below this show the person, not the pose
+SHUT, REOPENED = 0.5, 0.3  # lids: a blink begins above the one and is over below the other
 
 
 def correlation(a: Array, b: Array) -> float:
@@ -99,6 +55,33 @@ def best_lag(measured: Array, truth: Array, limit: int = 5) -> tuple[int, float]
         if math.isfinite(r) and not r <= best[1] + 1e-9:
             best = (lag, r)
     return best
+
+
+def blinks(lids: Array) -> int:
+    """How often the eyes shut, from lids (t,): 0 open, 1 shut."""
+    count, shut = 0, False
+    for lid in lids:
+        if not shut and lid > SHUT:
+            count, shut = count + 1, True
+        elif shut and lid < REOPENED:
+            shut = False
+    return count
+
+
+def pauses(
+    silent: NDArray[np.bool_], fps: float, least_s: float = 0.3, margin_s: float = 0.12
+) -> NDArray[np.bool_]:
+    """Frames (t,) well inside of pauses: runs of silent frames of at least `least_s`, without their edges.
+
+    The mouth needs the margin to close and may open ahead of the sound.
+    """
+    inside = np.zeros(len(silent), bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]]).astype(np.int8)))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        if last - first >= least_s * fps - 1e-6:
+            margin = round(margin_s * fps)
+            inside[first + margin : max(first + margin, last - margin)] = True
+    return inside
 
 
 def slope(series: Array, per: float = 100.0) -> float:
@@ -149,6 +132,15 @@ def cell_colors(frames: Tensor, cells: int = 16) -> Tensor:
     """Mean colours of a grid of cells, nearly blind to small movement: (t, h, w, 3) -> (t, cells, cells, 3)."""
     x = rearrange(frames.float(), "t h w c -> t c h w")
     return rearrange(F.adaptive_avg_pool2d(x, cells), "t c h w -> t h w c")
+
+
+def calm_cells(drawings: Tensor, cells: int = 16) -> Tensor:
+    """Cells whose mean colour hardly depends on the pose: mask (cells, cells) from drawings (n, h, w, 3).
+
+    Without any, the quarter that depends on it least.
+    """
+    deviation = cell_colors(drawings, cells).std(0).amax(-1)
+    return deviation < max(CALM_LEVELS, float(deviation.quantile(0.25)))
 
 
 def gradient_energy(frames: Tensor, batch: int = 16) -> Array:

@@ -1,4 +1,4 @@
-"""Results of an evaluation: JSON for machines, a Markdown table, plots and contact sheets for the eye."""
+"""Results of an evaluation: JSON for machines, Markdown tables, plots and contact sheets for the eye."""
 
 from __future__ import annotations
 
@@ -10,71 +10,78 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from einops import rearrange
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ..checkpoint import atomic_path
 from ..errors import OutputError
-from .lips import LIPS
-from .metrics import Interval
+from .face_reader import LIPS
+from .intervals import Interval
+from .pictures import save_sheet
+from .store import ClipResult
 
-__all__ = ["ClipResult", "Report"]
+__all__ = ["Report", "Row"]
 
 logger = logging.getLogger(__name__)
-TILE = 128  # pixels of a frame in the contact sheets
 SHEET_CLIPS = 6  # clips in one contact sheet
+SHOWN_CLIPS = 4  # clips in the plot of lips
 
 
-@dataclass(eq=False)
-class ClipResult:
-    """What one clip gave. `sheet` holds two rows of frames: portrait and drawing, round trip and result."""
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of aims: what is wanted, what was found. `met` is None where nothing was measured."""
 
-    metrics: dict[str, float]
-    truth: NDArray[np.float64]  # (t, 4), columns LIPS
-    measured: NDArray[np.float64]
-    series: dict[str, NDArray[np.float64]]
-    sheet: Tensor = field(repr=False)
-    text: str = ""
-    voice: str = ""
-    skin: str = ""
+    name: str
+    reach: str
+    value: Interval
+    met: bool | None
+    remark: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {k: _json(v) for k, v in self.value.to_dict().items()}
+        return {"name": self.name, "reach": self.reach, "value": found, "met": self.met, "remark": self.remark}
+
+    def __str__(self) -> str:
+        verdict = "not measured" if self.met is None else "yes" if self.met else "**no**"
+        return f"| {self.name} | {self.reach} | {self.value} | {verdict} | {self.value.count} | {self.remark} |"
 
 
 @dataclass(eq=False)
 class Report:
-    """Settings, means with intervals by metric name ("group: name"), and the clips."""
+    """Settings, aims, means with intervals by metric name ("group: name"), and the clips of each part."""
 
     settings: dict[str, Any]
     metrics: dict[str, Interval]
-    clips: list[ClipResult] = field(default_factory=list)
+    parts: dict[str, list[ClipResult]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; NaN becomes null."""
-        details = [
-            {
-                "text": c.text,
-                "voice": c.voice,
-                "skin": c.skin,
-                "metrics": {k: _json(v) for k, v in c.metrics.items()},
-            }
-            for c in self.clips
-        ]
+        clips = {
+            part: [{**c.notes, "metrics": {k: _json(v) for k, v in c.metrics.items()}} for c in results]
+            for part, results in self.parts.items()
+        }
         means = {k: {n: _json(v) for n, v in i.to_dict().items()} for k, i in self.metrics.items()}
-        return {"settings": self.settings, "metrics": means, "clips": details}
+        return {
+            "settings": self.settings,
+            "rows": [r.to_dict() for r in self.rows],
+            "metrics": means,
+            "clips": clips,
+        }
 
     def to_markdown(self) -> str:
-        """Settings and one table: mean and 95 % interval over clips."""
+        """Settings, the table of aims if there is one, and all metrics."""
         settings = ", ".join(f"{k} {v}" for k, v in self.settings.items() if not isinstance(v, dict))
         lines = [f"Measured on {settings}. Mean over clips with its 95 % bootstrap interval.", ""]
+        if self.rows:
+            lines += ["| measure | reach | found | met | clips | remark |", "|---|---|---|---|---|---|"]
+            lines += [*map(str, self.rows), ""]
         lines += ["| metric | value | clips |", "|---|---|---|"]
         lines += [f"| {name} | {interval} | {interval.count} |" for name, interval in sorted(self.metrics.items())]
         return "\n".join(lines) + "\n"
 
     def save(self, folder: Path) -> list[Path]:
-        """Write report.json, report.md, lips.png, drift.png and sheet_N.png; returns what was written.
+        """Write report.json, report.md, plots and contact sheets; returns what was written.
 
-        Without matplotlib the two plots are left out. Raises: OutputError.
+        Without matplotlib the plots are left out. Raises: OutputError.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,10 +91,14 @@ class Report:
         for path, text in zip(written, (json.dumps(self.to_dict(), indent=1), self.to_markdown()), strict=True):
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        for first in range(0, len(self.clips), SHEET_CLIPS):
-            path = folder / f"sheet_{first // SHEET_CLIPS}.png"
-            _save_sheet([c.sheet for c in self.clips[first : first + SHEET_CLIPS]], path)
-            written.append(path)
+        for part, results in self.parts.items():
+            for kind in dict.fromkeys(kind for c in results for kind in c.pictures):
+                pictures = [c.pictures[kind] for c in results if kind in c.pictures]
+                for first in range(0, len(pictures), SHEET_CLIPS):
+                    path = folder / f"{part}_{kind}_{first // SHEET_CLIPS}.png"
+                    rows = {"sheet": 2, "strip": 1}.get(kind)
+                    save_sheet(pictures[first : first + SHEET_CLIPS], path, rows)
+                    written.append(path)
         return written + self._plot(folder)
 
     def _plot(self, folder: Path) -> list[Path]:
@@ -99,47 +110,38 @@ class Report:
         matplotlib.use("Agg")
         from matplotlib import pyplot
 
-        shown = self.clips[:4]
-        figure, axes = pyplot.subplots(len(LIPS), len(shown), figsize=(4.5 * len(shown), 8), squeeze=False)
-        for column, clip in enumerate(shown):
-            for row, name in enumerate(LIPS):
-                axis = axes[row][column]
-                axis.plot(clip.truth[:, row], color="0.6", label="drawing")
-                axis.plot(clip.measured[:, row], color="tab:red", linewidth=1, label="generated")
-                axis.set_title(f"clip {column + 1}: {name}", fontsize=8)
-        axes[0][0].legend(fontsize=7)
-        figure.tight_layout()
-        names = list(self.clips[0].series) if self.clips else []
-        drift, drift_axes = pyplot.subplots(
-            1, max(1, len(names)), figsize=(5 * max(1, len(names)), 3.2), squeeze=False
-        )
-        for axis, name in zip(drift_axes[0], names, strict=False):
-            curves = np.stack([c.series[name] for c in self.clips])
-            axis.plot(curves.T, color="0.8", linewidth=0.6)
-            axis.plot(np.nanmean(curves, 0), color="tab:red")
-            axis.set_title(f"{name} over frames", fontsize=9)
-        drift.tight_layout()
-        paths = [folder / "lips.png", folder / "drift.png"]
-        for plot, path in zip((figure, drift), paths, strict=True):
+        plots: list[tuple[Path, Any]] = []
+        shown = self.parts.get("speech", [])[:SHOWN_CLIPS]
+        if shown:
+            figure, axes = pyplot.subplots(len(LIPS), len(shown), figsize=(4.5 * len(shown), 8), squeeze=False)
+            for column, clip in enumerate(shown):
+                for row, name in enumerate(LIPS):
+                    axis = axes[row][column]
+                    axis.plot(clip.curves["truth"][:, row], color="0.6", label="drawing")
+                    axis.plot(clip.curves["measured"][:, row], color="tab:red", linewidth=1, label="generated")
+                    axis.set_title(f"clip {column + 1}: {name}", fontsize=8)
+            axes[0][0].legend(fontsize=7)
+            plots.append((folder / "lips.png", figure))
+        for part in ("speech", "drift"):
+            results = self.parts.get(part, [])
+            names = [k for k in results[0].curves if k.startswith("series ")] if results else []
+            if not names:
+                continue
+            figure, axes = pyplot.subplots(1, len(names), figsize=(5 * len(names), 3.2), squeeze=False)
+            for axis, name in zip(axes[0], names, strict=True):
+                curves = np.stack([c.curves[name] for c in results])
+                axis.plot(curves.T, color="0.8", linewidth=0.6)
+                axis.plot(np.nanmean(curves, 0), color="tab:red", linewidth=0.8)
+                axis.set_title(name.removeprefix("series "), fontsize=9)
+                axis.set_xlabel("clips" if part == "drift" else "frames", fontsize=8)
+            plots.append((folder / f"{part}_drift.png", figure))
+        for path, figure in plots:
+            figure.tight_layout()
             with atomic_path(path) as temporary:
-                plot.savefig(temporary, dpi=80, format="png")
-            pyplot.close(plot)
-        return paths
+                figure.savefig(temporary, dpi=80, format="png")
+            pyplot.close(figure)
+        return [path for path, _ in plots]
 
 
 def _json(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _save_sheet(sheets: list[Tensor], path: Path) -> None:
-    """Two rows of frames a clip: drawing above, generated below; portrait and its round trip first."""
-    from PIL import Image
-
-    rows = []
-    for sheet in sheets:
-        x = rearrange(sheet.float(), "n h w c -> n c h w")
-        small = torch.nn.functional.interpolate(x, size=(TILE, TILE), mode="area").round().to(torch.uint8)
-        rows.append(rearrange(small, "(r n) c h w -> (r h) (n w) c", r=2))
-    image = torch.cat(rows)
-    with atomic_path(path) as temporary:
-        Image.fromarray(image.numpy()).save(temporary, format="PNG")
+    return float(value) if math.isfinite(value) else None

@@ -37,7 +37,28 @@ def test_evaluate_writes_a_report_and_does_not_overwrite_it(
     assert "--overwrite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--clips", "0"], ["--seconds", "0.1"], ["--steps", "0"], ["--threads", "0"]])
+def test_the_demo_suite_runs_in_parts_and_goes_on_from_there(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report"
+    command = ["evaluate", "--suite", "demo", "--quick", "--model", str(tiny_bundle), "-o", str(out), "--json"]
+    command += ["--steps", "1", "--device", "cpu", "--dtype", "float32", "--drift-minutes", "0.02"]
+    assert main([*command, "--parts", "drift"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((out / "report.json").read_text())
+    assert not (out / "work" / "drift_0" / "work").exists()  # finished long videos leave no latents behind
+    assert main([*command, "--parts", "speed,drift"]) == 0
+    printed = capsys.readouterr()
+    assert "drift clip 1/1: from an earlier run" in printed.err and "frames to generate" in printed.err
+    rows = {row["name"]: row for row in json.loads(printed.out)["rows"]}
+    assert rows["bundle: MB"]["met"] and rows["speed: frames per second"]["value"]["count"] == 3
+    assert rows["drift: sharpness per minute"]["value"]["count"] > 0 and rows["lips: jaw"]["met"] is None
+    assert main([*command, "--seed", "1"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [["--clips", "0"], ["--quick"], ["--seconds", "0.1"], ["--steps", "0"], ["--threads", "0"]]
+)
 def test_impossible_options_give_one_line(
     options: list[str], tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

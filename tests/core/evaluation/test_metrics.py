@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from letstalk_core.errors import ConfigError
 from letstalk_core.evaluation.metrics import (
     best_lag,
-    bootstrap,
+    blinks,
+    calm_cells,
     cell_colors,
     colour_error,
     correlation,
     gradient_energy,
+    pauses,
     psnr,
     psnr_boxes,
     slope,
     static_pixels,
-    summarise,
 )
 
 
@@ -83,21 +84,22 @@ def test_slope_is_the_change_in_a_hundred_frames() -> None:
     assert math.isnan(slope(np.array([1.0, 2.0])))
 
 
-def test_bootstrap_covers_the_mean_and_shrinks_with_more_clips() -> None:
-    x = np.random.default_rng(0).normal(5, 1, 400)
-    few, many = bootstrap(x[:16]), bootstrap(x)
-    assert many.low < 5 < many.high
-    assert many.high - many.low < 0.5 * (few.high - few.low)
-    # 2 * 1.96 * sd / sqrt(n), the interval of a normal distribution
-    assert many.high - many.low == pytest.approx(3.92 * x.std() / 20, rel=0.1)
+def test_a_blink_counts_once_even_when_it_trembles() -> None:
+    lids = np.array([0, 0.6, 0.45, 0.7, 1, 0.2, 0, 0, 0.4, 0, 0.9, 0.1])
+    assert blinks(lids) == 2
+    assert blinks(np.zeros(5)) == 0
 
 
-def test_values_that_are_missing_are_left_out() -> None:
-    found = summarise([{"a": 1.0}, {"a": 3.0, "b": math.nan}])
-    assert found["a"].mean == 2.0 and found["a"].count == 2
-    assert found["b"].count == 0 and str(found["b"]) == "-"
+def test_pauses_are_long_and_lose_their_edges() -> None:
+    silent = np.zeros(60, bool)
+    silent[2:8] = True  # 0.24 s: too short
+    silent[20:40] = True
+    silent[52:] = True  # 0.32 s: two frames are left
+    assert np.flatnonzero(pauses(silent, 25.0)).tolist() == [*range(23, 37), 55, 56]
 
 
-def test_a_level_outside_0_to_1_is_refused() -> None:
-    with pytest.raises(ConfigError, match="level=1.5"):
-        bootstrap([1.0], level=1.5)
+def test_calm_cells_are_those_that_do_not_change() -> None:
+    frames = torch.full((6, 64, 64, 3), 50, dtype=torch.uint8)
+    frames[:, :8] = torch.arange(0, 240, 40, dtype=torch.uint8).view(6, 1, 1, 1)
+    calm = calm_cells(frames)
+    assert calm.shape == (16, 16) and not calm[:2].any() and calm[2:].all()

@@ -1,0 +1,93 @@
+"""Readers of drawn faces find what was drawn, and measures react to what they claim to measure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from letstalk_core.data.synthetic.faces import render
+from letstalk_core.data.synthetic.identity import Identity, sample_identity
+from letstalk_core.data.synthetic.motion import MOTION, motion_from_speech, neutral_pose, random_pose
+from letstalk_core.data.synthetic.speech import silence
+from letstalk_core.errors import ConfigError
+from letstalk_core.evaluation.face_reader import FACE, FaceReader, face_truth
+from letstalk_core.evaluation.landmarks import LANDMARKS, landmark_positions
+from letstalk_core.evaluation.metrics import blinks, correlation
+
+SIZE = 96
+
+
+def blurred(frames: Tensor) -> Tensor:
+    x = rearrange(frames.float(), "t h w c -> t c h w")
+    x = F.interpolate(F.interpolate(x, size=SIZE // 2, mode="area"), size=SIZE, mode="bilinear")
+    return rearrange(x.round().to(torch.uint8), "t c h w -> t h w c")
+
+
+@pytest.fixture(scope="module")
+def person() -> Identity:
+    return sample_identity(np.random.default_rng(1))
+
+
+@pytest.fixture(scope="module")
+def reader(person: Identity) -> FaceReader:
+    rng = np.random.default_rng(2)
+    return FaceReader.fit(person, neutral_pose(rng), rng, poses=160, size=SIZE)
+
+
+def test_lips_eyes_and_head_are_read_from_fresh_drawings_sharp_and_blurred(
+    person: Identity, reader: FaceReader
+) -> None:
+    rng = np.random.default_rng(3)
+    motion = random_pose(rng, 48)
+    motion[:, MOTION.index("blink")] = rng.uniform(0, 1, 48)
+    frames = render(person, motion, size=SIZE)
+    for pictures in (frames, blurred(frames)):
+        found = reader.check(pictures, motion)
+        assert found["jaw"] > 0.95 and found["width"] > 0.85 and found["round"] > 0.75
+        assert found["blink"] > 0.95
+        assert all(found[name] > 0.95 for name in ("yaw", "pitch", "roll", "shift_x", "shift_y"))
+
+
+def test_known_blinks_are_counted_and_followed(person: Identity, reader: FaceReader) -> None:
+    motion = motion_from_speech(silence(8.0), 200, 25.0, np.random.default_rng(4))
+    lids = motion[:, MOTION.index("blink")]
+    assert blinks(lids) >= 2
+    measured = reader.read(render(person, motion, size=SIZE))[:, FACE.index("blink")]
+    assert correlation(measured, lids) > 0.9
+    assert blinks(measured) == blinks(lids)
+
+
+def test_landmarks_are_found_within_half_a_pixel(person: Identity, reader: FaceReader) -> None:
+    motion = random_pose(np.random.default_rng(5), 24)
+    found = reader.landmarks(render(person, motion, size=SIZE))
+    wanted = landmark_positions(person, motion, SIZE)
+    assert found.shape == (24, len(LANDMARKS), 2)
+    assert np.sqrt(np.square(found - wanted).sum(-1).mean()) < 0.5
+
+
+def test_the_landmark_error_sees_another_face_and_no_pose(person: Identity, reader: FaceReader) -> None:
+    motion = random_pose(np.random.default_rng(6), 24)
+    own = reader.landmark_error(render(person, motion, size=SIZE)).mean()
+    wider = replace(person, eye_x=person.eye_x + 0.03)
+    assert own < 0.2 < 2.5 * own < reader.landmark_error(render(wider, motion, size=SIZE)).mean()
+
+
+def test_the_truth_has_the_width_of_the_lips() -> None:
+    motion = np.zeros((2, 15), np.float32)
+    motion[1, 1] = 1
+    assert face_truth(motion)[:, FACE.index("width")] == pytest.approx([1.0, 1.2])
+
+
+def test_a_reader_refuses_frames_of_another_size_and_too_few_poses(person: Identity) -> None:
+    rng = np.random.default_rng(0)
+    reader = FaceReader.fit(person, neutral_pose(rng), rng, poses=16, size=32)
+    with pytest.raises(ConfigError, match="32, 32, 3"):
+        reader.read(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    with pytest.raises(ConfigError, match="poses=3"):
+        FaceReader.fit(person, neutral_pose(rng), rng, poses=3, size=32)
