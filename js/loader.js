@@ -17,7 +17,7 @@ export const KINDS = {
   image: {
     mime: "image/",
     extension: /\.(png|jpe?g|webp|bmp|gif|tiff?|avif|jp2|tga|ppm)$/i,
-    bundled: /^(\w+) \(bundled demo portrait\)$/,
+    bundled: /^(\w+) \(bundled demo (?:portrait|scene)\)$/,
     preview: "jpg",
     height: 200,
     tag: "img",

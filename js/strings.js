@@ -5,7 +5,7 @@
  */
 
 const EN = {
-  idle: "Finished clips will play here while the next one is made.",
+  idle: "Clips play here as they are made.",
   clip: (/** @type {number} */ n, /** @type {number} */ all) => `clip ${n} of ${all}`,
   clips: (/** @type {number} */ n) => (n === 1 ? "1 clip" : `${n} clips`),
   seconds: (/** @type {number} */ s) => `${s.toFixed(1)} s`,
@@ -35,7 +35,7 @@ const EN = {
 
 /** @type {Strings} */
 const ZH = {
-  idle: "生成下一个片段时，已完成的片段会在这里播放。",
+  idle: "片段生成后会在这里播放。",
   clip: (n, all) => `第 ${n}/${all} 个片段`,
   clips: (n) => `${n} 个片段`,
   seconds: (s) => `${s.toFixed(1)} 秒`,

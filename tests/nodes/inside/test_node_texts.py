@@ -1,0 +1,69 @@
+"""Help pages and locales say what the schemas of the nodes say, in every language."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def help_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("update_node_help", ROOT / "scripts" / "update_node_help.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def infos(comfy_nodes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every node of the pack as `/object_info` tells it."""
+    return {n: node.GET_NODE_INFO_V1() for n, node in comfy_nodes.items() if n.startswith("LetsTalk")}
+
+
+def locale(language: str) -> dict[str, Any]:
+    path = ROOT / "locales" / language / "nodeDefs.json"
+    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return entries
+
+
+def test_the_english_locale_is_what_the_schemas_say(infos: dict[str, Any], help_script: ModuleType) -> None:
+    assert {name: help_script.english(node) for name, node in infos.items()} == locale("en"), (
+        "start ComfyUI and run scripts/update_node_help.py"
+    )
+
+
+def test_every_input_and_output_is_translated(infos: dict[str, Any], help_script: ModuleType) -> None:
+    chinese = locale("zh")
+    assert chinese.keys() == infos.keys()
+    for name, node in infos.items():
+        english = help_script.english(node)
+        assert chinese[name]["inputs"].keys() == english["inputs"].keys(), name
+        assert chinese[name].get("outputs", {}).keys() == english.get("outputs", {}).keys(), name
+        for input_name, text in chinese[name]["inputs"].items():
+            assert text["name"] and text["tooltip"], f"{name}.{input_name}"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_node_has_a_help_page_with_up_to_date_tables(
+    language: str, infos: dict[str, Any], help_script: ModuleType
+) -> None:
+    texts = locale(language)
+    for name, node in infos.items():
+        page = (ROOT / "js" / "docs" / name / f"{language}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {texts[name]['display_name']}\n"), name
+        table = help_script.tables(node, texts[name], language)
+        assert help_script.refreshed(page, table, language) == page, (
+            f"{name}/{language}.md: start ComfyUI and run scripts/update_node_help.py"
+        )
+
+
+def test_no_help_page_is_left_of_a_node_that_is_gone(infos: dict[str, Any]) -> None:
+    assert {path.name for path in (ROOT / "js" / "docs").iterdir()} == infos.keys()

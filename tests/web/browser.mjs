@@ -1,0 +1,165 @@
+// A visit to ComfyUI with a real browser: node browser.mjs URL ARTIFACTS IMAGE SOUND
+// Prints one JSON object of what was seen; the checks are in test_browser.py.
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+
+const [url, artifacts, image, sound] = process.argv.slice(2);
+const require = createRequire(join(process.env.PLAYWRIGHT_FOLDER, "package.json"));
+const { chromium } = require("playwright-core");
+const QUIET = ["background-networking", "component-update", "sync", "gpu", "quic"].map((what) => `--disable-${what}`);
+const SLOW = 120_000; // milliseconds; tests share the machine
+const RUN = 300_000;
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM_PATH,
+  args: ["--headless", "--no-sandbox", "--no-first-run", "--autoplay-policy=no-user-gesture-required", ...QUIET],
+});
+const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
+const seen = { errors: [] };
+page.on("pageerror", (error) => /letstalk/i.test(error.stack ?? "") && seen.errors.push(error.stack));
+const shoot = (name) => page.screenshot({ path: join(artifacts, `${name}.png`) });
+
+try {
+  await page.goto(url, { timeout: SLOW });
+  await page.waitForFunction(() => window.app?.graph && window.app.extensionManager, null, { timeout: SLOW });
+  await page.waitForTimeout(2000); // the first workflow is loaded a moment later
+  await loadEveryTemplate();
+  await openQuickstart();
+  await runIt();
+  await dropFiles();
+} finally {
+  await browser.close();
+}
+console.log(JSON.stringify(seen));
+
+/** Load every workflow of the pack: which node types are unknown? */
+async function loadEveryTemplate() {
+  seen.templates = await page.evaluate(async () => {
+    const listed = (await (await window.app.api.fetchApi("/workflow_templates")).json()).LetsTalk ?? [];
+    const result = {};
+    for (const name of listed) {
+      const graph = await (await fetch(window.app.api.apiURL(`/workflow_templates/LetsTalk/${name}.json`))).json();
+      await window.app.loadGraphData(graph);
+      const types = window.app.graph._nodes.map((node) => node.type);
+      const drawn = new Set(["Note", "MarkdownNote", "Reroute"]);
+      const missing = types.filter((type) => !drawn.has(type) && !window.LiteGraph.registered_node_types[type]);
+      result[name] = { nodes: types.length, missing };
+    }
+    return result;
+  });
+}
+
+/** As a user does: Templates, our pack, the first card. */
+async function openQuickstart() {
+  await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.BrowseTemplates"));
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("LetsTalk", { exact: true }).first().click({ timeout: SLOW });
+  const card = dialog.getByText(/1[_ ]quickstart/i).first();
+  await card.waitFor({ timeout: SLOW });
+  await page.waitForTimeout(1500); // thumbnails
+  await shoot("1_templates");
+  await card.click();
+  await page.waitForFunction(() => window.app.graph._nodes.some((node) => node.type === "LetsTalkTalkingVideo"));
+  await dialog.waitFor({ state: "hidden", timeout: SLOW });
+  await page.waitForTimeout(1000);
+}
+
+/** Queue the quickstart, shortened, and watch the panel of Talking Video. */
+async function runIt() {
+  seen.saved_values = await page.evaluate(() => {
+    const node = window.app.graph._nodes.find((n) => n.type === "LetsTalkTalkingVideo");
+    const set = (name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
+    set("steps", 1);
+    set("max_frames", 96);
+    const values = node.serialize().widgets_values;
+    const own = node.widgets.filter((widget) => !widget.name.startsWith("letstalk_"));
+    return { saved: values.length, widgets: own.length };
+  });
+  await page.evaluate(() => {
+    window.seenPanels = [];
+    const look = () => {
+      const panel = document.querySelector(".letstalk-panel");
+      if (!panel) return;
+      const video = panel.querySelector("video.front");
+      const strip = panel.querySelector(".letstalk-strip");
+      const last = window.seenPanels.at(-1);
+      const now = {
+        phase: panel.dataset.phase,
+        line: panel.querySelector(".letstalk-line").textContent,
+        done: parseFloat(panel.querySelector(".letstalk-done").style.width) || 0,
+        aria: strip.getAttribute("aria-valuetext"),
+        ready: video?.readyState ?? 0,
+        duration: Number.isFinite(video?.duration) ? video.duration : 0,
+        time: video?.currentTime ?? 0,
+        type: video?.currentSrc ? new URL(video.currentSrc).searchParams.get("type") : null,
+      };
+      if (JSON.stringify(now) !== JSON.stringify(last)) window.seenPanels.push(now);
+    };
+    setInterval(look, 100);
+  });
+  await page.evaluate(() => window.app.queuePrompt(0));
+  const plays = () => window.seenPanels.some((panel) => panel.phase === "running" && panel.time > 0.4);
+  const over = () => ["done", "failed", "stopped"].includes(window.seenPanels.at(-1)?.phase);
+  await page.waitForFunction(`(${plays})() || (${over})()`, null, { timeout: RUN });
+  await shoot("2_running");
+  await page.waitForFunction(over, null, { timeout: RUN });
+  await page.waitForFunction(
+    () => [...document.querySelectorAll("video")].some((v) => !v.closest(".letstalk-panel") && v.readyState >= 2),
+    null,
+    { timeout: 20_000 },
+  ).catch(() => {});
+  await page.waitForTimeout(4000); // playback of the last stretch ends
+  await shoot("3_done");
+  seen.panels = await page.evaluate(() => window.seenPanels);
+  seen.finished = await page.evaluate(() =>
+    [...document.querySelectorAll("video")]
+      .filter((video) => !video.closest(".letstalk-panel"))
+      .map((video) => ({ ready: video.readyState, duration: video.duration, width: video.videoWidth })),
+  );
+}
+
+/** Drop a picture on the canvas where Load Portrait is, and a sound on the panel of Load Speech. */
+async function dropFiles() {
+  const file = (path, type) => ({ name: basename(path), type, base64: readFileSync(path).toString("base64") });
+  const drop = async (type, dropped, onPanel) => {
+    await page.evaluate(
+      ([nodeType, { name, type: mime, base64 }, panel]) => {
+        const { app } = window;
+        const node = app.graph._nodes.find((candidate) => candidate.type === nodeType);
+        const canvas = app.canvas.canvas;
+        const box = canvas.getBoundingClientRect();
+        const { scale, offset } = app.canvas.ds;
+        const at = (x, y) => [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
+        const [clientX, clientY] = at(node.pos[0] + node.size[0] / 2, node.pos[1] + 10);
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], name, { type: mime }));
+        const widget = node.widgets.find((candidate) => candidate.name === "letstalk_preview");
+        const target = panel ? widget.element : canvas;
+        for (const kind of ["dragover", "drop"]) {
+          const options = { bubbles: true, cancelable: true, clientX, clientY, dataTransfer };
+          target.dispatchEvent(new DragEvent(kind, options));
+        }
+      },
+      [type, dropped, onPanel],
+    );
+    const list = onPanel ? "audio" : "image";
+    const chosen = ([t, w, stem]) => {
+      const node = window.app.graph._nodes.find((candidate) => candidate.type === t);
+      const value = node.widgets.find((widget) => widget.name === w).value;
+      return value.startsWith(stem) ? value : null;
+    };
+    const stem = dropped.name.replace(/\.\w+$/, "");
+    const handle = await page.waitForFunction(chosen, [type, list, stem], { timeout: 20_000 });
+    return handle.jsonValue();
+  };
+  seen.dropped_image = await drop("LetsTalkLoadPortrait", file(image, "image/png"), false);
+  seen.dropped_sound = await drop("LetsTalkLoadSpeech", file(sound, "audio/wav"), true);
+  await page.waitForTimeout(1500);
+  seen.previews = await page.evaluate(() => ({
+    image: [...document.querySelectorAll(".letstalk-loader img")].map((img) => [img.naturalWidth, img.src]),
+    sound: [...document.querySelectorAll(".letstalk-loader audio")].map((audio) => [audio.duration, audio.src]),
+  }));
+  await shoot("4_dropped");
+}
