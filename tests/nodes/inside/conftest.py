@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib
 import os
 import random
@@ -129,6 +130,7 @@ class Graphs:
 
         Raises: GraphError.
         """
+        api = copy.deepcopy(api)  # ComfyUI writes into it
         self._count += 1
         prompt_id = f"prompt-{self._count}"
         self.server.events.clear()
