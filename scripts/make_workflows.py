@@ -143,7 +143,7 @@ def crop_upscale_paste(w: Workflow) -> None:
         seed=1,
         images="all frames",
     )
-    w.group("Upscale (bypassed: choose a model, then Ctrl+B)")
+    w.group("Upscale (off: see Read me)")
     upscaler = w.add("UpscaleModelLoader", model_name="RealESRGAN_x2plus.pth", unlisted="model_name", bypass=True)
     larger = w.add("ImageUpscaleWithModel", upscale_model=upscaler[0], image=talk[1], bypass=True)
     w.group("Paste back", below=True)
@@ -160,7 +160,7 @@ def lora_guidance(w: Workflow) -> None:
     portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
     audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=5.0)
     conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
-    w.group("LoRA (bypassed: choose a file, then Ctrl+B)", below=True)
+    w.group("LoRA (off: see Read me)", below=True)
     lora = w.add(
         "LoraLoaderModelOnly",
         model=dit[0],

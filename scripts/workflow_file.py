@@ -12,8 +12,8 @@ from typing import Any
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 PREVIEW = {  # extra height, pixels: pictures and players that nodes show
-    "LetsTalkLoadPortrait": 250,
-    "LetsTalkLoadSpeech": 70,
+    "LetsTalkLoadPortrait": 254,
+    "LetsTalkLoadSpeech": 100,
     "LetsTalkLongVideoSampler": 300,
     "LetsTalkTalkingVideo": 420,
     "SaveVideo": 420,
@@ -95,8 +95,8 @@ class Workflow:
 
     def note(self, text: str, *, width: int = 420, title: str = "Read me") -> None:
         """A Markdown note in the current column, tall enough for its text."""
-        lines = sum(1 + len(line) // (width // 7) for line in text.splitlines())
-        self._place(Node(len(self.nodes) + 1, "MarkdownNote", {}, {"text": text}, title, width, 80 + 20 * lines))
+        lines = sum(1 + len(line) // (width // 6) for line in text.splitlines())
+        self._place(Node(len(self.nodes) + 1, "MarkdownNote", {}, {"text": text}, title, width, 60 + 15 * lines))
 
     def group(self, title: str, *, below: bool = False) -> None:
         """Begin a group: to the right of the last one, or below it."""
