@@ -104,7 +104,8 @@ function listen() {
 function fit(node, more = 0) {
   const needed = node.computeSize?.();
   if (needed) {
-    node.setSize?.([Math.max(node.size[0], needed[0], MIN_WIDTH), Math.max(node.size[1] + more, needed[1])]);
+    // Not as wide as is asked for: the frontend's video asks for more than the node's width, each time anew.
+    node.setSize?.([Math.max(node.size[0], MIN_WIDTH), Math.max(node.size[1] + more, needed[1])]);
   }
   node.setDirtyCanvas?.(true, true);
 }
@@ -123,6 +124,14 @@ function addPanel(node, name, element, min, max) {
   return widget;
 }
 
+/** Frontend 1.27 takes the last latent preview for the finished video and then shows neither. @param {any} node */
+function dropLatentPreview(node) {
+  if (app.nodePreviewImages) delete app.nodePreviewImages[node.id];
+  node.imgs = undefined;
+  const index = node.widgets?.findIndex((/** @type {any} */ widget) => widget.name === "$$canvas-image-preview") ?? -1;
+  if (index >= 0) node.widgets.splice(index, 1)[0].onRemove?.();
+}
+
 /** @param {any} node */
 function addSamplerPanel(node) {
   const panel = new Panel(text(), (path) => api.apiURL(path), (more) => {
@@ -135,6 +144,7 @@ function addSamplerPanel(node) {
   fit(node);
   const { onExecuted, onRemoved } = node;
   node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
+    if (output?.images?.length) dropLatentPreview(node);
     onExecuted?.call(this, output, ...rest);
     const run = runs.get(keyOf(node)) ?? idleRun();
     const summary = output?.letstalk?.[0];

@@ -104,18 +104,16 @@ async function runIt() {
   await page.waitForFunction(`(${plays})() || (${over})()`, null, { timeout: RUN });
   await shoot("2_running");
   await page.waitForFunction(over, null, { timeout: RUN });
-  await page.waitForFunction(
-    () => [...document.querySelectorAll("video")].some((v) => !v.closest(".letstalk-panel") && v.readyState >= 2),
-    null,
-    { timeout: 20_000 },
-  ).catch(() => {});
+  const shown = () =>
+    [...document.querySelectorAll("video")].filter((v) => !v.closest(".letstalk-panel") && v.readyState > 1).length > 1;
+  await page.waitForFunction(shown, null, { timeout: 20_000 }).catch(() => {});
   await page.waitForTimeout(4000); // playback of the last stretch ends
   await shoot("3_done");
   seen.panels = await page.evaluate(() => window.seenPanels);
   seen.finished = await page.evaluate(() =>
     [...document.querySelectorAll("video")]
       .filter((video) => !video.closest(".letstalk-panel"))
-      .map((video) => ({ ready: video.readyState, duration: video.duration, width: video.videoWidth })),
+      .map(({ readyState, duration, src }) => ({ ready: readyState, duration, type: new URL(src).searchParams.get("type") })),
   );
 }
 
@@ -156,7 +154,9 @@ async function dropFiles() {
   };
   seen.dropped_image = await drop("LetsTalkLoadPortrait", file(image, "image/png"), false);
   seen.dropped_sound = await drop("LetsTalkLoadSpeech", file(sound, "audio/wav"), true);
-  await page.waitForTimeout(1500);
+  const shown = () =>
+    document.querySelector(".letstalk-loader img").naturalWidth && document.querySelector(".letstalk-loader audio").duration;
+  await page.waitForFunction(shown, null, { timeout: 20_000 }).catch(() => {});
   seen.previews = await page.evaluate(() => ({
     image: [...document.querySelectorAll(".letstalk-loader img")].map((img) => [img.naturalWidth, img.src]),
     sound: [...document.querySelectorAll(".letstalk-loader audio")].map((audio) => [audio.duration, audio.src]),
