@@ -15,12 +15,18 @@ const LOADERS = new Map([
   ["LetsTalkLoadSpeech", { kind: KINDS.audio, widget: "audio" }],
 ]);
 const MIN_WIDTH = 320; // the line of text then fits
-const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no room for its own video once it is loaded
+const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no room for its video once it is there
 const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
 
-/** Runs by graph and node, so that they outlive a node that is made anew when the user changes tabs. @type {Map<string, RunState>} */
+/**
+ * Runs by graph and node, so that they outlive a node that is made anew when the user changes tabs.
+ * @type {Map<string, RunState>}
+ */
 const runs = new Map();
-/** Graph in which a prompt was started: its events belong there, even if another one is open now. @type {Map<string, string>} */
+/**
+ * Graph in which a prompt was started: its events belong there, even if another one is open now.
+ * @type {Map<string, string>}
+ */
 const graphOfPrompt = new Map();
 /** @type {WeakMap<object, Panel>} */
 const panels = new WeakMap();
@@ -63,7 +69,11 @@ function onClip(event) {
   if (node) panels.get(node)?.show(run);
 }
 
-/** Let every run of a prompt end, whether or not its node is on screen. @param {(run: RunState, key: string) => RunState} end @param {?string} prompt */
+/**
+ * Let every run of a prompt end, whether or not its node is on screen.
+ * @param {(run: RunState, key: string) => RunState} end
+ * @param {?string} prompt
+ */
 function endRuns(end, prompt) {
   for (const [key, run] of runs) {
     if (run.phase !== "running" || (prompt && run.prompt && run.prompt !== prompt)) continue;
@@ -91,7 +101,7 @@ function listen() {
     endRuns((run) => finish(run, {}, false, Date.now()), detail?.prompt_id);
   });
   api.addEventListener("executing", (/** @type {any} */ { detail }) => {
-    // A sampler without anything to show of its own sends no `executed`; it is done when another node's turn comes.
+    // A sampler with nothing of its own to show sends no `executed`; it is done when another node's turn comes.
     const now = typeof detail === "object" ? detail?.node : detail;
     endRuns((run, key) => {
       const other = now !== null && now !== undefined && !key.endsWith(`/${now}`);
@@ -100,7 +110,11 @@ function listen() {
   });
 }
 
-/** Make a node higher by so many pixels, lower if negative, but never too small for its widgets. @param {any} node @param {number} [more] */
+/**
+ * Make a node higher by so many pixels, lower if negative, but never too small for its widgets.
+ * @param {any} node
+ * @param {number} [more]
+ */
 function fit(node, more = 0) {
   const needed = node.computeSize?.();
   if (needed) {
@@ -110,7 +124,13 @@ function fit(node, more = 0) {
   node.setDirtyCanvas?.(true, true);
 }
 
-/** @param {any} node @param {string} name @param {HTMLElement} element @param {() => number} min @param {() => number|undefined} max */
+/**
+ * @param {any} node
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {() => number} min
+ * @param {() => number|undefined} max
+ */
 function addPanel(node, name, element, min, max) {
   const margin = 2 * MARGIN;
   const widget = node.addDOMWidget(name, "letstalk", element, {
@@ -171,7 +191,8 @@ function addLoaderPanel(node, { kind, widget: name }) {
     node.setDirtyCanvas?.(true, true);
   };
   const panel = new LoaderPanel(kind, text(), api, choose);
-  addPanel(node, "letstalk_preview", panel.element, () => kind.height, () => (kind.tag === "img" ? undefined : kind.height));
+  const highest = kind.tag === "img" ? undefined : kind.height;
+  addPanel(node, "letstalk_preview", panel.element, () => kind.height, () => highest);
   const { callback } = list;
   list.callback = function (/** @type {any} */ value, /** @type {any[]} */ ...rest) {
     panel.show(String(value));

@@ -7,7 +7,8 @@ import { basename, join } from "node:path";
 const [url, artifacts, image, sound] = process.argv.slice(2);
 const require = createRequire(join(process.env.PLAYWRIGHT_FOLDER, "package.json"));
 const { chromium } = require("playwright-core");
-const QUIET = ["background-networking", "component-update", "sync", "gpu", "quic"].map((what) => `--disable-${what}`);
+const OFF = ["background-networking", "component-update", "sync", "gpu", "quic"];
+const QUIET = OFF.map((what) => `--disable-${what}`);
 const SLOW = 120_000; // milliseconds; tests share the machine
 const RUN = 300_000;
 
@@ -104,8 +105,10 @@ async function runIt() {
   await page.waitForFunction(`(${plays})() || (${over})()`, null, { timeout: RUN });
   await shoot("2_running");
   await page.waitForFunction(over, null, { timeout: RUN });
-  const shown = () =>
-    [...document.querySelectorAll("video")].filter((v) => !v.closest(".letstalk-panel") && v.readyState > 1).length > 1;
+  const shown = () => {
+    const videos = [...document.querySelectorAll("video")].filter((video) => !video.closest(".letstalk-panel"));
+    return videos.filter((video) => video.readyState > 1).length > 1;
+  };
   await page.waitForFunction(shown, null, { timeout: 20_000 }).catch(() => {});
   await page.waitForTimeout(4000); // playback of the last stretch ends
   await shoot("3_done");
@@ -113,7 +116,9 @@ async function runIt() {
   seen.finished = await page.evaluate(() =>
     [...document.querySelectorAll("video")]
       .filter((video) => !video.closest(".letstalk-panel"))
-      .map(({ readyState, duration, src }) => ({ ready: readyState, duration, type: new URL(src).searchParams.get("type") })),
+      .map(({ readyState, duration, src }) => {
+        return { ready: readyState, duration, type: new URL(src).searchParams.get("type") };
+      }),
   );
 }
 
@@ -154,8 +159,10 @@ async function dropFiles() {
   };
   seen.dropped_image = await drop("LetsTalkLoadPortrait", file(image, "image/png"), false);
   seen.dropped_sound = await drop("LetsTalkLoadSpeech", file(sound, "audio/wav"), true);
-  const shown = () =>
-    document.querySelector(".letstalk-loader img").naturalWidth && document.querySelector(".letstalk-loader audio").duration;
+  const shown = () => {
+    const [img, audio] = ["img", "audio"].map((tag) => document.querySelector(`.letstalk-loader ${tag}`));
+    return img.naturalWidth && audio.duration;
+  };
   await page.waitForFunction(shown, null, { timeout: 20_000 }).catch(() => {});
   seen.previews = await page.evaluate(() => ({
     image: [...document.querySelectorAll(".letstalk-loader img")].map((img) => [img.naturalWidth, img.src]),
