@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = {  # language: headings of inputs, outputs and wiring; columns; words for optional and default
-    "en": ("## Inputs", "## Outputs", "## Wiring", "| input | type | values | effect |", "optional", "default"),
-    "zh": ("## 输入", "## 输出", "## 连接", "| 输入 | 类型 | 取值 | 作用 |", "可选", "默认"),
+WORDS = {  # language: headings of inputs, outputs and wiring; words for optional and default
+    "en": ("## Inputs", "## Outputs", "## Wiring", "optional", "default"),
+    "zh": ("## 输入", "## 输出", "## 连接", "可选", "默认"),
 }
 
 
@@ -53,14 +53,15 @@ def values(spec: list[Any], default: str) -> str:
     return f"{span}{default} {json.dumps(value) if isinstance(value, (bool, str)) else f'{value:g}'}"
 
 
-def tables(node: dict[str, Any], texts: dict[str, Any], language: str) -> str:
-    """Inputs and outputs of a node as Markdown."""
-    inputs_title, outputs_title, _, columns, optional, default = WORDS[language]
-    lines = [inputs_title, "", columns, "|---|---|---|---|"]
+def lists(node: dict[str, Any], texts: dict[str, Any], language: str) -> str:
+    """Inputs and outputs of a node as Markdown: lists, for the help panel is too narrow for tables."""
+    inputs_title, outputs_title, _, optional, default = WORDS[language]
+    lines = [inputs_title, ""]
     for name, spec, is_optional in inputs_of(node):
         text = texts["inputs"][name]
-        label = labelled(name, text["name"]) + (f" ({optional})" if is_optional else "")
-        lines.append(f"| {label} | {spec[0]} | {values(spec, default)} | {text['tooltip']} |")
+        facts = [spec[0], optional if is_optional else "", values(spec, default)]
+        about = ", ".join(fact for fact in facts if fact)
+        lines.append(f"- {labelled(name, text['name'])} ({about}): {text['tooltip']}")
     if node["output_name"]:
         lines += ["", outputs_title, ""]
     for i, (name, kind) in enumerate(zip(node["output_name"], node["output"], strict=True)):
@@ -74,10 +75,10 @@ def labelled(name: str, translated: str) -> str:
     return f"`{name}`" if name == translated else f"{translated} `{name}`"
 
 
-def refreshed(page: str, table: str, language: str) -> str:
-    """A page with other tables. Raises: ValueError if it lacks the headings."""
+def refreshed(page: str, told: str, language: str) -> str:
+    """A page with other lists of inputs and outputs. Raises: ValueError if it lacks the headings."""
     inputs_title, _, wiring_title, *_ = WORDS[language]
-    return page[: page.index(inputs_title)] + table + page[page.index(wiring_title) :]
+    return page[: page.index(inputs_title)] + told + page[page.index(wiring_title) :]
 
 
 def main() -> None:
@@ -90,8 +91,8 @@ def main() -> None:
     locale.write_text(json.dumps(texts["en"], ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     for name, language in itertools.product(nodes, WORDS):
         path = ROOT / "js" / "docs" / name / f"{language}.md"
-        table = tables(nodes[name], texts[language][name], language)
-        path.write_text(refreshed(path.read_text(encoding="utf-8"), table, language), encoding="utf-8")
+        told = lists(nodes[name], texts[language][name], language)
+        path.write_text(refreshed(path.read_text(encoding="utf-8"), told, language), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -52,15 +52,15 @@ def test_every_input_and_output_is_translated(infos: dict[str, Any], help_script
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_every_node_has_a_help_page_with_up_to_date_tables(
+def test_every_node_has_a_help_page_with_up_to_date_lists(
     language: str, infos: dict[str, Any], help_script: ModuleType
 ) -> None:
     texts = locale(language)
     for name, node in infos.items():
         page = (ROOT / "js" / "docs" / name / f"{language}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {texts[name]['display_name']}\n"), name
-        table = help_script.tables(node, texts[name], language)
-        assert help_script.refreshed(page, table, language) == page, (
+        told = help_script.lists(node, texts[name], language)
+        assert help_script.refreshed(page, told, language) == page, (
             f"{name}/{language}.md: start ComfyUI and run scripts/update_node_help.py"
         )
 
