@@ -36,7 +36,7 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def without_autocast(device_type: str) -> Any:
     """A block in which float32 stays float32: autocast would take matrix products back to half precision."""
-    if torch.amp.autocast_mode.is_autocast_available(device_type):
+    if torch.compiler.is_compiling() or torch.amp.autocast_mode.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
 

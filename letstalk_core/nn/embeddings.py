@@ -34,7 +34,7 @@ def axis_positions(count: int, trained: int) -> Tensor:
 
     Pressed together when there are more than were trained, so that none lies outside the trained range.
     """
-    positions = torch.arange(count, dtype=torch.float64)
+    positions = torch.arange(count, dtype=torch.float64, device="cpu")
     trained = max(trained, 1)
     return positions if count <= trained else positions * ((trained - 1) / (count - 1))
 
@@ -51,7 +51,7 @@ def time_positions(memory: int, frames: int, trained_memory: int, trained_frames
 
 def sincos(positions: Tensor, dim: int) -> Tensor:
     """positions (n,) -> (n, dim): sines, then cosines, at dim/2 frequencies of base 10000 (the MAE convention)."""
-    frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64, device=positions.device) / (dim // 2))
     angles = positions.to(torch.float64)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -61,7 +61,7 @@ def space_table(
     grid: tuple[int, int], trained: tuple[int, int], dim: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """(rows * columns, dim): the first half of the channels holds the column, the second half the row."""
-    with torch.inference_mode(False), torch.device("cpu"):  # kept for later calls, which may train
+    with torch.inference_mode(False):  # kept for later calls, which may train
         rows = sincos(axis_positions(grid[0], trained[0]), dim // 2)
         columns = sincos(axis_positions(grid[1], trained[1]), dim // 2)
         table = torch.cat([columns.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)], dim=-1)
@@ -73,7 +73,7 @@ def time_table(
     memory: int, frames: int, trained: tuple[int, int], dim: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Tables of memory (memory, dim) and clip (frames, dim); `trained` counts memory and clip frames."""
-    with torch.inference_mode(False), torch.device("cpu"):
+    with torch.inference_mode(False):
         before, clip = (sincos(p, dim) for p in time_positions(memory, frames, *trained))
         return before.to(device=device, dtype=dtype), clip.to(device=device, dtype=dtype)
 

@@ -92,8 +92,9 @@ class ComfyDiT(LetsTalkDiT):
         wrappers = comfy.patcher_extension.get_all_wrappers(
             comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
         )
-        if wrappers:
-            x = x.clone()  # in float32 it is the sampler's own tensor, and some wrappers add to it in place
+        if not wrappers:  # one graph for torch.compile, which an executor would break
+            return self._predict(x, timestep, context, options, exact=exact, cache=cache)
+        x = x.clone()  # in float32 it is the sampler's own tensor, and some wrappers add to it in place
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._predict, self, wrappers)
         result: Tensor = executor.execute(x, timestep, context, options, exact=exact, cache=cache)
         return result
