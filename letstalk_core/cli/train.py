@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from ..training.config import Recipe
     from ..training.loop import Stage
@@ -36,6 +38,12 @@ def add_parser(subparsers: Any) -> None:
         dest="overrides",
         help="change a key of the recipe, e.g. --set loop.run=runs/one --set optimizer.lr=3e-4; may be repeated",
     )
+    parser.add_argument(
+        "--init-from",
+        metavar="FILE",
+        help="(dit) start spatial attention and Mix-FFN from a public SANA transformer of the same width; what"
+        " does not fit is reported by name",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe as JSON and stop")
     parser.set_defaults(run=run)
 
@@ -61,7 +69,12 @@ def build_stage(recipe: Recipe) -> Stage:
 def run(args: argparse.Namespace) -> int:
     from ..training.config import load_recipe
 
-    recipe = load_recipe(args.stage, args.config, args.overrides)
+    overrides = list(args.overrides)
+    if args.init_from is not None:
+        if args.stage != "dit":
+            raise ConfigError(f"--init-from: is for the dit stage, not {args.stage!r}")
+        overrides.append(f"objective.init_from={json.dumps(args.init_from)}")
+    recipe = load_recipe(args.stage, args.config, overrides)
     if args.dry_run:
         sys.stdout.write(json.dumps(recipe.to_dict(), indent=2) + "\n")
         return 0

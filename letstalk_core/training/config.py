@@ -208,6 +208,7 @@ class DiTObjective(Config):
     kind = "[objective]"
 
     autoencoder: str = ""  # model that decodes the sample strips; empty: no strips
+    init_from: str = ""  # SANA transformer whose spatial attention and Mix-FFN to start from
     cold_start: float = 0.15  # part of the samples whose memory is the portrait repeated
     far_portrait: float = 0.3  # part of the samples whose portrait is a far frame of the clip
     drop_audio: float = 0.1

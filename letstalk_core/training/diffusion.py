@@ -18,6 +18,7 @@ from ..data.manifest import Manifest
 from ..errors import ConfigError, MediaError
 from ..pixels import from_unit
 from ..transformer.dit import LetsTalkDiT
+from ..transformer.warm_start import warm_start
 from .config import DiTRecipe
 from .losses import region_weights
 from .memory_noise import disturb_memory
@@ -126,6 +127,8 @@ class DiTStage:
                 f"[projection] token_dim={projection.token_dim} must equal [model]"
                 f" audio_token_dim={config.audio_token_dim}"
             )
+        if recipe.loop.init and recipe.objective.init_from:
+            raise ConfigError("[loop] init and [objective] init_from both give start values; set one of them")
         torch.manual_seed(recipe.loop.seed)
         module = _DiTModule(recipe)
         if recipe.loop.init:
@@ -135,6 +138,9 @@ class DiTStage:
         else:
             module.dit.init_weights()
             module.audio_projection.init_weights()
+            if recipe.objective.init_from:
+                for line in warm_start(module.dit, recipe.objective.init_from).lines():
+                    logger.info("%s: %s", recipe.objective.init_from, line)
         self.module: nn.Module = module
         self._net = module
         self.manifest = Manifest(recipe.data.folder)
