@@ -1,0 +1,52 @@
+"""Decoding of DC-AE against diffusers with the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from benchmarks.harness import Options, Row, identical, paired, randomise, ratio, seconds
+from letstalk_core.autoencoder.convert import config_to_diffusers
+from letstalk_core.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.presets import AUTOENCODER
+
+REACH = 1.3
+SIZE = 512  # pixels
+
+
+def run(options: Options) -> list[Row]:
+    """A row for each model and dtype."""
+    names = ("f32c32-sana-1.1",) if options.quick else ("f32c32-sana-1.1", "lite-f32c32-sana-1.1")
+    return [_row(name, dtype, options) for name in names for dtype in options.dtypes]
+
+
+@torch.inference_mode()
+def _row(name: str, dtype: torch.dtype, options: Options) -> Row:
+    import diffusers
+
+    config, size = AUTOENCODER[name], SIZE
+    if options.quick:
+        narrow = tuple(w // 8 for w in config.decoder_block_out_channels)
+        config = dataclasses.replace(config, encoder_block_out_channels=narrow, decoder_block_out_channels=narrow)
+        size = 128
+    with torch.device("meta"):
+        reference = diffusers.AutoencoderDC.from_config(config_to_diffusers(config)).decoder
+    theirs = randomise(reference.to_empty(device=options.device)).to(dtype)
+    ours = AutoencoderDC(config, device="meta").decoder
+    ours.load_state_dict(theirs.state_dict(), assign=True)  # the same memory
+    ours.eval().requires_grad_(False)
+    grid = size // config.spatial_factor
+    latents = torch.randn(1, config.latent_channels, grid, grid).to(options.device, dtype)
+    same, words = identical(ours(latents).float(), theirs(latents).float())
+    times = paired({"ours": lambda: ours(latents), "diffusers": lambda: theirs(latents)}, options)
+    faster, text = ratio(times["diffusers"], times["ours"])
+    note = f"{seconds(times['ours'])} against {seconds(times['diffusers'])}; {words}"
+    return Row(
+        what=f"DC-AE {name} decode, {size} px, {str(dtype)[6:]}",
+        against="diffusers AutoencoderDC, same weights",
+        result=text,
+        reach=f">= {REACH}x, same output",
+        reached=faster >= REACH and (same or dtype != torch.float32),
+        note=note,
+    )
