@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..pipeline import GenerateSettings
     from ..protocols import FrameSink
 
+# Where `sudo apt install pocketsphinx-testdata` puts sentences that a person read for LibriVox, whose recordings
+# are in the public domain.
+RECORDINGS = Path("/usr/share/pocketsphinx/test/data/librivox")
+
 __all__ = ["BundleSubject", "add_parser", "run"]
 
 
@@ -205,7 +209,7 @@ def _demo(args: argparse.Namespace, subject: BundleSubject, folder: Path, first_
         out_dir=folder,
         seed=args.seed,
         parts=tuple(args.parts.split(",")) if args.parts else PARTS,
-        recordings=[Path(name) for name in args.recordings],
+        recordings=[Path(name) for name in args.recordings] or sorted(RECORDINGS.glob("*.wav")),
         facts=_facts(subject.bundle, first_load),
         notes=_notes(subject),
         steps=subject.settings.steps,

@@ -32,6 +32,7 @@ SERIES = ("colour error", "landmark error", "sharpness")
 TILE = 192  # pixels of the frames that are kept for contact sheets
 SHEETS = ("minute", "long")
 MINUTE_STEP_S, LONG_STEP_S = 5, 60  # seconds between frames of the two contact sheets
+SETTLING_S = 10  # in which frames may move away from the portrait
 BLOCK_S = 6  # a minute is compared with another in blocks of this length
 
 Array = NDArray[np.float64]
@@ -67,12 +68,14 @@ def measure_drift(subject: Subject, trial: Trial, *, minutes: float, poses: int,
 
 
 def drift_trends(result: ClipResult, *, fps: float, clip_frames: int) -> dict[str, Interval]:
-    """Change per minute of each of SERIES with its interval, and the last minute as a share of the first."""
+    """Change per minute of each of SERIES, also without the first seconds, and the last minute over the first."""
     clips_a_minute = 60 * fps / clip_frames
     found: dict[str, Interval] = {}
     for name in SERIES:
         values = result.curves[f"series {name}"]
         found[f"drift slope per minute: {name}"] = trend(values, per=clips_a_minute)
+        settled = values[round(SETTLING_S * fps / clip_frames) :]
+        found[f"drift slope per minute, settled: {name}"] = trend(settled, per=clips_a_minute)
         minute, block = min(round(clips_a_minute), len(values) // 2), max(1, round(BLOCK_S * fps / clip_frames))
         first, last = (_clip_means(part, block) for part in (values[:minute], values[len(values) - minute :]))
         if len(first):

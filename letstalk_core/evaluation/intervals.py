@@ -40,7 +40,8 @@ class Interval:
     def __str__(self) -> str:
         if not self.count:
             return "-"
-        digits = max(0, min(3, 2 - math.floor(math.log10(max(abs(self.mean), 1e-3)))))
+        scale = max(abs(self.mean), abs(self.low), abs(self.high))
+        digits = max(0, min(6, 2 - math.floor(math.log10(scale)))) if scale > 0 else 2
         return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
@@ -73,7 +74,7 @@ def ratio(above: Sequence[float] | Array, below: Sequence[float] | Array, *, see
         return NOTHING
     index = np.random.default_rng(seed).integers(0, x.shape[1], (RESAMPLES, x.shape[1]))
     means = x[:, index].mean(2)
-    low, high = np.quantile(means[0] / np.where(means[1] == 0, np.nan, means[1]), [0.025, 0.975])
+    low, high = np.nanquantile(means[0] / np.where(means[1] == 0, np.nan, means[1]), [0.025, 0.975])
     return Interval(float(x[0].mean() / x[1].mean()), float(low), float(high), x.shape[1])
 
 

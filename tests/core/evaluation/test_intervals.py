@@ -20,6 +20,14 @@ def test_bootstrap_covers_the_mean_and_shrinks_with_more_clips() -> None:
     assert many.high - many.low == pytest.approx(3.92 * x.std() / 20, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.00 [0.00, 0.00]"), (0.0017, "0.00170 [0.00170, 0.00170]"), (0.85, "0.850 [0.850, 0.850]")],
+)
+def test_three_digits_are_shown(value: float, text: str) -> None:
+    assert str(bootstrap([value])) == text
+
+
 def test_values_that_are_missing_are_left_out() -> None:
     found = summarise([{"a": 1.0}, {"a": 3.0, "b": math.nan}])
     assert found["a"].mean == 2.0 and found["a"].count == 2
@@ -36,6 +44,7 @@ def test_a_ratio_of_proportional_values_is_certain() -> None:
     found = ratio([*(1.5 * below), math.nan], [*below, 1.0])
     assert found.mean == pytest.approx(1.5) and found.high - found.low < 1e-9 and found.count == 12
     assert ratio([1.0], [0.0]).count == 0
+    assert ratio([1.0, 1.0], [0.0, 2.0]).low == pytest.approx(0.5)  # resamples without a denominator do not count
 
 
 def slow_noise(n: int, seed: int) -> np.ndarray:
