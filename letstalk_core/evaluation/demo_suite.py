@@ -99,10 +99,13 @@ class _Run:
         first = FIRST.get(part, 0)
         return draw_trial(self.seed, first + index, frames=frames, fps=s.fps, size=s.size, speech=speech)
 
-    def each(self, part: str, count: int, measure: Callable[[int], ClipResult]) -> list[ClipResult]:
+    def each(
+        self, part: str, count: int, measure: Callable[[int], ClipResult], names: Sequence[str] | None = None
+    ) -> list[ClipResult]:
         results = []
         for index in range(count):
-            result, found = self.store.get(f"{part}_{index:03d}", lambda index=index: measure(index))  # type: ignore[misc]
+            name = f"{part}_{names[index] if names else f'{index:03d}'}"
+            result, found = self.store.get(name, lambda index=index: measure(index))  # type: ignore[misc]
             results.append(result)
             self.progress(part, index + 1, count, result, found)
         return results
@@ -120,7 +123,8 @@ class _Run:
                 name, b.noisy_clips, lambda i: measure_noisy(s, self.trial(name, i, b.seconds), poses=b.poses)
             )
         if name == "recordings":
-            return self.each(name, len(self.recordings), self.recording)
+            # By name: others may be added to a finished run.
+            return self.each(name, len(self.recordings), self.recording, [path.stem for path in self.recordings])
         if name == "diversity":
             return self.each(
                 name,
@@ -206,7 +210,6 @@ def run_demo(
     if unknown:
         raise ConfigError(f"parts={','.join(unknown)} must be among {','.join(PARTS)}")
     settings = {"suite": "demo", "seed": seed, "fps": subject.fps, "size": subject.size, **(notes or {})}
-    settings["recordings"] = [path.name for path in recordings]
     settings |= {"budget": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(budget).items()}}
     store = Store(out_dir / "work", settings)
     run = _Run(subject, budget, seed, store, out_dir, recordings, progress or (lambda *_: None))
