@@ -100,7 +100,7 @@ def native_sampler(w: Workflow) -> None:
         positive=clip[0],
         negative=clip[1],
         latent_image=clip[2],
-        seed=1,
+        seed=2,
         steps=12,
         cfg=2.0,
         sampler_name="euler",
@@ -169,10 +169,10 @@ def lora_guidance(w: Workflow) -> None:
         bypass=True,
     )
     w.group("Guidance and sampling")
-    guider = w.add("LetsTalkGuider", model=lora[0], positive=conditioning[0], audio_scale=3.0, portrait_scale=1.2)
-    sigmas = w.add("LetsTalkSigmas", model=lora[0], steps=16)
+    guider = w.add("LetsTalkGuider", model=lora[0], positive=conditioning[0], audio_scale=1.8, portrait_scale=1.2)
+    sigmas = w.add("LetsTalkSigmas", model=lora[0], steps=12)
     sampler = w.add("KSamplerSelect", sampler_name="euler")
-    noise = w.add("RandomNoise", noise_seed=1)
+    noise = w.add("RandomNoise", noise_seed=2)
     w.group("Video")
     talk = w.add(
         "LetsTalkTalkingVideo",

@@ -1,0 +1,124 @@
+"""How runs behave on a real ComfyUI: caching, cancelling, events, previews, other ways to start it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.nodes.server import Failed
+from tests.workflows.graphs import FRAMES, STEPS, load_api, saved_video, shortened
+
+if TYPE_CHECKING:
+    from tests.conftest import StartServer
+    from tests.nodes.server import ComfyServer
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm"}
+
+
+def quickstart(**changes: Any) -> dict[str, Any]:
+    """The shortened quickstart; `changes` are inputs of its Talking Video."""
+    graph = shortened(load_api("1_quickstart"))
+    graph[talking(graph)]["inputs"].update(changes)
+    return graph
+
+
+def talking(graph: dict[str, Any]) -> str:
+    return next(key for key, node in graph.items() if node["class_type"] == "LetsTalkTalkingVideo")
+
+
+def executed(server: ComfyServer, prompt_id: str) -> set[str]:
+    """Nodes that ran."""
+    return {event["node"] for event in server.events(prompt_id, "executing") if event["node"] is not None}
+
+
+def test_a_second_run_of_the_same_graph_runs_nothing(server: ComfyServer) -> None:
+    graph = quickstart(seed=11)
+    first = server.run(graph)
+    prompt_id = server.queue(graph)
+    second = server.wait(prompt_id)
+    assert executed(server, prompt_id) == set()
+    (event,) = server.events(prompt_id, "execution_cached")
+    assert set(event["nodes"]) == set(graph)
+    node = talking(graph)
+    assert second["outputs"][node] == first["outputs"][node], "the finished video must show again"
+
+
+def test_another_seed_samples_anew_and_keeps_the_rest(server: ComfyServer) -> None:
+    server.run(quickstart(seed=11))
+    graph = quickstart(seed=12)
+    prompt_id = server.queue(graph)
+    server.wait(prompt_id)
+    assert {graph[node]["class_type"] for node in executed(server, prompt_id)} == {
+        "LetsTalkTalkingVideo",
+        "SaveVideo",
+    }
+
+
+def test_the_browser_hears_of_every_clip_and_can_play_it(server: ComfyServer) -> None:
+    graph = quickstart(seed=13)
+    prompt_id = server.queue(graph)
+    server.wait(prompt_id)
+    events = [event for event in server.events(prompt_id, "letstalk.clip")]
+    assert [event["clip"] for event in events] == [-1, 0, 1]
+    assert {event["node"] for event in events} == {talking(graph)}
+    assert events[-1]["frames_done"] == events[-1]["frames"] == FRAMES
+    media = [event["media"] for event in events if event["media"]]
+    assert media and all(server.view(item)[4:8] == b"ftyp" for item in media)
+    progress = [event for event in server.events(prompt_id, "progress") if event["node"] == talking(graph)]
+    assert [event["max"] for event in progress][-1] == progress[-1]["value"] == 2 * STEPS
+
+
+def test_latent_previews_reach_the_browser(server: ComfyServer) -> None:
+    before = sum(kind == "binary" for kind, _ in server.client.messages)
+    server.run(quickstart(seed=14))
+    assert sum(kind == "binary" for kind, _ in server.client.messages) > before
+
+
+def test_cancel_stops_within_a_step_and_leaves_nothing_behind(server: ComfyServer) -> None:
+    graph = quickstart(seed=15)
+    for node in graph.values():
+        if node["class_type"] == "LetsTalkEncodeAudio":
+            node["inputs"]["length_seconds"] = 8.0
+    videos = set(files(server))
+    prompt_id = server.queue(graph)
+    server.wait_for(
+        prompt_id, "progress", lambda event: event["node"] == talking(graph) and event["value"] > STEPS
+    )
+    server.interrupt()
+    steps = len(server.events(prompt_id, "progress"))
+    with pytest.raises(Failed) as failed:
+        server.wait(prompt_id)
+    assert "execution_interrupted" in failed.value
+    assert len(server.events(prompt_id, "progress")) <= steps + 1
+    assert set(files(server)) <= videos
+    again = server.run(quickstart(seed=16))
+    assert saved_video(server, again, graph).frames.shape[0] == FRAMES
+
+
+def files(server: ComfyServer) -> list[str]:
+    """Videos in ComfyUI's temp folder, finished or not."""
+    return [str(path) for path in server.temp.rglob("*") if path.suffix in VIDEO_SUFFIXES or ".part" in path.name]
+
+
+def test_a_server_without_cache_makes_the_same_frames(server: ComfyServer, start_server: StartServer) -> None:
+    graph = quickstart(seed=17)
+    expected = saved_video(server, server.run(graph), graph).frames
+    fresh = start_server("--cpu", "--cache-none")
+    try:
+        assert np.array_equal(saved_video(fresh, fresh.run(graph), graph).frames, expected)
+    finally:
+        fresh.stop()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="--lowvram needs a GPU")
+@pytest.mark.parametrize("mode", ["--lowvram", "--novram"])
+def test_little_gpu_memory_is_enough(mode: str, start_server: StartServer) -> None:
+    small = start_server(mode)
+    try:
+        graph = quickstart(seed=18)
+        assert saved_video(small, small.run(graph), graph).frames.shape[0] == FRAMES
+    finally:
+        small.stop()

@@ -1,0 +1,84 @@
+"""The example workflows as files: up to date, complete, tidy, and the same in both formats."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from tests.workflows.graphs import load_api, load_ui, ui_to_api
+
+if TYPE_CHECKING:
+    from tests.nodes.server import ComfyServer
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+TITLE = 30  # pixels above a node's position
+
+
+def box(node: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a node with its title."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height
+
+
+def test_the_six_workflows_are_there() -> None:
+    assert [name[0] for name in NAMES] == list("123456")
+    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+
+
+def test_files_are_what_the_script_makes(server: ComfyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import make_workflows
+
+    made = make_workflows.make(server.object_info())
+    stale = [name for name, graph in made.items() if json.loads((FOLDER / name).read_text("utf-8")) != graph]
+    assert not stale, "run scripts/make_workflows.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_formats_hold_the_same_graph(name: str, server: ComfyServer) -> None:
+    bare = {key: {k: v for k, v in node.items() if k != "_meta"} for key, node in load_api(name).items()}
+    assert ui_to_api(load_ui(name), server.object_info()) == bare
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_node_covers_another_and_each_lies_in_a_titled_group(name: str) -> None:
+    workflow = load_ui(name)
+    for one, other in combinations(workflow["nodes"], 2):
+        a, b = box(one), box(other)
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, f"{one['type']} and {other['type']} overlap"
+    for node in workflow["nodes"]:
+        left, top, right, bottom = box(node)
+        around = [
+            g
+            for g in workflow["groups"]
+            if g["bounding"][0] <= left
+            and g["bounding"][1] <= top
+            and g["bounding"][0] + g["bounding"][2] >= right
+            and g["bounding"][1] + g["bounding"][3] >= bottom
+        ]
+        assert len(around) == 1 and around[0]["title"], node["type"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_a_note_and_a_picture(name: str) -> None:
+    notes = [node["widgets_values"][0] for node in load_ui(name)["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes and "drawn faces only" in notes[0]
+    picture = FOLDER / f"{name}.jpg"
+    assert picture.stat().st_size < 60_000
+    with Image.open(picture) as image:
+        assert image.format == "JPEG" and 300 <= image.width <= 500
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_template_browser_gets_them(name: str, server: ComfyServer) -> None:
+    assert name in server.get_json("/workflow_templates")["LetsTalk"]
+    assert json.loads(server.get(f"/api/workflow_templates/LetsTalk/{name}.json")) == load_ui(name)
+    assert server.get(f"/api/workflow_templates/LetsTalk/{name}.jpg")[:2] == b"\xff\xd8"

@@ -1,0 +1,128 @@
+"""The example workflows on a real ComfyUI, with shorter speech and fewer steps than the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.workflows.graphs import FPS, FRAMES, enable, load_api, load_ui, saved_video, shortened, ui_to_api
+from tests.workflows.media import Video
+
+if TYPE_CHECKING:
+    from tests.nodes.server import ComfyServer
+
+DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
+FACE = (0.5, 0.85, 0.25, 0.75)  # top, bottom, left, right of the lower face in the bundled portraits
+SCENE = (1280, 720)
+
+
+def graph_of(name: str) -> dict[str, Any]:
+    return shortened(load_api(name))
+
+
+def check_talks(video: Video, frames: int, size: tuple[int, int] = (256, 256)) -> None:
+    """As many frames as the sound has, a picture in each, and a lower face that moves while corners rest."""
+    assert video.fps == FPS
+    assert video.frames.shape == (frames, size[1], size[0], 3)
+    assert video.sound_seconds == pytest.approx(frames / FPS, abs=0.06)  # an AAC frame at 16 kHz
+    means = video.frames.mean(axis=(1, 2, 3))
+    assert means.min() > 30 and means.max() < 225
+    assert video.frames.std(axis=(1, 2, 3)).min() > 20
+
+
+def movement(frames: np.ndarray, part: tuple[float, float, float, float]) -> float:
+    """Mean deviation over time of a part of the picture, of 255."""
+    _, height, width, _ = frames.shape
+    top, bottom, left, right = part
+    cut = frames[:, int(top * height) : int(bottom * height), int(left * width) : int(right * width)]
+    return float(cut.astype(np.float32).std(axis=0).mean())
+
+
+def check_lips(frames: np.ndarray) -> None:
+    mouth, corner = movement(frames, FACE), movement(frames, (0.0, 0.12, 0.0, 0.12))
+    assert mouth > 1.0 and mouth > 2 * corner, (mouth, corner)
+
+
+@pytest.mark.parametrize("name", ["1_quickstart", "5_lora_guidance", "6_native_audio_encoder"])
+def test_talking_video_workflows_run(name: str, server: ComfyServer) -> None:
+    graph = graph_of(name)
+    video = saved_video(server, server.run(graph), graph)
+    check_talks(video, FRAMES)
+    check_lips(video.frames)
+
+
+def test_a_lora_changes_the_video(server: ComfyServer) -> None:
+    graph = graph_of("5_lora_guidance")
+    plain = saved_video(server, server.run(graph), graph)
+    tiny_lora(server.base / "models" / "loras" / "tiny.safetensors", DEMO / "dit.safetensors")
+    workflow = load_ui("5_lora_guidance")
+    enable(workflow, "LoraLoaderModelOnly")
+    graph = shortened(ui_to_api(workflow, server.object_info()))
+    for node in graph.values():
+        if node["class_type"] == "LoraLoaderModelOnly":
+            node["inputs"]["lora_name"] = "tiny.safetensors"
+    changed = saved_video(server, server.run(graph), graph)
+    check_talks(changed, FRAMES)
+    assert "lora key not loaded" not in server.log
+    assert np.abs(changed.frames.astype(int) - plain.frames).mean() > 0.2
+
+
+def test_two_samplers_share_one_memory(server: ComfyServer) -> None:
+    graph = graph_of("2_long_video_memory")
+    history = server.run(graph)
+    video = saved_video(server, history, graph)
+    check_talks(video, FRAMES)
+    check_lips(video.frames)
+    assert list((server.base / "output" / "letstalk").glob("memory*.safetensors"))
+
+
+def test_native_sampler_makes_one_clip(server: ComfyServer) -> None:
+    graph = graph_of("3_native_sampler")
+    video = saved_video(server, server.run(graph), graph)
+    check_talks(video, 16)
+    check_lips(video.frames)
+
+
+def test_crop_upscale_paste_runs_with_an_upscale_model(server: ComfyServer) -> None:
+    tiny_upscaler(server.base / "models" / "upscale_models" / "RealESRGAN_x2plus.safetensors")
+    workflow = load_ui("4_crop_upscale_paste")
+    enable(workflow, "UpscaleModelLoader", "ImageUpscaleWithModel")
+    graph = ui_to_api(workflow, server.object_info())
+    for node in graph.values():
+        if node["class_type"] == "UpscaleModelLoader":
+            node["inputs"]["model_name"] = "RealESRGAN_x2plus.safetensors"
+    history = server.run(shortened(graph))
+    video = saved_video(server, history, graph)
+    check_talks(video, FRAMES, SCENE)
+
+
+def tiny_upscaler(path: Path) -> None:
+    """A super-resolution network of the Real-ESRGAN Compact kind whose convolutions are 0: it doubles pixels."""
+    width = 4
+    convolutions = {"body.0": (width, 3), "body.2": (width, width), "body.4": (3 * 2**2, width)}
+    tensors = {f"body.{i}.weight": torch.zeros(width) for i in (1, 3)}  # PReLU
+    for name, (outputs, inputs) in convolutions.items():
+        tensors |= {f"{name}.weight": torch.zeros(outputs, inputs, 3, 3), f"{name}.bias": torch.zeros(outputs)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+def tiny_lora(path: Path, model: Path) -> None:
+    """A low-rank change of every attention output of a DiT, strong enough to be seen."""
+    with safe_open(model, "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+    tensors = {}
+    for name, shape in shapes.items():
+        if name.endswith("spatial_attention.out.weight"):
+            key = name.replace("dit.", "diffusion_model.", 1).removesuffix(".weight")
+            tensors[f"{key}.lora_A.weight"] = torch.full((1, shape[1]), 0.05)
+            tensors[f"{key}.lora_B.weight"] = torch.full((shape[0], 1), 0.05)
+    assert tensors
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
