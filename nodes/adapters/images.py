@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from ...letstalk_core.portrait.detect import WEIGHTS_URL, KorniaFaceDetector, ca
 from ...letstalk_core.portrait.paste import PasteTrack, feather_mask
 from ...letstalk_core.portrait.track import CropTrack, follow_face
 from .folders import FOLDER, list_models, resolve_model, temp_folder
+from .video_input import open_video
 
 __all__ = ["FACE_CHOICES", "Cropped", "crop_pictures", "detector_weights", "paste_frames", "paste_video"]
 
@@ -190,26 +190,31 @@ def paste_frames(
 def paste_video(
     crop: Any, video: Any, image: Tensor | None, feather: float, match_colour: bool
 ) -> tuple[Tensor, Any]:
-    """A video of the crop back into its pictures, frame by frame: its last frame as IMAGE, and a VIDEO file."""
+    """A video of the crop back into its pictures, frame by frame: its last frame as IMAGE, and a VIDEO file.
+
+    The file keeps the tags of the video: what they say of how it was made stays true.
+    """
     from ...letstalk_core.video.writer import VideoWriter
 
     paste, pictures = _prepare(crop, image, feather, match_colour)
     height, width = pictures.shape[1:3]
-    source = _open_video(video)
+    source = open_video(video)
     path = temp_folder() / f"letstalk_paste_{os.getpid()}_{time.time_ns()}.mp4"
     progress = comfy.utils.ProgressBar(source.count)
     whole = None
-    with VideoWriter(path, source.fps, (height, width), source.sound) as writer:
+    with VideoWriter(path, source.fps, (height, width), source.sound, source.tags) as writer:
         for index, frame in enumerate(source.frames):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            if index == 0 or index >= len(pictures) > 1:
-                count = max(source.count, index + 1)
-                _check_paste(paste, pictures, count, tuple(frame.shape[:2]), "video")
+            if index in (0, len(pictures), len(paste.track)):
+                exact = source.counted and index == 0
+                count = source.count if exact else index + 1
+                _check_paste(paste, pictures, count, tuple(frame.shape[:2]), "video", exact)
             whole = paste(index, _bytes(frame, "video"), _bytes(_picture(pictures, index), "image"))
             writer.write(whole.cpu()[None])
             progress.update_absolute(index + 1, max(source.count, index + 1))
     if whole is None:
         raise ConfigError("video: has no frames; give a video of the crop")
+    progress.update_absolute(1, 1)  # the count may have been a guess
     return from_bytes(whole)[None], InputImpl.VideoFromFile(str(path))
 
 
@@ -224,14 +229,16 @@ def _prepare(crop: Any, image: Tensor | None, feather: float, match_colour: bool
     return _named("feather", PasteTrack, track, feather, match_colour), pictures
 
 
-def _check_paste(paste: PasteTrack, pictures: Tensor, count: int, size: tuple[int, int], name: str) -> None:
-    """Raises: ConfigError if these frames cannot go into these pictures."""
+def _check_paste(
+    paste: PasteTrack, pictures: Tensor, count: int, size: tuple[int, int], name: str, exact: bool = True
+) -> None:
+    """Raises: ConfigError if these frames, or at least so many, cannot go into these pictures."""
     _named(name, paste.check_size, size)
     for have, what in ((len(pictures), "the picture under it"), (len(paste.track), "the crop")):
         if 1 < have < count:
             raise ConfigError(
-                f"{name}: has {count} frames, but {what} only {have}; give fewer frames, or crop one still picture"
-                " for all of them"
+                f"{name}: has {'' if exact else 'at least '}{count} frames, but {what} only {have}; give fewer"
+                " frames, or crop one still picture for all of them"
             )
 
 
@@ -250,37 +257,6 @@ def _check_memory(needed: int, count: int, size: tuple[int, int]) -> None:
         )
     if needed > WARN_BYTES:
         log.warning("LetsTalk Paste Back: %s; `video` instead of `frames` needs next to none", text)
-
-
-@dataclass
-class _Source:
-    """A VIDEO as a stream: frames (h, w, 3), about how many, how fast, and where its sound is."""
-
-    frames: Iterator[Tensor]
-    count: int
-    fps: Fraction | float
-    sound: Any
-
-
-def _open_video(video: Any) -> _Source:
-    """Raises: ConfigError for what is no VIDEO, MediaError."""
-    from ...letstalk_core.video.reader import probe, read_video
-
-    if not hasattr(video, "get_components"):
-        raise ConfigError(f"video: is a {type(video).__name__}; wire a VIDEO")
-    if isinstance(video, InputImpl.VideoFromComponents):  # its frames are in memory already
-        parts = video.get_components()
-        sound = parts.audio and (parts.audio["waveform"][0], int(parts.audio["sample_rate"]))
-        return _Source(iter(parts.images[..., :3]), len(parts.images), Fraction(parts.frame_rate), sound)
-    source = video.get_stream_source()
-    whole = isinstance(source, str) and abs((probe(source).seconds or 0) - video.get_duration()) < 0.1
-    path = Path(source) if whole else temp_folder() / f"letstalk_video_{os.getpid()}_{time.time_ns()}.mp4"
-    if not whole:  # in memory, or only a part of its file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        video.save_to(str(path))
-    info = probe(path)
-    count = info.frames or round((info.seconds or 0) * info.fps)
-    return _Source(read_video(path, info.fps), count, info.fps, path if info.audio_streams else None)
 
 
 def _checked(image: Any, name: str) -> Tensor:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
@@ -174,6 +175,55 @@ def test_a_silent_video_in_a_buffer_goes_too(crop: Any, paste: Any, sub: Any, tm
     video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
     parts = paste(way_back, video=video)[1].get_components()
     assert len(parts.images) == 3 and parts.audio is None
+
+
+@pytest.mark.parametrize("stills", [False, True])
+def test_a_video_whose_length_is_only_a_claim_is_taken_at_its_frames(
+    crop: Any, paste: Any, sub: Any, tmp_path: Path, stills: bool
+) -> None:
+    """Matroska does not count frames, and its duration is that of the sound if that is longer."""
+    import av
+
+    path = tmp_path / "crop.mkv"
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=16_000)
+        video.width = video.height = 64
+        video.pix_fmt, audio.layout = "yuv420p", "mono"
+        for _ in range(20):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8))))
+        container.mux(video.encode(None))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 25_600), np.int16), layout="mono")
+        sound.rate = 16_000
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
+    source = sub("nodes.adapters.video_input").open_video(InputImpl.VideoFromFile(str(path)))
+    assert source.count > 30 and not source.counted
+    _, way_back, _ = crop(picture(100, 100, 20), face="whole picture", width=64, height=64)
+    image = picture(100, 100) if stills else None
+    _, result = paste(way_back, video=InputImpl.VideoFromFile(str(path)), image=image)
+    assert len(result.get_components().images) == 20
+    _, shorter, _ = crop(picture(100, 100, 15), face="whole picture", width=64, height=64)
+    before = {*sub("nodes.adapters.folders").temp_folder().iterdir()}
+    with pytest.raises(
+        sub("letstalk_core.errors").ConfigError, match="video: has at least 16 frames, but .* only 15"
+    ):
+        paste(shorter, video=InputImpl.VideoFromFile(str(path)), image=image)
+    assert {*sub("nodes.adapters.folders").temp_folder().iterdir()} == before
+
+
+def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "crop.mp4"
+    tags = {"letstalk": '{"seed": 5}', "title": "Mine"}
+    with sub("letstalk_core.video.writer").VideoWriter(path, 25, (64, 64), metadata=tags) as writer:
+        writer.write(torch.full((2, 64, 64, 3), 99, dtype=torch.uint8))
+    _, way_back, _ = crop(picture(100, 100), face="whole picture", width=64, height=64)
+    _, result = paste(way_back, video=InputImpl.VideoFromFile(str(path)))
+    with av.open(result.get_stream_source()) as container:
+        found = dict(container.metadata)
+    assert tags.items() <= found.items()
+    assert found["comment"].count("AI-generated") == 1
 
 
 @pytest.mark.parametrize(

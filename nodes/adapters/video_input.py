@@ -1,0 +1,78 @@
+"""ComfyUI's VIDEO as a stream of frames, with its sound and with what its file says of itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import InputImpl
+from torch import Tensor
+
+from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.media import open_media
+from .folders import temp_folder
+
+__all__ = ["VideoSource", "open_video"]
+
+OF_THE_FILE = {
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "encoder",
+    "creation_time",
+}  # not of its content
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A VIDEO as a stream: frames (h, w, 3), how many, how fast, where its sound is, and its tags.
+
+    `count` is a guess where `counted` is False: many containers say how long they are, but not of what.
+    """
+
+    frames: Iterator[Tensor]
+    count: int
+    counted: bool
+    fps: Fraction | float
+    sound: Any
+    tags: dict[str, str]
+
+
+def open_video(video: Any) -> VideoSource:
+    """Raises: ConfigError for what is no VIDEO, MediaError."""
+    from ...letstalk_core.video.reader import probe, read_video
+
+    if not hasattr(video, "get_components"):
+        raise ConfigError(f"video: is a {type(video).__name__}; wire a VIDEO")
+    if isinstance(video, InputImpl.VideoFromComponents):  # its frames are in memory already
+        parts = video.get_components()
+        sound = parts.audio and (parts.audio["waveform"][0], int(parts.audio["sample_rate"]))
+        return VideoSource(
+            iter(parts.images[..., :3]), len(parts.images), True, Fraction(parts.frame_rate), sound, {}
+        )
+    source = video.get_stream_source()
+    whole = isinstance(source, str) and abs((probe(source).seconds or 0) - video.get_duration()) < 0.1
+    path = Path(source) if whole else temp_folder() / f"letstalk_video_{os.getpid()}_{time.time_ns()}.mp4"
+    if not whole:  # in memory, or only a part of its file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        video.save_to(str(path))
+    info = probe(path)
+    timed = round((info.seconds or 0) * info.fps)
+    return VideoSource(
+        frames=read_video(path, info.fps),
+        count=info.frames or timed,
+        counted=info.frames is not None and info.frames == timed,  # else frames are left out or repeated
+        fps=info.fps,
+        sound=path if info.audio_streams else None,
+        tags=_tags(path),
+    )
+
+
+def _tags(path: Path) -> dict[str, str]:
+    with open_media(path) as container:
+        return {key: value for key, value in container.metadata.items() if key.lower() not in OF_THE_FILE}
