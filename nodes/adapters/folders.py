@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import folder_paths
 
 # mypy does not see beyond the package that `nodes` is the top of for it
-from ...letstalk_core.checkpoint import CheckpointHeader, read_header  # type: ignore[import-not-found]
+from ...letstalk_core.checkpoint import read_header  # type: ignore[import-not-found]
 from ...letstalk_core.errors import CheckpointError, MediaError  # type: ignore[import-not-found]
 from ...letstalk_core.models import DEMO_FOLDER  # type: ignore[import-not-found]
 
@@ -42,6 +43,13 @@ FOREIGN = {  # a tensor that tells a public file without a LetsTalk header from 
     "autoencoder": re.compile(r"encoder\.(down_blocks|stages)\.\d+\.(\d+|op_list)\."),
     "audio_encoder": re.compile(r"feature_extractor\.conv_layers\.0\.conv\.weight$"),
 }
+TRACES = (  # in the bytes of a header: without any of them it is another model's, and not worth parsing
+    b'"letstalk.version"',
+    b"encoder.down_blocks.",
+    b"encoder.stages.",
+    b"feature_extractor.conv_layers.0.conv.weight",
+)
+MAX_HEADER_BYTES = 16 * 2**20  # a wav2vec2 of 48 layers has 0.1 MB
 FACE_DETECTOR = re.compile(r"yunet.*\.(pth|safetensors)$", re.IGNORECASE)
 SCENE = ("scenes", "bundled demo scene")  # a larger picture with a person in it, to crop from
 INPUTS = {  # kind: folder of bundled files, what they are called, file name extensions
@@ -93,9 +101,10 @@ def _models(kind: str) -> dict[str, Path]:
         return _face_detectors()
     models = {DEMO_NAME: DEMO_FOLDER / f"{kind}.safetensors"}
     for folder in (FOLDER, COMFYUI_FOLDERS[kind]):
+        level = logging.WARNING if folder == FOLDER else logging.DEBUG  # others' files are not ours to complain of
         for name in folder_paths.get_filename_list(folder):
             path = folder_paths.get_full_path(folder, name)
-            if path is not None and name.endswith(EXTENSIONS) and _is_of_kind(Path(path), kind):
+            if path is not None and name.endswith(EXTENSIONS) and _is_of_kind(Path(path), kind, level):
                 models[f"{name} [{folder}]" if name in models else name] = Path(path)
     return models
 
@@ -110,27 +119,43 @@ def _face_detectors() -> dict[str, Path]:
     return found
 
 
-def _is_of_kind(path: Path, kind: str) -> bool:
+def _is_of_kind(path: Path, kind: str, level: int) -> bool:
     try:
         status = path.stat()
     except OSError:
         return False
-    header = _header(path, status.st_mtime_ns, status.st_size)
-    if header is None:
-        return False
-    if header.parts:
-        return any(config.kind == kind for config in header.parts.values())
-    return kind in FOREIGN and any(FOREIGN[kind].search(key) for key in header.shapes)
+    return kind in _kinds(path, level, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)
-def _header(path: Path, modified: int, size: int) -> CheckpointHeader | None:
-    """Header of a file as it is now: `modified` and `size` are there to notice another file of the same name."""
+def _kinds(path: Path, level: int, modified: int, size: int) -> frozenset[str]:
+    """What a file can be loaded as; an unreadable one is logged at `level`.
+
+    `modified` and `size` are there to notice another file of the same name.
+    """
     try:
-        return read_header(path)
+        if not _may_be_ours(path, size):
+            return frozenset()
+        header = read_header(path)
     except CheckpointError as error:
-        log.warning("LetsTalk does not list a model: %s", error)
-        return None
+        log.log(level, "LetsTalk does not list a model: %s", error)
+        return frozenset()
+    if header.parts:
+        return frozenset(config.kind for config in header.parts.values())
+    return frozenset(kind for kind, key in FOREIGN.items() if any(map(key.search, header.shapes)))
+
+
+def _may_be_ours(path: Path, size: int) -> bool:
+    """Whether the header is worth parsing: it has a trace of ours, or is damaged, which `read_header` explains."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if MAX_HEADER_BYTES < length <= size - 8:
+                return False
+            header = file.read(length) if length <= size - 8 else b""
+    except (OSError, struct.error):
+        return True
+    return not header.startswith(b"{") or any(trace in header for trace in TRACES)
 
 
 def list_inputs(kind: str) -> list[str]:
@@ -166,10 +191,14 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file())
 
 
-def fingerprint(path: Path) -> str:
-    """Changes when the file does, without reading it."""
+def fingerprint(path: Path, beside: str = "") -> str:
+    """Changes when the file does, or the one of the name `beside` in its folder; without reading them."""
     status = path.stat()
-    return f"{path}:{status.st_mtime_ns}:{status.st_size}"
+    found = f"{path}:{status.st_mtime_ns}:{status.st_size}"
+    neighbour = path.with_name(beside) if beside else None
+    if neighbour is None or not neighbour.is_file():
+        return found
+    return f"{found};{fingerprint(neighbour)}"
 
 
 def temp_folder() -> Path:

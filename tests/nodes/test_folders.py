@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 from pathlib import Path
 from types import ModuleType
@@ -89,6 +90,59 @@ def test_models_are_listed_by_what_is_in_them(folders: ModuleType, models: Path)
     assert folders.list_models("audio_encoder")[1:] == ["w2v.safetensors"]
 
 
+def test_models_of_others_are_told_apart_without_parsing(
+    folders: ModuleType, models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_model(models / "diffusion_models" / "flux.safetensors", key="double_blocks.0.img_attn.qkv.weight")
+    write_model(models / "diffusion_models" / "mine.safetensors", "dit")
+    (models / "diffusion_models" / "damaged.safetensors").write_bytes(b"x" * 100)
+    write_model(models / "vae" / "kl.safetensors", key="encoder.down.0.block.0.conv1.weight")
+    parsed = []
+
+    def read_header(path: Path) -> object:
+        parsed.append(path.name)
+        return read(path)
+
+    read = folders.read_header
+    monkeypatch.setattr(folders, "read_header", read_header)
+    for _ in range(2):
+        assert folders.list_models("dit")[1:] == ["mine.safetensors"]
+        assert folders.list_models("autoencoder")[1:] == []
+    assert sorted(parsed) == ["damaged.safetensors", "mine.safetensors"]
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_no_more_than_a_header_is_read(folders: ModuleType, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = models / "vae" / "large.safetensors"
+    save_file({"encoder.conv_in.weight": torch.zeros(1 << 20)}, path)
+    read = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            found = super().read(size)
+            read.append(len(found))
+            return found
+
+    monkeypatch.setattr(type(path), "open", lambda self, mode: Counted(self, mode))
+    assert folders.list_models("autoencoder")[1:] == []
+    assert 8 < sum(read) < 200
+
+    read.clear()
+    header = b'{"__metadata__":{"letstalk.version":"1"' + b" " * folders.MAX_HEADER_BYTES
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert folders.list_models("autoencoder")[1:] == []
+    assert sum(read) == 8
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, (9).to_bytes(8, "little") + b"not JSON."])
+def test_an_unreadable_file_of_models_letstalk_is_told(
+    content: bytes, folders: ModuleType, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (models / "letstalk" / "damaged.safetensors").write_bytes(content)
+    assert folders.list_models("dit")[1:] == []
+    assert [r.levelname for r in caplog.records] == ["WARNING"] and "damaged.safetensors" in caplog.text
+
+
 def test_two_files_of_one_name_can_both_be_chosen(folders: ModuleType, models: Path) -> None:
     write_model(models / "letstalk" / "a.safetensors", "dit")
     write_model(models / "diffusion_models" / "a.safetensors", "dit")
@@ -152,6 +206,16 @@ def test_a_fingerprint_changes_with_the_file(folders: ModuleType, tmp_path: Path
     assert folders.fingerprint(path) == before
     path.write_bytes(b"22")
     assert folders.fingerprint(path) != before
+
+
+def test_a_fingerprint_may_include_a_file_beside_it(folders: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"1")
+    before = folders.fingerprint(path, "config.json")
+    (tmp_path / "config.json").write_text("{}")
+    between = folders.fingerprint(path, "config.json")
+    (tmp_path / "config.json").write_text("{ }")
+    assert len({before, between, folders.fingerprint(path, "config.json")}) == 3
 
 
 def test_the_stand_in_has_the_signatures_of_comfyui(comfyui: Path) -> None:
