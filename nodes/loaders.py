@@ -20,10 +20,10 @@ CATEGORY = "LetsTalk/loaders"
 # No `upload=` below: frontend 1.27 cannot make a node with audio_upload that is not its own; js/loader.js uploads.
 
 
-def file_fingerprint(resolve: Any, kind: str, name: Any) -> str:
+def file_fingerprint(resolve: Any, kind: str, name: Any, beside: str = "") -> str:
     """Changes when the chosen file does; a missing file is an error when the node runs, not here."""
     try:
-        return fingerprint(resolve(kind, name))
+        return fingerprint(resolve(kind, name), beside)
     except (LetsTalkError, OSError, TypeError):
         return f"missing: {name}"
 
@@ -147,7 +147,7 @@ class LetsTalkLoadAudioEncoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, audio_encoder: str, **_: Any) -> str:
-        return file_fingerprint(resolve_model, "audio_encoder", audio_encoder)
+        return file_fingerprint(resolve_model, "audio_encoder", audio_encoder, beside="config.json")
 
     @classmethod
     def execute(cls, audio_encoder: str) -> io.NodeOutput:
@@ -164,7 +164,7 @@ class LetsTalkLoadPortrait(io.ComfyNode):
             display_name="LetsTalk Load Portrait",
             category=CATEGORY,
             description="A bundled portrait or a picture from ComfyUI's input folder. Drop a picture on the node"
-            " to upload it. Rotation and colour profile are applied, transparency is laid over gray.",
+            " to upload it. Rotation and colour profile are applied; transparent parts keep their colours.",
             search_aliases=["load image", "face"],
             inputs=[
                 io.Combo.Input(
@@ -173,7 +173,12 @@ class LetsTalkLoadPortrait(io.ComfyNode):
                     tooltip="Bundled portraits (drawn, for the demo model), or a picture from the input folder.",
                 )
             ],
-            outputs=[io.Image.Output(display_name="image"), io.Mask.Output(display_name="mask")],
+            outputs=[
+                io.Image.Output(display_name="image"),
+                io.Mask.Output(
+                    display_name="mask", tooltip="1 where the picture is transparent; empty if it is nowhere."
+                ),
+            ],
         )
 
     @classmethod

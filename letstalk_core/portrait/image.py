@@ -44,11 +44,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def load_portrait(path: str | os.PathLike[str], background: tuple[int, int, int] = (128, 128, 128)) -> Tensor:
+def load_portrait(
+    path: str | os.PathLike[str], background: tuple[int, int, int] | None = (128, 128, 128)
+) -> Tensor:
     """Load a picture as (h, w, 3) uint8 RGB; its longer side is at most about 4096.
 
-    EXIF rotation is applied, transparency is laid over `background`, 16-bit, gray, palette and CMYK pictures are
-    converted, colour profiles are honoured, of animations the first frame is taken.
+    EXIF rotation is applied, transparency is laid over `background` (None: the colours under it show), 16-bit,
+    gray, palette and CMYK pictures are converted, colour profiles are honoured, of animations the first frame is
+    taken.
     Raises: MediaError for a missing, damaged, foreign, too small or too large picture.
     """
     return _read(path, lambda name, image: _to_tensor(name, image, background))
@@ -127,16 +130,17 @@ def _is_transparent(image: Any) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _to_tensor(path: Path, image: Any, background: tuple[int, int, int]) -> Tensor:
+def _to_tensor(path: Path, image: Any, background: tuple[int, int, int] | None) -> Tensor:
     from PIL import Image
 
     image = _upright(path, image)
     if _is_transparent(image):
         image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, (*background, 255))
-        profile = image.info.get("icc_profile")
-        image = Image.alpha_composite(canvas, image)
-        image.info["icc_profile"] = profile
+        if background is not None:
+            canvas = Image.new("RGBA", image.size, (*background, 255))
+            profile = image.info.get("icc_profile")
+            image = Image.alpha_composite(canvas, image)
+            image.info["icc_profile"] = profile
     image = _to_srgb(image)
     return torch.from_numpy(np.array(image, dtype=np.uint8))
 

@@ -67,7 +67,7 @@ def crop_pictures(
     if face not in FACE_CHOICES:
         raise ConfigError(f"face: {face!r} is not one of {', '.join(FACE_CHOICES)}")
     if face == AUTO:
-        face = MASK if mask is not None else BBOX if bbox is not None else DETECTOR
+        face = MASK if _has_marks(mask) else BBOX if bbox is not None else DETECTOR
     if face == WHOLE:
         track = CropTrack.centre((height, width), size, count)
     else:
@@ -93,10 +93,15 @@ def _face_boxes(image: Tensor, face: str, mask: Tensor | None, bbox: Any) -> Ten
     if not boxes.isfinite().all(1).any():
         pictures = "the picture" if count == 1 else f"any of the {count} pictures"
         raise FaceNotFoundError(
-            f"{where} {pictures}; mark the face with a MASK (right click on the picture: Open in"
-            " MaskEditor), wire a BBOX, or set face to 'whole picture'"
+            f"{where} {pictures}; mark the face with a MASK (paint it in ComfyUI's own Load Image: right click,"
+            " Open in MaskEditor), wire a BBOX, or set face to 'whole picture'"
         )
     return boxes
+
+
+def _has_marks(mask: Tensor | None) -> bool:
+    """Loaders give an empty mask with every opaque picture; it says nothing about the face."""
+    return mask is not None and bool((mask > 0.5).any())
 
 
 def _masked(mask: Tensor | None, count: int, image_size: tuple[int, int]) -> Tensor:

@@ -15,12 +15,12 @@ __all__ = ["load_audio", "load_image"]
 
 
 def load_image(name: str) -> tuple[Tensor, Tensor]:
-    """IMAGE (1, h, w, 3), and MASK (1, h, w) that is 1 where the picture is transparent, as LoadImage gives it.
+    """IMAGE (1, h, w, 3), and MASK (1, h, w) that is 1 where the picture is transparent, as LoadImage gives them.
 
-    Raises: MediaError.
+    The mask editor saves what was painted as transparency, so the colours under it stay. Raises: MediaError.
     """
     path = resolve_input("portrait", name)
-    image = load_portrait(path).float() / 255
+    image = load_portrait(path, background=None).float() / 255
     alpha = load_alpha(path)
     mask = torch.zeros(64, 64) if alpha is None else 1 - alpha.float() / 255
     return image[None], mask[None]

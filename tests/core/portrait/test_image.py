@@ -48,6 +48,13 @@ def test_transparency_is_laid_over_the_background(tmp_path: Path, background: An
     assert (found[20, 55].float() - torch.tensor([gray / 2, gray / 2, 128 + gray / 2])).abs().max() < 3
 
 
+def test_colours_under_transparency_show_without_a_background(tmp_path: Path) -> None:
+    image = picture().convert("RGBA")
+    image.putalpha(0)
+    found = load_portrait(save(tmp_path / "a.png", image), background=None)
+    assert torch.equal(found, torch.from_numpy(np.array(picture())))
+
+
 def test_transparent_palettes_and_gray_with_alpha_load(tmp_path: Path) -> None:
     palette = picture().convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
     index = palette.getpixel((5, 20))

@@ -42,13 +42,39 @@ def test_bundled_portrait_and_speech_have_native_types(comfy_nodes: Any) -> None
     assert audio["sample_rate"] > 0
 
 
-def test_a_transparent_upload_gives_the_mask_of_load_image(base: Path, comfy_nodes: Any) -> None:
-    picture = np.full((40, 60, 4), 255, np.uint8)
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_a_transparent_upload_is_what_load_image_makes_of_it(base: Path, comfy_nodes: Any, mode: str) -> None:
+    """As after painting in the mask editor: alpha is 0 under the paint, and the colours are still there."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 4), np.uint8)
+    picture[..., 3] = 255
     picture[:, 30:, 3] = 0
-    Image.fromarray(picture).save(base / "input" / "cut.png")
-    _, mask = comfy_nodes["LetsTalkLoadPortrait"].execute("cut.png").args
-    _, expected = comfy_nodes["LoadImage"]().load_image("cut.png")
-    assert torch.equal(mask, expected)
+    image = Image.fromarray(picture)
+    if mode == "RGBA":
+        image.save(base / "input" / "painted.png")
+    else:
+        image.convert("RGB").quantize(16).save(base / "input" / "painted.png", transparency=3)
+    found = comfy_nodes["LetsTalkLoadPortrait"].execute("painted.png").args
+    expected = comfy_nodes["LoadImage"]().load_image("painted.png")
+    for ours, native in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, native)
+    assert found[1].max() == 1
+
+
+def test_a_config_beside_a_public_audio_encoder_is_part_of_it(base: Path, comfy_nodes: Any) -> None:
+    from safetensors.torch import save_file
+
+    folder = base / "models" / "audio_encoders"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"feature_extractor.conv_layers.0.conv.weight": torch.zeros(1)}, folder / "beside.safetensors")
+    node = comfy_nodes["LetsTalkLoadAudioEncoder"]
+    before = node.fingerprint_inputs("beside.safetensors")
+    assert "missing" not in before
+    (folder / "config.json").write_text("{}")
+    try:
+        assert node.fingerprint_inputs("beside.safetensors") != before
+    finally:
+        (folder / "config.json").unlink()
+        (folder / "beside.safetensors").unlink()
 
 
 def test_an_upload_is_loaded_again_when_it_changes(base: Path, run_graph: Any) -> None:

@@ -124,6 +124,16 @@ def test_the_detector_is_used_when_its_weights_are_there(
         crop(video[1:2], width=64, height=64)
 
 
+@pytest.mark.parametrize("size", [(120, 160), (64, 64)])  # of the picture; LoadImage's for an opaque one
+def test_an_empty_mask_is_no_mask_unless_it_was_asked_for(crop: Any, size: tuple[int, int]) -> None:
+    image, empty = picture(120, 160), torch.zeros(1, *size)
+    _, expected, _ = crop(image, bbox=(40, 30, 60, 60), width=64, height=64)
+    _, found, _ = crop(image, mask=empty, bbox=(40, 30, 60, 60), width=64, height=64)
+    assert found.track == expected.track
+    with pytest.raises(Exception, match=r"mask: nothing is above 0\.5 .*ComfyUI's own Load Image"):
+        crop(image, mask=empty, bbox=(40, 30, 60, 60), face="mask")
+
+
 def test_whole_picture_is_the_largest_middle_part(crop: Any) -> None:
     _, way_back, _ = crop(picture(100, 300), face="whole picture", width=64, height=64)
     assert box_of(way_back) == (slice(0, 100), slice(100, 200))
@@ -229,7 +239,10 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"mask": torch.zeros(1, 64, 64)}, "mask: nothing is above 0.5 for the picture; mark the face"),
+        (
+            {"mask": torch.zeros(1, 64, 64), "face": "mask"},
+            "mask: nothing is above 0.5 for the picture; mark the face",
+        ),
         ({"mask": torch.ones(1, 64, 64)}, "mask: mask has 64x64 pixels"),
         ({"mask": torch.ones(3, 120, 160)}, "mask: has 3 masks for 1 pictures"),
         ({"face": "mask"}, "mask: nothing is wired"),
