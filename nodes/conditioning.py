@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..letstalk_core.errors import ConfigError
-from .adapters.audio import encode_audio, reuse_output
+from .adapters.audio import encode_audio, reuse_output, sound_of
 from .adapters.conditioning import encode_portrait, make_conditioning
 from .adapters.schema import make_schema
 
@@ -77,7 +77,14 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     tooltip="Seconds of audio to use, and so the length of the video. 0: to the end.",
                 ),
             ],
-            outputs=[io.AudioEncoderOutput.Output(display_name="audio"), io.Int.Output(display_name="frames")],
+            outputs=[
+                io.AudioEncoderOutput.Output(display_name="audio"),
+                io.Int.Output(display_name="frames"),
+                io.Audio.Output(
+                    display_name="sound",
+                    tooltip="The sound of these frames, for Create Video: it begins at start_seconds.",
+                ),
+            ],
         )
 
     @classmethod
@@ -95,8 +102,10 @@ class LetsTalkEncodeAudio(io.ComfyNode):
             raise ConfigError("audio_encoder, encoder_output: connect one of them, and not both")
         cut = {"fps": fps, "start_seconds": start_seconds, "length_seconds": length_seconds}
         if encoder_output is not None:
-            return io.NodeOutput(*reuse_output(encoder_output, audio, **cut))
-        return io.NodeOutput(*encode_audio(audio, audio_encoder, silence_threshold=silence_threshold, **cut))
+            output, frames = reuse_output(encoder_output, audio, **cut)
+        else:
+            output, frames = encode_audio(audio, audio_encoder, silence_threshold=silence_threshold, **cut)
+        return io.NodeOutput(output, frames, sound_of(output))
 
 
 class LetsTalkEncodePortrait(io.ComfyNode):

@@ -35,9 +35,9 @@ class LetsTalkCropPortrait(io.ComfyNode):
                     "face",
                     options=FACE_CHOICES,
                     default=FACE_CHOICES[0],
-                    tooltip="Where the face is. auto: the mask if wired and not empty, else the bbox if wired, else"
-                    " the face detector. whole picture: the largest middle part, for pictures that are portraits"
-                    " already.",
+                    tooltip="Where the face is. auto: the mask if wired and not empty, else the bbox if wired,"
+                    " else the face detector. whole picture: the largest middle part, for pictures that are"
+                    " portraits already.",
                 ),
                 io.Int.Input(
                     "width",

@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ class AudioTrack:
     """Encoder states per video frame, and where their sound is. Never changed after it is made.
 
     states: (frames, layers, dim) float32 on the CPU, in memory or mapped from a file.
-    waveform: (channels, samples) float32 at `sample_rate`, as it is to be heard, or None. kind: which encoder made
-    the states, for messages. Raises: ConfigError for states or a waveform of another shape.
+    waveform: (channels, samples) float32 at `sample_rate`, as it is to be heard, or None. start_seconds: how much
+    of the recording was cut off before it. kind: which encoder made the states, for messages.
+    Raises: ConfigError for states or a waveform of another shape.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class AudioTrack:
         kind: str = "",
         waveform: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
+        start_seconds: float = 0.0,
     ) -> None:
         if states.ndim != 3 or min(states.shape) < 1:
             raise ConfigError(
@@ -48,6 +51,7 @@ class AudioTrack:
         self.kind = kind
         self.waveform = waveform
         self.sample_rate = sample_rate
+        self.start_seconds = start_seconds
 
     @property
     def frames(self) -> int:
@@ -79,6 +83,7 @@ class AudioTrack:
         kind: str = "",
         waveform: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
+        start_seconds: float = 0.0,
         spool: Path | None = None,
     ) -> AudioTrack:
         """Collect blocks (k, layers, dim), `frames` frames in all, as `features.encode_audio` yields them.
@@ -86,22 +91,26 @@ class AudioTrack:
         More than `SPOOL_BYTES` go to a file in the folder `spool`, if one is given; the file goes when the track
         does. Raises: ConfigError if other than `frames` frames come, NumericalError, OutputError.
         """
+        sound: dict[str, Any] = {
+            "kind": kind,
+            "waveform": waveform,
+            "sample_rate": sample_rate,
+            "start_seconds": start_seconds,
+        }
         stream = _checked(blocks, frames)
         first = next(stream)
         size = frames * first[0].numel() * first.element_size()
         if spool is None or size <= SPOOL_BYTES:
             states = first.new_empty((frames, *first.shape[1:]))
             _fill(states, first, stream)
-            return cls(states, fps, kind=kind, waveform=waveform, sample_rate=sample_rate)
+            return cls(states, fps, **sound)
         path = _write(spool, first, stream)
         try:
             flat = torch.from_file(str(path), shared=False, size=size // first.element_size(), dtype=first.dtype)
         except (OSError, RuntimeError) as error:
             path.unlink(missing_ok=True)
             raise OutputError(f"{path}: cannot be mapped into memory ({error})") from error
-        track = cls(
-            flat.view(frames, *first.shape[1:]), fps, kind=kind, waveform=waveform, sample_rate=sample_rate
-        )
+        track = cls(flat.view(frames, *first.shape[1:]), fps, **sound)
         weakref.finalize(track, _remove, path)
         return track
 

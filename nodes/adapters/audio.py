@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import comfy.utils
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from ...letstalk_core.audio.alignment import SAMPLE_RATE, frame_count, frame_positions, resample_states
 from ...letstalk_core.audio.decode import MIN_SAMPLES, WaveformSource
@@ -28,7 +30,7 @@ from ...letstalk_core.errors import ConfigError, MediaError
 from ...letstalk_core.models import load_model
 from .folders import temp_folder
 
-__all__ = ["LetsTalkAudioEncoder", "encode_audio", "load_audio_encoder", "reuse_output"]
+__all__ = ["LetsTalkAudioEncoder", "encode_audio", "load_audio_encoder", "reuse_output", "sound_of"]
 
 NO_GATE = -100.0  # dBFS; below what 16-bit sound can hold
 WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.0  # of native encoders, whose attention would else see everything
@@ -50,26 +52,32 @@ class LetsTalkAudioEncoder:
     def encode_audio(self, waveform: Tensor, sample_rate: int, fps: float = FPS) -> dict[str, Any]:
         """AUDIO_ENCODER_OUTPUT of a waveform (1, channels, samples), as the native node calls it."""
         heard = _check_audio({"waveform": waveform, "sample_rate": sample_rate})
-        track = self.track(WaveformSource(heard, sample_rate), fps, heard, sample_rate)
+        track = self.track(WaveformSource(heard, sample_rate), fps, waveform=heard, sample_rate=sample_rate)
         return _to_output(track, heard.shape[-1], sample_rate)
 
-    def track(self, source: WaveformSource, fps: float, heard: Tensor, sample_rate: int) -> AudioTrack:
-        """States of `source`; `heard` (channels, samples) at `sample_rate` is what the video will play."""
+    def track(self, source: WaveformSource, fps: float, **sound: Any) -> AudioTrack:
+        """States of `source`; `sound` is what else the track keeps: of what the video will play."""
         # Its layers are plain torch.nn ones, which cannot run from the CPU in part.
         mm.load_models_gpu([self.patcher], force_full_load=True)
         frames = frame_count(source.seconds, fps)
         blocks = _with_progress(encode_blocks(self.model, source, fps), frames)
-        return AudioTrack.build(
-            blocks, frames, fps, kind=self.kind, waveform=heard, sample_rate=sample_rate, spool=temp_folder()
-        )
+        return AudioTrack.build(blocks, frames, fps, kind=self.kind, spool=temp_folder(), **sound)
 
 
 def load_audio_encoder(path: Path) -> LetsTalkAudioEncoder:
     """Our file, or a public single-file wav2vec2. Raises: CheckpointError."""
     own = read_header(path).parts
     encoder = load_model(path, AudioEncoderConfig.kind) if own else load_wav2vec2_file(path)
+    _fold_weight_norm(encoder.encoder.pos_conv_embed.conv)
     config = encoder.config
     return LetsTalkAudioEncoder(encoder, f"{path.stem}, {config.num_hidden_layers} layers of {config.hidden_size}")
+
+
+def _fold_weight_norm(convolution: torch.nn.Module) -> None:
+    """Keep a convolution's weight itself: ModelPatcher moves modules without parts, and a norm is a part."""
+    weight = convolution.weight.detach().clone()
+    parametrize.remove_parametrizations(convolution, "weight")
+    convolution.weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
 def encode_audio(
@@ -91,10 +99,8 @@ def encode_audio(
     threshold = -math.inf if silence_threshold <= NO_GATE else silence_threshold
     sound = WaveformSource(heard, sample_rate).waveform  # mono, 16 kHz: a gate at full rate would need gigabytes
     source = WaveformSource(gate_silence(sound[None], SAMPLE_RATE, threshold))
-    if isinstance(encoder, LetsTalkAudioEncoder):
-        track = encoder.track(source, fps, heard, sample_rate)
-    else:
-        track = _native_track(encoder, source, fps, heard, sample_rate)
+    make_track = encoder.track if isinstance(encoder, LetsTalkAudioEncoder) else partial(_native_track, encoder)
+    track = make_track(source, fps, waveform=heard, sample_rate=sample_rate, start_seconds=start_seconds)
     return _to_output(track, heard.shape[-1], sample_rate), track.frames
 
 
@@ -125,10 +131,16 @@ def reuse_output(
     heard = _cut(whole, sample_rate, start_seconds, length_seconds)
     first = min(frames - 1, round(start_seconds * fps))
     states = states[first : first + frame_count(heard.shape[-1] / sample_rate, fps)]
-    track = AudioTrack.build(
-        [states], len(states), fps, kind=kind, waveform=heard, sample_rate=sample_rate, spool=temp_folder()
-    )
+    sound = {"waveform": heard, "sample_rate": sample_rate, "start_seconds": start_seconds}
+    track = AudioTrack.build([states], len(states), fps, kind=kind, spool=temp_folder(), **sound)
     return _to_output(track, heard.shape[-1], sample_rate), track.frames
+
+
+def sound_of(output: dict[str, Any]) -> dict[str, Any]:
+    """AUDIO under the frames of what `encode_audio` gave: neither gated nor longer than they are."""
+    track: AudioTrack = output["letstalk_track"]
+    samples = round(track.frames * track.sample_rate / track.fps)
+    return {"waveform": track.waveform[None, :, :samples], "sample_rate": track.sample_rate}
 
 
 def _check_audio(audio: dict[str, Any]) -> Tensor:
@@ -171,7 +183,7 @@ def _to_output(track: AudioTrack, samples: int, sample_rate: int) -> dict[str, A
     }
 
 
-def _native_track(encoder: Any, source: WaveformSource, fps: float, heard: Tensor, sample_rate: int) -> AudioTrack:
+def _native_track(encoder: Any, source: WaveformSource, fps: float, **sound: Any) -> AudioTrack:
     """States by ComfyUI's own wav2vec2, window by window, at the times that frames have in training.
 
     Its steps lie on the grid of one pass over everything, whose ends are those of the frames.
@@ -191,16 +203,9 @@ def _native_track(encoder: Any, source: WaveformSource, fps: float, heard: Tenso
             weight = rearrange((inside - inside.floor()).float(), "n -> n 1 1")
             yield torch.lerp(states[below], states[(below + 1).clamp(max=len(states) - 1)], weight)
 
+    kind = f"native {type(getattr(encoder, 'model', encoder)).__name__}"
     stream = _with_progress(blocks(), frames)
-    return AudioTrack.build(
-        stream,
-        frames,
-        fps,
-        kind=f"native {type(getattr(encoder, 'model', encoder)).__name__}",
-        waveform=heard,
-        sample_rate=sample_rate,
-        spool=temp_folder(),
-    )
+    return AudioTrack.build(stream, frames, fps, kind=kind, spool=temp_folder(), **sound)
 
 
 def _native_states(output: dict[str, Any], samples: int) -> Tensor:

@@ -82,7 +82,8 @@ def render_video(
 ) -> TalkingVideo:
     """Sample, decode and encode clip by clip into a file of ComfyUI's temp folder.
 
-    `audio` (ComfyUI's AUDIO) replaces the sound of the speech; both are cut to the frames of this run.
+    `audio` (ComfyUI's AUDIO) replaces the sound of the speech. It runs beside the whole recording, so what Encode
+    Audio skipped is skipped in it; both are cut to the frames of this run.
     Raises: ConfigError, NumericalError, MediaError, OutputError; nothing is left of the file then.
     """
     decoder = ClipDecoder(vae, run)
@@ -90,7 +91,7 @@ def render_video(
     if everything:
         check_image_memory(run.frames, decoder.size)
     pictures = torch.zeros(run.frames if everything else 1, *decoder.size, 3)
-    sound = _sound_of(run) if audio is None else _sound(audio)
+    sound = _sound_of(run) if audio is None else _sound(audio, run.track.start_seconds)
     files = TempFiles(node_id)
     report = _report(run, node_id)
     writer = VideoWriter(
@@ -141,9 +142,15 @@ def _sound_of(run: ClipRun) -> tuple[Tensor, int] | None:
     return None if waveform is None else (waveform, run.track.sample_rate)
 
 
-def _sound(audio: dict[str, Any]) -> tuple[Tensor, int]:
-    """The first recording of an AUDIO: (channels, samples) and its rate."""
-    waveform = audio["waveform"]
+def _sound(audio: dict[str, Any], start_seconds: float) -> tuple[Tensor, int]:
+    """The first recording of an AUDIO from `start_seconds` on: (channels, samples) and its rate."""
+    waveform, rate = audio["waveform"], int(audio["sample_rate"])
     if waveform.ndim != 3 or not waveform.numel():
         raise MediaError(f"audio: has shape {list(waveform.shape)}; needs (batch, channels, samples) with sound")
-    return waveform[0], int(audio["sample_rate"])
+    first, samples = round(start_seconds * rate), waveform.shape[-1]
+    if first >= samples:
+        raise MediaError(
+            f"audio: lasts {samples / rate:.2f} s, and start_seconds of Encode Audio skips {start_seconds:g} s of"
+            " it; wire a sound as long as the whole recording"
+        )
+    return waveform[0, :, first:], rate

@@ -82,6 +82,22 @@ def test_start_and_length_cut_before_encoding(adapter: Any, encoder: Any) -> Non
     assert torch.equal(found["letstalk_track"].states, expected["letstalk_track"].states)
 
 
+@pytest.mark.parametrize("through", ["audio_encoder", "encoder_output"])
+def test_the_sound_is_that_of_the_frames_and_not_gated(
+    encoder: Any, comfy_nodes: dict[str, Any], through: str
+) -> None:
+    audio = make_audio(3.0, 44100, 2)
+    audio["waveform"][..., 60000:90000] = 1e-4
+    values = {"audio_encoder": encoder}
+    if through == "encoder_output":
+        values = {"encoder_output": comfy_nodes["AudioEncoderEncode"].execute(encoder, audio).args[0]}
+    settings = {**SETTINGS, "silence_threshold": -60.0, "start_seconds": 0.5, "length_seconds": 1.01}
+    output, frames, sound = comfy_nodes["LetsTalkEncodeAudio"].execute(audio, **values, **settings).args
+    assert frames == 25 and sound["sample_rate"] == 44100
+    assert torch.equal(sound["waveform"], audio["waveform"][..., 22050 : 22050 + 44100])
+    assert output["letstalk_track"].start_seconds == 0.5
+
+
 def test_pauses_are_gated_for_the_encoder_but_not_in_the_sound(adapter: Any, encoder: Any) -> None:
     audio = make_audio(3.0)
     audio["waveform"][..., 16000:32000] = 1e-4 * torch.randn(16000)
@@ -189,3 +205,9 @@ def test_a_public_single_file_loads(adapter: Any, sub: Any, tmp_path: Path) -> N
     encoder = adapter.load_audio_encoder(tmp_path / "w.safetensors")
     output = encoder.encode_audio(**{k: v for k, v in make_audio(1.0).items()})
     assert output["letstalk_track"].dim == 768
+
+
+def test_all_of_it_is_where_it_was_loaded_when_comfyui_loads_in_part(encoder: Any) -> None:
+    """Plain layers cannot fetch what stays behind. A weight norm would leave the bias beside it."""
+    encoder.patcher.load(torch.device("meta"), lowvram_model_memory=2 * encoder.patcher.model_size())
+    assert {t.device.type for t in encoder.model.state_dict().values()} == {"meta"}

@@ -116,6 +116,21 @@ def test_another_sound_replaces_the_speech_and_is_cut_like_it(kit: Any) -> None:
     assert streams(result.path)[2] == pytest.approx(0.8, abs=0.05)
 
 
+def test_another_sound_runs_beside_the_whole_recording(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Encode Audio skipped is skipped in it too."""
+    used = []
+    monkeypatch.setattr(kit.render, "cut_sound", lambda sound, *rest: used.append(sound) or sound)
+    audio = {"waveform": torch.arange(8000.0).expand(1, 1, -1) / 8000, "sample_rate": 8000}
+    run = prepare(kit, 2)
+    monkeypatch.setattr(run.track, "start_seconds", 0.4)
+    kit.render.render_video(run, kit.vae, node_id="a", audio=audio)
+    waveform, rate = used[0]
+    assert rate == 8000 and torch.equal(waveform, audio["waveform"][0, :, 3200:])
+    monkeypatch.setattr(run.track, "start_seconds", 1.0)
+    with pytest.raises(Exception, match=r"audio: lasts 1\.00 s, and start_seconds of Encode Audio skips 1 s"):
+        kit.render.render_video(run, kit.vae, node_id="a", audio=audio)
+
+
 def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
     import av
 
