@@ -18,6 +18,7 @@ TINY = {"hidden_size": 32, "depth": 2, "num_heads": 2, "in_channels": 4, "linear
 TRAINED = {"audio_token_dim": 12, "grid_size": (4, 4), "clip_frames": 5, "memory_noise": 0.1, "anchor_frames": 1}
 PROJECTION = {"window": 3, "layers": 2, "encoder_dim": 6, "hidden_size": 16, "tokens": 3, "token_dim": 12}
 SEED = 7
+CLOSE = {"rtol": 1e-5, "atol": 2e-5}
 
 
 @dataclasses.dataclass
@@ -137,3 +138,20 @@ def count_passes(patcher: Any) -> Iterator[list[int]]:
         yield batches
     finally:
         handle.remove()
+
+
+def basic(setup: Setup, patcher: Any = None) -> Any:
+    """A native guider without guidance."""
+    guider = setup.samplers.CFGGuider(patcher or setup.patcher)
+    guider.set_conds(setup.positive, setup.negative)
+    return guider
+
+
+def guided(setup: Setup, patcher: Any = None) -> Any:
+    guider = basic(setup, patcher)
+    guider.set_cfg(2.0)
+    return guider
+
+
+def changed(found: Tensor, other: Tensor) -> bool:
+    return bool(found.isfinite().all()) and float((found - other).abs().max()) > 1e-3
