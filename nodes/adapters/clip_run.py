@@ -68,6 +68,10 @@ class ClipRun:
     def first_frame(self) -> int:
         return self.plan[0].first
 
+    def clip_name(self, index: int) -> str:
+        """What people call the clip of this index of the plan."""
+        return f"clip {index - self.plan[0].index + 1} of {len(self.plan)}"
+
     def clips(
         self,
         on_step: Callable[[int, int, Tensor], None] | None = None,
@@ -82,6 +86,7 @@ class ClipRun:
             noise=self.noise,
             on_step=on_step,
             inspect=inspect,
+            clip_name=self.clip_name,
         )
         return generate_clips(
             sampler,

@@ -25,6 +25,8 @@ REMEDY = (
     " patches"
 )
 
+CURED_CLIPS = 2  # by float32, before the rest of a run is sampled so
+
 log = logging.getLogger(__name__)
 
 
@@ -56,8 +58,9 @@ class ComfyClipSampler:
     copy of the guider; portrait and speech are there already. `seed` feeds samplers that add noise as they go,
     differently for each clip. A NOISE object replaces the noise it is given. `on_step(clip_index, step, denoised)`
     is called after each step. `inspect(latents, clip_index)` returns what is wrong with finished latents, or None.
-    Raises: NumericalError naming clip and cause when a clip is bad twice, the second time in float32 with plain
-    attention; ComfyUI's InterruptProcessingException.
+    `clip_name(clip_index)` is what people call a clip. A bad clip is sampled again in float32 with plain
+    attention; where that was the cure of two clips, the others are sampled so at once.
+    Raises: NumericalError naming clip and cause when a clip stays bad; ComfyUI's InterruptProcessingException.
     """
 
     def __init__(
@@ -70,26 +73,33 @@ class ComfyClipSampler:
         noise: Any = None,
         on_step: Callable[[int, int, Tensor], None] | None = None,
         inspect: Inspect | None = None,
+        clip_name: Callable[[int], str] = lambda index: f"clip {index + 1}",
     ) -> None:
         check_guider(guider)
         self.guider, self.sampler, self.sigmas = guider, sampler, sigmas
         self.seed, self.noise = seed, noise
-        self.on_step, self.inspect = on_step, inspect
+        self.on_step, self.inspect, self.clip_name = on_step, inspect, clip_name
+        self._exact: Any = None  # the guider in float32, once it was needed
+        self._cured = 0
 
     def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
         noise = rearrange(noise, "b f c h w -> b c f h w")
         if self.noise is not None:
             noise = clip_noise_of(self.noise, clip_index, noise)
-        result, cause = self._attempt(self.guider, noise, conditions, clip_index)
-        if cause is not None:
-            log.warning(
-                "LetsTalk: clip %d: %s; it is sampled again in float32 with plain attention", clip_index + 1, cause
-            )
-            result, cause = self._attempt(exact_guider(self.guider), noise, conditions, clip_index)
+        first, name = None, self.clip_name(clip_index)
+        if self._cured < CURED_CLIPS:
+            result, first = self._attempt(self.guider, noise, conditions, clip_index)
+            if result is not None and first is None:
+                return result
+            log.warning("LetsTalk: %s: %s; it is sampled again in float32 with plain attention", name, first)
+        self._exact = self._exact or exact_guider(self.guider)
+        result, cause = self._attempt(self._exact, noise, conditions, clip_index)
         if result is None or cause is not None:
-            raise NumericalError(
-                f"clip {clip_index + 1}: {cause}, and again in float32 with plain attention; {REMEDY}"
-            )
+            again = "" if first is None else ", too"
+            raise NumericalError(f"{name}: {cause}, in float32 with plain attention{again}; {REMEDY}")
+        self._cured += 1
+        if self._cured == CURED_CLIPS:
+            log.warning("LetsTalk: the rest of this run is sampled in float32 with plain attention, which helped")
         return result
 
     def _attempt(

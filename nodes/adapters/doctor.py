@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -21,7 +20,7 @@ from comfy.cli_args import args
 
 from ...letstalk_core import __version__
 from ...letstalk_core.audio.track import AudioTrack
-from ...letstalk_core.checkpoint import CheckpointHeader, file_sha256, read_header
+from ...letstalk_core.checkpoint import CheckpointHeader, read_header
 from ...letstalk_core.configs import (
     AudioEncoderConfig,
     AudioProjectionConfig,
@@ -36,6 +35,7 @@ from .conditioning import make_conditioning
 from .folders import FOLDER, list_models, resolve_model
 from .images import detector_weights
 from .model import LetsTalkModel
+from .provenance import known_sha256
 
 __all__ = ["report"]
 
@@ -115,7 +115,7 @@ def _file(kind: str, name: str) -> list[str]:
     path = resolve_model(kind, name)
     status, header = path.stat(), read_header(path)
     dtypes = Counter(header.dtypes.values()).most_common()
-    digest = _sha256(path, status.st_mtime_ns, status.st_size)
+    digest = known_sha256(path)
     lines = [
         f"{name}: {status.st_size / 1e6:.1f} MB, {'+'.join(dtype for dtype, _ in dtypes)}, sha256 {digest[:12]}",
         f"  {_contents(header)}",
@@ -123,12 +123,6 @@ def _file(kind: str, name: str) -> list[str]:
     if path.parent == DEMO_FOLDER:
         lines.append("  drawn faces only, not for photographs")
     return lines
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: Path, modified: int, size: int) -> str:
-    """Of a file as it is now: `modified` and `size` are there to notice another file of the same name."""
-    return file_sha256(path)
 
 
 def _contents(header: CheckpointHeader) -> str:

@@ -26,7 +26,7 @@ from .conditions import model_conditions
 from .dit import CACHE_OPTION, CacheStore, ComfyDiT, ExactInputs
 from .latent_format import LetsTalkLatentFormat, autoencoder_beside
 
-__all__ = ["WEIGHT_DTYPES", "LetsTalkModel", "letstalk_model", "load_dit", "set_preview"]
+__all__ = ["WEIGHT_DTYPES", "LetsTalkModel", "letstalk_model", "load_dit"]
 
 WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "default": None,  # what ComfyUI chooses for the device
@@ -80,6 +80,7 @@ class LetsTalkModel(comfy.model_base.BaseModel):
         self.dit_config = self_config
         self.projection_config: AudioProjectionConfig = config.unet_config["projection"]
         self.path: Path | None = None
+        self._coming_dtype: torch.dtype | None = None  # to compute in, of the patcher that is about to be loaded
 
     def extra_conds(self, **conditioning: Any) -> dict[str, Any]:
         """Tensors for the network out of one CONDITIONING. Raises: ConfigError naming the input."""
@@ -118,7 +119,7 @@ class LetsTalkModel(comfy.model_base.BaseModel):
         """Bytes that a pass over latents (b, c, f, h, w) needs besides the weights."""
         batch, _, *clip = input_shape
         frames, height, width = clip if len(clip) == 3 else (1, *clip)
-        size = mm.dtype_size(self.manual_cast_dtype or self.get_dtype())
+        size = mm.dtype_size(self._coming_dtype or self.manual_cast_dtype or self.get_dtype())
         elements = peak_activation_elements(
             self.dit_config,
             audio_tokens=self.projection_config.tokens,
@@ -135,6 +136,16 @@ def _fresh_cache(executor: Any, *args: Any, **kwargs: Any) -> Any:
     """Wrapper of one run: gives its steps a cache. The guider has its own copy of the options during a run."""
     executor.class_obj.model_options["transformer_options"][CACHE_OPTION] = CacheStore()
     return executor(*args, **kwargs)
+
+
+def _prepare_sampling(executor: Any, patcher: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wrapper of loading: ComfyUI makes room before it patches the model with the dtype to compute in."""
+    model = patcher.model
+    model._coming_dtype = patcher.get_model_object("manual_cast_dtype") or model.get_dtype()
+    try:
+        return executor(patcher, *args, **kwargs)
+    finally:
+        model._coming_dtype = None
 
 
 def load_dit(path: Path, weight_dtype: str = "default") -> comfy.model_patcher.ModelPatcher:
@@ -180,6 +191,7 @@ def load_dit(path: Path, weight_dtype: str = "default") -> comfy.model_patcher.M
     if beside is not None:
         model.latent_format.set_colours(beside.latent_rgb_factors, beside.latent_rgb_bias)
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload)
+    patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "letstalk", _prepare_sampling)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "letstalk", _fresh_cache)
     return patcher
 
@@ -193,8 +205,3 @@ def letstalk_model(patcher: Any) -> LetsTalkModel:
             " through LoRA and model patch nodes"
         )
     return model
-
-
-def set_preview(patcher: Any, factors: Sequence[Sequence[float]], bias: Sequence[float]) -> None:
-    """Colours of latents for previews while sampling, as AutoencoderConfig.latent_rgb_factors and its bias."""
-    letstalk_model(patcher).latent_format.set_colours(factors, bias)

@@ -37,10 +37,10 @@ def browser() -> Any | None:
 
 
 class RunReport:
-    """Progress of one run over clips x steps. `step` and `clip_done` also stop a cancelled run.
+    """Progress of one run over clips x steps. `step` and `clip_sampled` also stop a cancelled run.
 
-    `clip_done` may be called from a writer's thread; everything it reads was fixed before. `rgb` (factors, bias)
-    serves previews of models whose latent format has none.
+    `clip_done` never fails and may be called from a writer's thread: all it reads was fixed before. `rgb`
+    (factors, bias) serves previews of models whose latent format has none.
     """
 
     def __init__(
@@ -75,7 +75,10 @@ class RunReport:
         self._bar.update_absolute((clip + 1) * self.steps)
 
     def clip_done(self, clip: int, media: dict[str, str] | None = None) -> None:
-        """A clip is finished, and `media` is a file of what was finished since the last one."""
+        """Tell the browser that a clip is in the result, and in `media` if that file is complete with it.
+
+        A server that cannot be told is not told again.
+        """
         self.frames_done += self.plan[clip].count
         self._send(clip, media)
 
@@ -95,7 +98,11 @@ class RunReport:
             "seconds_left": left,
             "media": media,
         }
-        self.server.send_sync(CLIP_EVENT, detail, self.client)
+        try:
+            self.server.send_sync(CLIP_EVENT, detail, self.client)
+        except Exception as error:  # such as the loop of a server that is shutting down
+            log.warning("LetsTalk: the browser is not told of clips any more: %s: %s", type(error).__name__, error)
+            self.server = None
 
 
 def _previewer(patcher: Any, rgb: Any) -> Any | None:

@@ -19,6 +19,7 @@ from ...letstalk_core.video.threaded import ThreadedSink
 from ...letstalk_core.video.writer import VideoWriter
 from .clip_run import ClipRun
 from .progress import RunReport
+from .provenance import models_sha256, tags
 from .video import (
     ClipDecoder,
     ClipMedia,
@@ -26,7 +27,6 @@ from .video import (
     check_image_memory,
     cut_sound,
     encoder_choice,
-    tags,
     to_bytes,
 )
 
@@ -39,23 +39,24 @@ def render_latents(run: ClipRun, node_id: str | None, vae: Any = None) -> Tensor
     """Latents of all clips, (1, c, frames, h, w). With a VAE, clips are decoded too: looked at, and shown."""
     decoder = ClipDecoder(vae, run) if vae is not None else None
     report = _report(run, node_id)
-    watch: FrameSink | None = None
-    if decoder is not None:
-        watch = ThreadedSink(ClipMedia(report, TempFiles(node_id), run, decoder.size, _sound_of(run)))
     parts = []
-    try:
-        for position, latents in _clips(run, report, decoder):
-            parts.append(rearrange(latents, "b f c h w -> b c f h w"))
-            if watch is None or decoder is None:
-                report.clip_done(position)
-            else:
-                watch.write(to_bytes(decoder.frames))
-        if watch is not None:
-            watch.close()
-    except BaseException:
-        if watch is not None:
-            watch.abort()
-        raise
+    with TempFiles(node_id) as files:
+        watch: FrameSink | None = None
+        if decoder is not None:
+            watch = ThreadedSink(ClipMedia(report, files, run, decoder.size, _sound_of(run)))
+        try:
+            for position, latents in _clips(run, report, decoder):
+                parts.append(rearrange(latents, "b f c h w -> b c f h w"))
+                if watch is None or decoder is None:
+                    report.clip_done(position)
+                else:
+                    watch.write(to_bytes(decoder.frames))
+            if watch is not None:
+                watch.close()
+        except BaseException:
+            if watch is not None:
+                watch.abort()
+            raise
     return torch.cat(parts, dim=2).to(comfy.model_management.intermediate_device())
 
 
@@ -92,33 +93,31 @@ def render_video(
         check_image_memory(run.frames, decoder.size)
     pictures = torch.zeros(run.frames if everything else 1, *decoder.size, 3)
     sound = _sound_of(run) if audio is None else _sound(audio, run.track.start_seconds)
-    files = TempFiles(node_id)
     report = _report(run, node_id)
-    writer = VideoWriter(
-        files.result,
-        run.fps,
-        decoder.size,
-        audio=cut_sound(sound, run.first_frame, run.frames, run.fps),
-        metadata=tags(settings or {}, prompt, extra),
-        **encoder_choice(crf),
-    )
-    sink = ThreadedSink(Tee([writer, ClipMedia(report, files, run, decoder.size, sound)]))
     done = 0
-    try:
-        for _, latents in _clips(run, report, decoder):
-            sink.write(to_bytes(decoder.frames))
-            if everything:
-                pictures[done : done + latents.shape[1]] = decoder.frames
-            else:
-                pictures = decoder.frames[-1:].clone()
-            done += latents.shape[1]
-        sink.close()
-    except BaseException:
-        sink.abort()
-        raise
-    video = InputImpl.VideoFromFile(str(files.result))
-    files.keep(video)
-    return TalkingVideo(video, files.result, pictures)
+    with TempFiles(node_id) as files:
+        writer = VideoWriter(
+            files.result,
+            run.fps,
+            decoder.size,
+            audio=cut_sound(sound, run.first_frame, run.frames, run.fps),
+            metadata=tags(settings or {}, models_sha256(run.guider.model_patcher.model, vae), prompt, extra),
+            **encoder_choice(crf),
+        )
+        sink = ThreadedSink(Tee([writer, ClipMedia(report, files, run, decoder.size, sound)]))
+        try:
+            for _, latents in _clips(run, report, decoder):
+                sink.write(to_bytes(decoder.frames))
+                if everything:
+                    pictures[done : done + latents.shape[1]] = decoder.frames
+                else:
+                    pictures = decoder.frames[-1:].clone()
+                done += latents.shape[1]
+            sink.close()
+        except BaseException:
+            sink.abort()
+            raise
+    return TalkingVideo(InputImpl.VideoFromFile(str(files.result)), files.result, pictures)
 
 
 def _report(run: ClipRun, node_id: str | None) -> RunReport:

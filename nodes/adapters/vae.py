@@ -66,7 +66,7 @@ class FrameAutoencoder(AutoencoderDC):
 
 
 class LetsTalkVAE(comfy.sd.VAE):
-    """A native VAE around a FrameAutoencoder. `autoencoder_config` is the config of its file."""
+    """A native VAE around a FrameAutoencoder. `path` is the file it came from, `autoencoder_config` its config."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class LetsTalkVAE(comfy.sd.VAE):
         # The smallest native VAE: afterwards every attribute is there that the running core expects.
         super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)}, device=device, dtype=dtype)
         self.autoencoder_config = config
+        self.path: Path | None = None
         factor = config.spatial_factor
         self.latent_channels, self.output_channels = config.latent_channels, config.in_channels
         self.latent_dim, self.not_video = 3, False
@@ -177,4 +178,6 @@ def frames_at_once(height: int, width: int) -> int:
 def load_vae(path: Path, device: torch.device | None = None, dtype: torch.dtype | None = None) -> LetsTalkVAE:
     """A DC-AE from our file or a public one, in the diffusers or the original format. Raises: CheckpointError."""
     config, tensors = read_autoencoder(path)
-    return LetsTalkVAE(config, tensors, str(path), device, dtype)
+    vae = LetsTalkVAE(config, tensors, str(path), device, dtype)
+    vae.path = path
+    return vae

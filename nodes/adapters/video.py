@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import re
 import time
-import weakref
-from collections.abc import Callable, Mapping
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.model_management
 import folder_paths
 import torch
-from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, LetsTalkError
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.video.writer import VideoWriter, available_encoder
 from .clip_run import ClipRun
 from .progress import RunReport
@@ -33,11 +30,11 @@ __all__ = [
     "check_image_memory",
     "cut_sound",
     "encoder_choice",
-    "tags",
 ]
 
 GIB = 2**30
 MEDIA_SECONDS = 2.0  # of video in one file for the browser
+KEPT_RUNS = 8  # whose files for the browser stay: other tabs may still play them
 FLAT = 2 / 255  # deviation of brightness below which a picture shows nothing
 
 log = logging.getLogger(__name__)
@@ -59,6 +56,7 @@ class ClipDecoder:
             )
         self.vae = vae
         self.counts = {clip.index: clip.count for clip in run.plan}
+        self._name = run.clip_name
         self.frames = torch.zeros(0)
         self._exact = False
         picture = self._decode(rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
@@ -71,7 +69,7 @@ class ClipDecoder:
         frames = self._decode(latents)
         cause = self._judge(frames)
         if cause is not None and not self._exact:
-            log.warning("LetsTalk: clip %d: %s; it is decoded again in float32", clip_index + 1, cause)
+            log.warning("LetsTalk: %s: %s; it is decoded again in float32", self._name(clip_index), cause)
             self.vae, self._exact = float32_vae(self.vae), True
             frames = self._decode(latents)
             cause = self._judge(frames)
@@ -116,7 +114,7 @@ def to_bytes(frames: Tensor) -> Tensor:
 class ClipMedia:
     """A FrameSink for the browser: a short file for every two seconds of finished clips, told to the report.
 
-    One `write` is one clip. Watching is a service: what goes wrong with its files is logged and ends it.
+    One `write` is one clip. Watching is a service: whatever goes wrong with it is logged and ends it, not the run.
     """
 
     def __init__(
@@ -125,22 +123,21 @@ class ClipMedia:
         self._report, self._files, self._run, self._size, self._sound = report, files, run, size, sound
         self._writer: VideoWriter | None = None
         self._working = report.server is not None
-        self._clip = self._done = self._number = 0
+        self._clip = self._done = 0
 
     def write(self, frames: Tensor) -> None:
         media = None
         if self._working:
             try:
                 media = self._write(frames)
-            except LetsTalkError as error:
-                log.warning("LetsTalk: clips cannot be shown while the run goes on: %s", error)
-                self.abort()
+            except Exception as error:
+                self._give_up(error)
         self._report.clip_done(self._clip, media)
         self._clip += 1
 
     def _write(self, frames: Tensor) -> dict[str, str] | None:
         if self._writer is None:
-            path = self._files.media(self._number)
+            path = self._files.next_piece()
             count = min(self._run.frames - self._done, round(MEDIA_SECONDS * self._run.fps) + len(frames))
             sound = cut_sound(self._sound, self._run.first_frame + self._done, count, self._run.fps)
             self._writer = VideoWriter(path, self._run.fps, self._size, audio=sound)
@@ -150,12 +147,18 @@ class ClipMedia:
             return None
         writer, self._writer = self._writer, None
         writer.close()
-        self._number += 1
         return {"filename": writer.path.name, "subfolder": "", "type": "temp"}
 
     def close(self, partial: bool = False) -> None:
-        if self._writer is not None:
-            self._writer.close(partial=partial)
+        try:
+            if self._writer is not None:
+                self._writer.close(partial=partial)
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("LetsTalk: clips are not shown while the run goes on: %s: %s", type(error).__name__, error)
+        self.abort()
 
     def abort(self) -> None:
         self._working = False
@@ -165,36 +168,37 @@ class ClipMedia:
 
 
 class TempFiles:
-    """Names in ComfyUI's temp folder for one run of one node; clears what its earlier runs left there.
+    """Names in ComfyUI's temp folder for one run of one node: `with TempFiles(node_id) as files`.
 
-    Files for watching go at once; a finished video goes when a later run has replaced it and nothing holds it any
-    more. ComfyUI itself empties the folder when it starts and stops.
+    A finished video stays for as long as the folder, which ComfyUI empties when it starts and stops: its history
+    still plays it. Pieces for watching go when `KEPT_RUNS` runs of any node have ended after theirs.
     """
 
-    _results: dict[str, list[tuple[Path, Callable[[], Any]]]] = {}
+    _ended: ClassVar[deque[list[Path]]] = deque()  # pieces of each run, the oldest first
 
     def __init__(self, node_id: str | None) -> None:
-        self.folder = Path(folder_paths.get_temp_directory())
-        self._node = re.sub(r"[^0-9A-Za-z]+", "-", str(node_id or "x"))
-        self._run = f"{time.time_ns():x}"
-        for path in self.folder.glob(f"letstalk_{self._node}_*_clip*.mp4"):
-            _remove(path)
-        results = self._results.setdefault(self._node, [])
-        for entry in results[:-1]:
-            if entry[1]() is None:
-                _remove(entry[0])
-                results.remove(entry)
-
-    def media(self, number: int) -> Path:
-        return self.folder / f"letstalk_{self._node}_{self._run}_clip{number:05d}.mp4"
+        node = re.sub(r"[^0-9A-Za-z]+", "-", str(node_id or "x"))
+        self._stem = f"letstalk_{node}_{time.time_ns():x}"
+        self._folder = Path(folder_paths.get_temp_directory())
+        self._pieces: list[Path] = []
 
     @property
     def result(self) -> Path:
-        return self.folder / f"letstalk_{self._node}_{self._run}.mp4"
+        return self._folder / f"{self._stem}.mp4"
 
-    def keep(self, video: Any) -> None:
-        """Remember the file of a finished run for as long as ComfyUI holds its VIDEO."""
-        self._results[self._node].append((self.result, weakref.ref(video)))
+    def next_piece(self) -> Path:
+        """A new name for a file to watch."""
+        self._pieces.append(self._folder / f"{self._stem}_clip{len(self._pieces):05d}.mp4")
+        return self._pieces[-1]
+
+    def __enter__(self) -> TempFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.append(self._pieces)
+        while len(self._ended) > KEPT_RUNS:
+            for path in self._ended.popleft():
+                _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -229,12 +233,3 @@ def encoder_choice(crf: int) -> dict[str, Any]:
     encoder = available_encoder()
     options = {"crf": str(crf), "preset": "veryfast"} if encoder == "libx264" else None
     return {"encoder": encoder, "encoder_options": options}
-
-
-def tags(settings: Mapping[str, Any], prompt: Any, extra: Any) -> dict[str, Any]:
-    """Metadata of a video; the graph too, as ComfyUI's own nodes save it, unless the user switched that off."""
-    result: dict[str, Any] = {"title": "LetsTalk", "letstalk": json.dumps(dict(settings))}
-    if not args.disable_metadata:
-        result |= {} if prompt is None else {"prompt": prompt}
-        result |= extra or {}
-    return result

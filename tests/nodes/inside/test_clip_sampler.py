@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.k_diffusion.sampling
+import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
@@ -203,16 +204,55 @@ def test_a_bad_clip_is_sampled_again_in_float32(demo: Any, caplog: pytest.LogCap
     spoiled = Spoiled({2})
     result = latents(prepare(demo, sampler=comfy.samplers.KSAMPLER(spoiled)))
     assert spoiled.exact == [False, False, True, False]  # only the second try of clip 2 is plain
-    assert "clip 2" in caplog.text
+    assert "clip 2 of 3" in caplog.text
     torch.testing.assert_close(result, latents(prepare(demo)), atol=1e-4, rtol=1e-4)
     assert demo.patcher.object_patches == {}
 
 
+def test_a_run_that_float32_cured_twice_stays_in_float32(demo: Any, caplog: pytest.LogCaptureFixture) -> None:
+    spoiled = Spoiled({1, 4})
+    sampler = comfy.samplers.KSAMPLER(spoiled)
+    latents(prepare(demo, conditioning(demo, 5 * 16), sampler=sampler))
+    assert spoiled.exact == [False, True, False, False, True, True, True]
+    assert caplog.text.count("the rest of this run") == 1
+
+
 def test_a_clip_that_stays_bad_is_an_error_with_its_cause(demo: Any) -> None:
     run = prepare(demo, sampler=comfy.samplers.KSAMPLER(Spoiled({2, 3})))
-    with pytest.raises(demo.errors.NumericalError, match="clip 2.*NaN.*float32"):
+    with pytest.raises(demo.errors.NumericalError, match=r"clip 2 of 3.*NaN.*float32.*, too"):
         latents(run)
     assert run.bank.clips_written == 1
+
+
+def test_clips_are_counted_in_their_own_run(demo: Any) -> None:
+    first = prepare(demo, max_frames=16)
+    latents(first)
+    rest = prepare(
+        demo,
+        conditioning(demo, letstalk_first_frame=16),
+        memory=first.bank,
+        sampler=comfy.samplers.KSAMPLER(Spoiled({1, 2})),
+    )
+    with pytest.raises(demo.errors.NumericalError, match="clip 1 of 2"):
+        latents(rest)
+
+
+def test_room_is_made_for_float32_before_the_model_computes_in_it(
+    demo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    load = comfy.model_management.load_models_gpu
+
+    def loaded(*args: Any, memory_required: float, **kwargs: Any) -> None:
+        asked.append(memory_required)
+        load(*args, memory_required=memory_required, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", loaded)
+    half = demo.patcher.clone()
+    half.set_model_compute_dtype(torch.bfloat16)
+    latents(prepare(demo, model=half, sampler=comfy.samplers.KSAMPLER(Spoiled({1})), max_frames=32))
+    low, high, low_again = asked
+    assert low == low_again and high > 1.5 * low
 
 
 def test_not_square_pictures_and_a_single_frame_of_sound_work(demo: Any) -> None:

@@ -1,0 +1,50 @@
+"""What a finished video says of itself: that it is generated, by which files, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from comfy.cli_args import args
+
+from ...letstalk_core import __version__
+from ...letstalk_core.checkpoint import file_sha256
+from ...letstalk_core.video.writer import AI_MARKER
+
+__all__ = ["known_sha256", "models_sha256", "tags"]
+
+
+def known_sha256(path: Path) -> str:
+    """SHA-256 of a file as it is now; read once for as long as it does not change. Raises: OSError."""
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, modified: int, size: int) -> str:
+    """`modified` and `size` are there to notice another file of the same name."""
+    return file_sha256(path)
+
+
+def models_sha256(model: Any, vae: Any) -> dict[str, str]:
+    """Hashes of the files that a LetsTalk model and a VAE were loaded from, where these are known."""
+    paths = {"dit": getattr(model, "path", None), "autoencoder": getattr(vae, "path", None)}
+    return {name: known_sha256(path) for name, path in paths.items() if path is not None and path.is_file()}
+
+
+def tags(settings: Mapping[str, Any], models: Mapping[str, str], prompt: Any, extra: Any) -> dict[str, Any]:
+    """Metadata of a video, as the standalone program writes it; values that are not text become JSON.
+
+    The graph too, as ComfyUI's own nodes save it, unless the user switched that off.
+    """
+    result: dict[str, Any] = {
+        "title": "LetsTalk",
+        "comment": f"{AI_MARKER}, made by LetsTalk {__version__}",
+        "letstalk": {"version": __version__, "models_sha256": dict(models), "settings": dict(settings)},
+    }
+    if not args.disable_metadata:
+        result |= {} if prompt is None else {"prompt": prompt}
+        result |= extra or {}
+    return result
