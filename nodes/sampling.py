@@ -175,9 +175,9 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="Sound of the video instead of the encoded speech: as long as the whole recording, such"
-                    " as it with music. start_seconds of Encode Audio is skipped in it too: do not wire its"
-                    " output sound here.",
+                    tooltip="Sound of the video instead of the encoded speech: another version of the whole"
+                    " recording, say with music. start_seconds of Encode Audio is skipped in it too: do not wire"
+                    " its output sound here.",
                 ),
                 io.Combo.Input(
                     "images",

@@ -81,7 +81,7 @@ def long_video_memory(w: Workflow) -> None:
     w.group("Video")
     latents = w.add("LatentConcat", samples1=begin[0], samples2=go_on[0], dim="t")
     images = w.add("VAEDecode", samples=latents[0], vae=vae[0])
-    video = w.add("CreateVideo", images=images[0], fps=25.0, audio=speech[0])
+    video = w.add("CreateVideo", images=images[0], fps=25.0, audio=audio["sound"])
     w.column()
     save(w, video[0], "long_video")
 
@@ -108,7 +108,7 @@ def native_sampler(w: Workflow) -> None:
     )
     images = w.add("VAEDecode", samples=sampled[0], vae=vae[0])
     w.group("Video")
-    sound = w.add("TrimAudioDuration", audio=speech[0], start_index=1.0, duration=0.64)
+    sound = w.add("TrimAudioDuration", audio=audio["sound"], start_index=1.0, duration=0.64)
     video = w.add("CreateVideo", images=images[0], fps=25.0, audio=sound[0])
     save(w, video[0], "native_sampler")
 
@@ -148,7 +148,7 @@ def crop_upscale_paste(w: Workflow) -> None:
     larger = w.add("ImageUpscaleWithModel", upscale_model=upscaler[0], image=talk[1], bypass=True)
     w.group("Paste back", below=True)
     whole = w.add("LetsTalkPasteBack", crop=crop[1], frames=larger[0])
-    video = w.add("CreateVideo", images=whole[0], fps=25.0, audio=speech[0])
+    video = w.add("CreateVideo", images=whole[0], fps=25.0, audio=audio["sound"])
     w.group("Video")
     save(w, video[0], "crop_upscale_paste")
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 FPS = 25
-FRAMES = 30  # of a shortened graph: two clips
+FRAMES = 32  # of a shortened graph: two clips
+START_SECONDS = 0.4  # in the recording, after its silence
+CUT = 16  # the frame where a second sampler begins
 STEPS = 3
 NOTES = {"Note", "MarkdownNote"}
 MUTED, BYPASSED = 2, 4
@@ -111,12 +113,14 @@ def shortened(graph: dict[str, Any]) -> dict[str, Any]:
     for node in graph.values():
         inputs = node["inputs"]
         if node["class_type"] == "LetsTalkEncodeAudio":
-            inputs.update(start_seconds=0.4, length_seconds=FRAMES / FPS)
+            inputs.update(start_seconds=START_SECONDS, length_seconds=FRAMES / FPS)
+        if node["class_type"] == "TrimAudioDuration":
+            inputs["start_index"] = CUT / FPS
         if "steps" in inputs:
             inputs["steps"] = STEPS
-        for name in ("max_frames", "first_frame"):  # where one sampler ends and the next begins
+        for name in ("max_frames", "first_frame"):
             if inputs.get(name):
-                inputs[name] = 16
+                inputs[name] = CUT
     return graph
 
 

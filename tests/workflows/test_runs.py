@@ -11,8 +11,19 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.workflows.graphs import FPS, FRAMES, enable, load_api, load_ui, saved_video, shortened, ui_to_api
-from tests.workflows.media import Video
+from tests.workflows.graphs import (
+    CUT,
+    FPS,
+    FRAMES,
+    START_SECONDS,
+    enable,
+    load_api,
+    load_ui,
+    saved_video,
+    shortened,
+    ui_to_api,
+)
+from tests.workflows.media import Video, read_sound, sound_begins_at
 
 if TYPE_CHECKING:
     from tests.nodes.server import ComfyServer
@@ -49,11 +60,20 @@ def check_lips(frames: np.ndarray) -> None:
     assert mouth > 1.0 and mouth > 2 * corner, (mouth, corner)
 
 
+def check_sync(video: Video, graph: dict[str, Any], first_frame: int = 0) -> None:
+    """The sound is that of the frames: of the recording from start_seconds on."""
+    (name,) = (node["inputs"]["audio"] for node in graph.values() if node["class_type"] == "LetsTalkLoadSpeech")
+    (path,) = (DEMO / "speech").glob(f"{name.split()[0]}.*")
+    found = sound_begins_at(video.samples, read_sound(path, video.rate)) / video.rate
+    assert found == pytest.approx(START_SECONDS + first_frame / FPS, abs=0.02)
+
+
 @pytest.mark.parametrize("name", ["1_quickstart", "5_lora_guidance", "6_native_audio_encoder"])
 def test_talking_video_workflows_run(name: str, server: ComfyServer) -> None:
     graph = graph_of(name)
     video = saved_video(server, server.run(graph), graph)
     check_talks(video, FRAMES)
+    check_sync(video, graph)
     check_lips(video.frames)
 
 
@@ -78,6 +98,7 @@ def test_two_samplers_share_one_memory(server: ComfyServer) -> None:
     history = server.run(graph)
     video = saved_video(server, history, graph)
     check_talks(video, FRAMES)
+    check_sync(video, graph)
     check_lips(video.frames)
     assert list((server.base / "output" / "letstalk").glob("memory*.safetensors"))
 
@@ -86,6 +107,7 @@ def test_native_sampler_makes_one_clip(server: ComfyServer) -> None:
     graph = graph_of("3_native_sampler")
     video = saved_video(server, server.run(graph), graph)
     check_talks(video, 16)
+    check_sync(video, graph, CUT)
     check_lips(video.frames)
 
 
@@ -100,6 +122,7 @@ def test_crop_upscale_paste_runs_with_an_upscale_model(server: ComfyServer) -> N
     history = server.run(shortened(graph))
     video = saved_video(server, history, graph)
     check_talks(video, FRAMES, SCENE)
+    check_sync(video, graph)
 
 
 def tiny_upscaler(path: Path) -> None:
