@@ -6,6 +6,7 @@ import { hasFiles, KINDS, LoaderPanel } from "./loader.js";
 import { Panel } from "./panel.js";
 import { advance, finish, halt, idleRun } from "./run_state.js";
 import { stringsOf } from "./strings.js";
+import { listenToQueue, openTab, tabOf, watchQueue } from "./tabs.js";
 
 /** @typedef {import("./run_state.js").RunState} RunState */
 
@@ -16,25 +17,24 @@ const LOADERS = new Map([
 ]);
 const MIN_WIDTH = 320; // the line of text then fits
 const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no room for its video once it is there
+const TAB_CHANGES = [0, 100, 1000]; // milliseconds: the frontend names the open tab some time after making its nodes
+const LOAD_FAILED = 10_000; // milliseconds: a workflow that cannot be read is never said to be loaded
 const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
 
 /**
- * Runs by graph and node, so that they outlive a node that is made anew when the user changes tabs.
+ * Runs by tab and node, so that they outlive a node that is made anew when the user changes tabs.
  * @type {Map<string, RunState>}
  */
 const runs = new Map();
-/**
- * Graph in which a prompt was started: its events belong there, even if another one is open now.
- * @type {Map<string, string>}
- */
-const graphOfPrompt = new Map();
+/** Between two tabs the nodes are those of the next, but the open tab is not; nothing is shown then. */
+let changingTabs = false;
 /** @type {WeakMap<object, Panel>} */
 const panels = new WeakMap();
 
 const text = () => stringsOf(String(app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en"));
 const rootGraph = () => app.rootGraph ?? app.graph;
 const typeOf = (/** @type {any} */ node) => node?.comfyClass ?? node?.constructor?.comfyClass ?? node?.type;
-const graphId = () => String(rootGraph()?.id ?? "");
+const keyOf = (/** @type {string} */ tab, /** @type {string|number} */ node) => `${tab}/${node}`;
 
 /** The node with an execution id, which names the subgraphs around it: "3:12". @param {string} id */
 function findNode(id) {
@@ -45,28 +45,32 @@ function findNode(id) {
   return graph?.getNodeById(last) ?? null;
 }
 
-/** @param {any} node  @returns {string} where its run is remembered */
-function keyOf(node) {
-  return `${graphId()}/${node.graph === rootGraph() || !node.graph ? "" : `${node.graph.id}:`}${node.id}`;
-}
-
-/** @param {any} node @param {RunState} run */
-function remember(node, run) {
-  runs.set(keyOf(node), run);
-  panels.get(node)?.show(run);
+/** Let the panel of a run show it, if its node is on screen. @param {string} key  of the run */
+function show(key) {
+  const [tab, id] = [key.slice(0, key.indexOf("/")), key.slice(key.indexOf("/") + 1)];
+  const node = !changingTabs && tab === openTab() ? findNode(id) : null;
+  const run = runs.get(key);
+  if (node && run) panels.get(node)?.show(run);
 }
 
 /** @param {import("./run_state.js").ClipEvent} event */
 function onClip(event) {
-  const prompt = event.prompt ?? "";
-  if (!graphOfPrompt.has(prompt)) graphOfPrompt.set(prompt, graphId());
-  const graph = graphOfPrompt.get(prompt);
-  const node = graph === graphId() ? findNode(event.node) : null;
-  if (node && !SAMPLERS.has(typeOf(node))) return;
-  const key = node ? keyOf(node) : `${graph}/${event.node}`;
-  const run = advance(runs.get(key) ?? idleRun(), event, Date.now());
-  runs.set(key, run);
-  if (node) panels.get(node)?.show(run);
+  const key = keyOf(tabOf(event.prompt), event.node);
+  runs.set(key, advance(runs.get(key) ?? idleRun(), event, Date.now()));
+  show(key);
+}
+
+/**
+ * The end of a sampler that shows something itself.
+ * @param {{node: string, prompt_id?: string, output?: any}} detail
+ */
+function onExecuted({ node: id, prompt_id: prompt, output }) {
+  const summary = output?.letstalk?.[0];
+  const key = keyOf(tabOf(prompt), id);
+  const run = runs.get(key) ?? idleRun();
+  if (!summary && run.phase !== "running") return;
+  runs.set(key, finish(run, summary ?? {}, Boolean(output?.images?.length), Date.now()));
+  show(key);
 }
 
 /**
@@ -80,13 +84,21 @@ function endRuns(end, prompt) {
     const ended = end(run, key);
     if (ended === run) continue;
     runs.set(key, ended);
-    const [graph, id] = [key.slice(0, key.indexOf("/")), key.slice(key.indexOf("/") + 1)];
-    if (graph === graphId()) panels.get(findNode(id))?.show(ended);
+    show(key);
   }
 }
 
+/** Show what is known about the nodes of the tab that was opened. */
+function showTab() {
+  changingTabs = false;
+  const ids = new Set([...runs.keys()].map((key) => key.slice(key.indexOf("/") + 1)));
+  for (const id of ids) panels.get(findNode(id))?.show(runs.get(keyOf(openTab(), id)) ?? idleRun());
+}
+
 function listen() {
+  listenToQueue();
   api.addEventListener("letstalk.clip", (/** @type {any} */ { detail }) => onClip(detail));
+  api.addEventListener("executed", (/** @type {any} */ { detail }) => onExecuted(detail));
   api.addEventListener("execution_interrupted", (/** @type {any} */ { detail }) => {
     endRuns((run) => halt(run, "stopped", "", Date.now()), detail?.prompt_id);
   });
@@ -110,16 +122,12 @@ function listen() {
   });
 }
 
-/**
- * Make a node higher by so many pixels, lower if negative, but never too small for its widgets.
- * @param {any} node
- * @param {number} [more]
- */
-function fit(node, more = 0) {
+/** Make a node large enough for its widgets; room that it has already is used first. @param {any} node */
+function fit(node) {
   const needed = node.computeSize?.();
   if (needed) {
     // Not as wide as is asked for: the frontend's video asks for more than the node's width, each time anew.
-    node.setSize?.([Math.max(node.size[0], MIN_WIDTH), Math.max(node.size[1] + more, needed[1])]);
+    node.setSize?.([Math.max(node.size[0], MIN_WIDTH), Math.max(node.size[1], needed[1])]);
   }
   node.setDirtyCanvas?.(true, true);
 }
@@ -154,24 +162,19 @@ function dropLatentPreview(node) {
 
 /** @param {any} node */
 function addSamplerPanel(node) {
-  const panel = new Panel(text(), (path) => api.apiURL(path), (more) => {
+  const panel = new Panel(text(), (path) => api.apiURL(path), () => {
     panel.element.style.minHeight = `${panel.minHeight}px`;
-    fit(node, more);
+    fit(node);
   });
   panels.set(node, panel);
-  addPanel(node, "letstalk_progress", panel.element, () => panel.minHeight, () => panel.maxHeight);
+  watchQueue(addPanel(node, "letstalk_progress", panel.element, () => panel.minHeight, () => panel.maxHeight));
   panel.show(idleRun());
   fit(node);
   const { onExecuted, onRemoved } = node;
   node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
     if (output?.images?.length) dropLatentPreview(node);
     onExecuted?.call(this, output, ...rest);
-    const run = runs.get(keyOf(node)) ?? idleRun();
-    const summary = output?.letstalk?.[0];
-    if (summary || run.phase === "running") {
-      remember(node, finish(run, summary ?? {}, Boolean(output?.images?.length), Date.now()));
-      for (const wait of VIDEO_LOADS) setTimeout(() => fit(node), wait);
-    }
+    for (const wait of VIDEO_LOADS) setTimeout(() => fit(node), wait);
   };
   node.onRemoved = function (/** @type {any[]} */ ...rest) {
     panel.dispose();
@@ -228,8 +231,11 @@ app.registerExtension({
     const loader = LOADERS.get(type);
     if (loader) addLoaderPanel(node, loader);
   },
-  loadedGraphNode(/** @type {any} */ node) {
-    const run = SAMPLERS.has(typeOf(node)) ? runs.get(keyOf(node)) : undefined;
-    if (run) panels.get(node)?.show(run);
+  beforeConfigureGraph() {
+    changingTabs = true;
+    setTimeout(showTab, LOAD_FAILED);
+  },
+  afterConfigureGraph() {
+    for (const wait of TAB_CHANGES) setTimeout(showTab, wait);
   },
 });

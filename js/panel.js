@@ -21,7 +21,7 @@ export class Panel {
   /**
    * @param {import("./strings.js").Strings} text
    * @param {(path: string) => string} toURL
-   * @param {(more: number) => void} onResize  the panel needs so many pixels more, fewer if negative
+   * @param {() => void} onResize  the panel needs more room than before, or less
    */
   constructor(text, toURL, onResize) {
     this.text = text;
@@ -176,7 +176,7 @@ export class Panel {
     this.player.element.hidden = !screen;
     if (screen !== this.screen) {
       this.screen = screen;
-      this.onResize(screen ? PLAYER_HEIGHT : -PLAYER_HEIGHT);
+      this.onResize();
     }
   }
 }

@@ -1,41 +1,20 @@
 // A visit to ComfyUI with a real browser: node browser.mjs URL ARTIFACTS IMAGE SOUND
 // Prints one JSON object of what was seen; the checks are in test_browser.py.
-import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
+import { RUN, SLOW, visit, watchPanel } from "./visit.mjs";
 
 const [url, artifacts, image, sound] = process.argv.slice(2);
-const require = createRequire(join(process.env.PLAYWRIGHT_FOLDER, "package.json"));
-const { chromium } = require("playwright-core");
-const OFF = ["background-networking", "component-update", "sync", "gpu", "quic"];
-const QUIET = OFF.map((what) => `--disable-${what}`);
-const SLOW = 120_000; // milliseconds; tests share the machine
-const RUN = 300_000;
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM_PATH,
-  args: ["--headless", "--no-sandbox", "--no-first-run", "--autoplay-policy=no-user-gesture-required", ...QUIET],
+await visit(url, artifacts, async (there) => {
+  await loadEveryTemplate(there);
+  await openQuickstart(there);
+  await runIt(there);
+  await dropFiles(there);
 });
-const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
-const seen = { errors: [] };
-page.on("pageerror", (error) => /letstalk/i.test(error.stack ?? "") && seen.errors.push(error.stack));
-const shoot = (name) => page.screenshot({ path: join(artifacts, `${name}.png`) });
-
-try {
-  await page.goto(url, { timeout: SLOW });
-  await page.waitForFunction(() => window.app?.graph && window.app.extensionManager, null, { timeout: SLOW });
-  await page.waitForTimeout(2000); // the first workflow is loaded a moment later
-  await loadEveryTemplate();
-  await openQuickstart();
-  await runIt();
-  await dropFiles();
-} finally {
-  await browser.close();
-}
-console.log(JSON.stringify(seen));
 
 /** Load every workflow of the pack: which node types are unknown? */
-async function loadEveryTemplate() {
+async function loadEveryTemplate({ page, seen }) {
   seen.templates = await page.evaluate(async () => {
     const listed = (await (await window.app.api.fetchApi("/workflow_templates")).json()).LetsTalk ?? [];
     const result = {};
@@ -52,7 +31,7 @@ async function loadEveryTemplate() {
 }
 
 /** As a user does: Templates, our pack, the first card. */
-async function openQuickstart() {
+async function openQuickstart({ page, shoot }) {
   await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.BrowseTemplates"));
   const dialog = page.getByRole("dialog");
   await dialog.getByText("LetsTalk", { exact: true }).first().click({ timeout: SLOW });
@@ -67,7 +46,7 @@ async function openQuickstart() {
 }
 
 /** Queue the quickstart, shortened, and watch the panel of Talking Video. */
-async function runIt() {
+async function runIt({ page, seen, shoot }) {
   seen.saved_values = await page.evaluate(() => {
     const node = window.app.graph._nodes.find((n) => n.type === "LetsTalkTalkingVideo");
     const set = (name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
@@ -77,28 +56,7 @@ async function runIt() {
     const own = node.widgets.filter((widget) => !widget.name.startsWith("letstalk_"));
     return { saved: values.length, widgets: own.length };
   });
-  await page.evaluate(() => {
-    window.seenPanels = [];
-    const look = () => {
-      const panel = document.querySelector(".letstalk-panel");
-      if (!panel) return;
-      const video = panel.querySelector("video.front");
-      const strip = panel.querySelector(".letstalk-strip");
-      const last = window.seenPanels.at(-1);
-      const now = {
-        phase: panel.dataset.phase,
-        line: panel.querySelector(".letstalk-line").textContent,
-        done: parseFloat(panel.querySelector(".letstalk-done").style.width) || 0,
-        aria: strip.getAttribute("aria-valuetext"),
-        ready: video?.readyState ?? 0,
-        duration: Number.isFinite(video?.duration) ? video.duration : 0,
-        time: video?.currentTime ?? 0,
-        type: video?.currentSrc ? new URL(video.currentSrc).searchParams.get("type") : null,
-      };
-      if (JSON.stringify(now) !== JSON.stringify(last)) window.seenPanels.push(now);
-    };
-    setInterval(look, 100);
-  });
+  await watchPanel(page);
   await page.evaluate(() => window.app.queuePrompt(0));
   const plays = () => window.seenPanels.some((panel) => panel.phase === "running" && panel.time > 0.4);
   const over = () => ["done", "failed", "stopped"].includes(window.seenPanels.at(-1)?.phase);
@@ -123,7 +81,7 @@ async function runIt() {
 }
 
 /** Drop a picture on the canvas where Load Portrait is, and a sound on the panel of Load Speech. */
-async function dropFiles() {
+async function dropFiles({ page, seen, shoot }) {
   const file = (path, type) => ({ name: basename(path), type, base64: readFileSync(path).toString("base64") });
   const drop = async (type, dropped, onPanel) => {
     await page.evaluate(

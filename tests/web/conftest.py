@@ -1,0 +1,63 @@
+"""Visits to a real ComfyUI with headless Chromium. Screenshots go to `LETSTALK_ARTIFACTS`, or `out/web`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from tests.conftest import NO_BROWSER
+
+if TYPE_CHECKING:
+    from tests.nodes.server import ComfyServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYWRIGHT = Path.home() / ".cache" / "letstalk" / "web"
+PLAYWRIGHT_VERSION = "1.65.1"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+class Visit(Protocol):
+    def __call__(self, script: str, *arguments: str) -> dict[str, Any]: ...
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Environment for the scripts; playwright-core is fetched once. Without the tools the tests are skipped."""
+    chromium = os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    tools = {"Chromium": chromium, "node": shutil.which("node"), "npm": shutil.which("npm")}
+    lacks = [name for name, found in tools.items() if not found]
+    reason = f"there is no {', '.join(lacks)} here; CHROMIUM_PATH names a browser" if lacks else ""
+    if not lacks and not (PLAYWRIGHT / "node_modules" / "playwright-core").is_dir():
+        package = f"playwright-core@{PLAYWRIGHT_VERSION}"
+        command = ["npm", "install", "--prefix", str(PLAYWRIGHT), "--no-audit", "--no-fund", package]
+        fetched = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if fetched.returncode:
+            reason = f"{package} cannot be had: {fetched.stderr[-300:]}"
+    if reason:
+        request.config.stash[NO_BROWSER] = reason
+        pytest.skip(reason)
+    return {**os.environ, "CHROMIUM_PATH": str(chromium), "PLAYWRIGHT_FOLDER": str(PLAYWRIGHT)}
+
+
+@pytest.fixture(scope="session")
+def visit(browser: dict[str, str], server: ComfyServer) -> Visit:
+    """Runs a script of this folder, which gets URL, folder of screenshots and arguments. Returns what it saw."""
+    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False})
+    artifacts = Path(os.environ.get("LETSTALK_ARTIFACTS") or ROOT / "out" / "web")
+    artifacts.mkdir(parents=True, exist_ok=True)
+
+    def run(script: str, *arguments: str) -> dict[str, Any]:
+        path = Path(__file__).with_name(script)
+        command = ["node", str(path), server.client.url, str(artifacts), *arguments]
+        result = subprocess.run(command, env=browser, capture_output=True, text=True, timeout=1500)
+        assert result.returncode == 0, f"{result.stderr}\n{server.log[-3000:]}"
+        seen: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+        return seen
+
+    return run

@@ -1,0 +1,78 @@
+// What the visits share: Chromium, our templates, and a record of the panel on screen.
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const require = createRequire(join(process.env.PLAYWRIGHT_FOLDER, "package.json"));
+const { chromium } = require("playwright-core");
+const OFF = ["background-networking", "component-update", "sync", "gpu", "quic"];
+const QUIET = OFF.map((what) => `--disable-${what}`);
+export const SLOW = 120_000; // milliseconds; tests share the machine
+export const RUN = 300_000;
+
+/** Open the page, do the visit, and print as JSON what was seen. */
+export async function visit(url, artifacts, doIt) {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM_PATH,
+    args: ["--headless", "--no-sandbox", "--no-first-run", "--autoplay-policy=no-user-gesture-required", ...QUIET],
+  });
+  const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
+  const seen = { errors: [] };
+  page.on("pageerror", (error) => /letstalk/i.test(error.stack ?? "") && seen.errors.push(error.stack));
+  const shoot = (name) => page.screenshot({ path: join(artifacts, `${name}.png`) });
+  try {
+    await open(page, url);
+    await doIt({ page, seen, shoot });
+  } finally {
+    await browser.close();
+  }
+  console.log(JSON.stringify(seen));
+}
+
+export async function open(page, url) {
+  await page.goto(url, { timeout: SLOW });
+  await page.waitForFunction(() => window.app?.graph && window.app.extensionManager, null, { timeout: SLOW });
+  await page.waitForTimeout(2000); // the first workflow is loaded a moment later
+}
+
+/** Load the first workflow of the pack into a new tab, with values of Talking Video changed. */
+export async function loadQuickstart(page, values) {
+  await page.evaluate(async (changed) => {
+    const { app } = window;
+    const url = app.api.apiURL("/workflow_templates/LetsTalk/1_quickstart.json");
+    const graph = await (await fetch(url)).json();
+    await app.loadGraphData({ ...graph, id: "00000000-0000-4000-8000-000000000000" }); // the same in every tab
+    const node = app.graph._nodes.find((candidate) => candidate.type === "LetsTalkTalkingVideo");
+    for (const [name, value] of Object.entries(changed)) {
+      node.widgets.find((widget) => widget.name === name).value = value;
+    }
+  }, values);
+  await page.waitForTimeout(1500);
+}
+
+/** From now on `window.seenPanels` tells each state of the panel on screen. */
+export async function watchPanel(page) {
+  await page.evaluate(() => {
+    window.seenPanels = [];
+    clearInterval(window.panelWatch);
+    window.panelWatch = setInterval(() => {
+      const panel = document.querySelector(".letstalk-panel");
+      if (!panel) return;
+      const video = panel.querySelector("video.front");
+      const now = {
+        phase: panel.dataset.phase,
+        line: panel.querySelector(".letstalk-line").textContent,
+        done: parseFloat(panel.querySelector(".letstalk-done").style.width) || 0,
+        head: parseFloat(panel.querySelector(".letstalk-head").style.left) || 0,
+        aria: panel.querySelector(".letstalk-strip").getAttribute("aria-valuetext"),
+        ready: video?.readyState ?? 0,
+        duration: Number.isFinite(video?.duration) ? video.duration : 0,
+        time: video?.currentTime ?? 0,
+        type: video?.currentSrc ? new URL(video.currentSrc).searchParams.get("type") : null,
+        file: video?.currentSrc ? new URL(video.currentSrc).searchParams.get("filename") : null,
+      };
+      if (JSON.stringify(now) !== JSON.stringify(window.seenPanels.at(-1))) window.seenPanels.push(now);
+    }, 100);
+  });
+}
+
+export const lastPanel = (page) => page.evaluate(() => window.seenPanels.at(-1));
