@@ -14,8 +14,8 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 PREVIEW = {  # extra height, pixels: pictures and players that nodes show
     "LetsTalkLoadPortrait": 254,
     "LetsTalkLoadSpeech": 100,
-    "LetsTalkLongVideoSampler": 300,
-    "LetsTalkTalkingVideo": 420,
+    "LetsTalkLongVideoSampler": 540,
+    "LetsTalkTalkingVideo": 540,
     "SaveVideo": 420,
 }
 ROW, WIDGET_ROW, TITLE, GAP, MARGIN = 20, 26, 30, 24, 24
