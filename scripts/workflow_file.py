@@ -14,9 +14,13 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 PREVIEW = {  # extra height, pixels: pictures and players that nodes show
     "LetsTalkLoadPortrait": 254,
     "LetsTalkLoadSpeech": 100,
-    "LetsTalkLongVideoSampler": 540,
-    "LetsTalkTalkingVideo": 540,
+    "LetsTalkLongVideoSampler": 300,
+    "LetsTalkTalkingVideo": 420,
     "SaveVideo": 420,
+}
+GROWTH = {  # space below: nodes grow while latent previews are shown
+    "LetsTalkLongVideoSampler": 240,
+    "LetsTalkTalkingVideo": 120,
 }
 ROW, WIDGET_ROW, TITLE, GAP, MARGIN = 20, 26, 30, 24, 24
 NORMAL, BYPASS = 0, 4
@@ -148,7 +152,7 @@ class Workflow:
                 top = y + 2 * MARGIN + TITLE  # the group's own title, then that of the first node
                 for node in column:
                     node.at = (x, top)
-                    top += node.height + TITLE + GAP
+                    top += node.height + GROWTH.get(node.type, 0) + TITLE + GAP
                 bottom = max(bottom, top - TITLE - GAP + MARGIN)
                 x += max(node.width for node in column)
             group.bounding = (left, y, x + MARGIN, bottom)
