@@ -50,8 +50,8 @@ async function runIt({ page, seen, shoot }) {
   seen.saved_values = await page.evaluate(() => {
     const node = window.app.graph._nodes.find((n) => n.type === "LetsTalkTalkingVideo");
     const set = (name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
-    set("steps", 1);
-    set("max_frames", 96);
+    set("steps", 2); // on a fast machine the run must still last until a stretch plays
+    set("max_frames", 160);
     const values = node.serialize().widgets_values;
     const own = node.widgets.filter((widget) => !widget.name.startsWith("letstalk_"));
     return { saved: values.length, widgets: own.length };
