@@ -15,7 +15,7 @@ from ...letstalk_core.long_video import Clip, generate_clips, plan_clips
 from ...letstalk_core.memory_bank import MemoryBank, MemorySettings
 from ...letstalk_core.models import DEMO_FOLDER
 from .clip_sampler import ComfyClipSampler, Inspect, check_guider, default_sampler
-from .conditions import check_portrait, check_track
+from .conditions import NOT_OURS, check_portrait, check_track
 from .guider import make_guider, make_model_sigmas
 from .model import letstalk_model
 
@@ -182,7 +182,7 @@ def read_conditions(guider: Any) -> _Found:
     ordered = sorted(conds, key=lambda name: name != "positive")
     entry = next((c for name in ordered for c in conds[name] if c.get("letstalk_audio") is not None), None)
     if entry is None or not entry.get("reference_latents"):
-        raise ConfigError("positive: holds no speech and portrait; make it with LetsTalk Conditioning")
+        raise ConfigError(NOT_OURS.format("positive"))
     track = entry["letstalk_audio"]
     check_track(track, projection)
     latents = entry["reference_latents"][-1]

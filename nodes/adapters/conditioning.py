@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...letstalk_core.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.errors import ConfigError, NumericalError
-from ...letstalk_core.pixels import to_unit
+from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.portrait.crop import fit_to
 
 __all__ = ["encode_portrait", "make_conditioning"]
@@ -32,9 +32,8 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
                 f"{name}: {size} pixels is not a multiple of {factor}, which this VAE needs; use"
                 f" {max(1, round(size / factor)) * factor}"
             )
-    picture = (image[0, ..., :3].float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    fitted = fit_to(picture, (height, width))
-    latents = vae.encode(fitted[None].float() / 255)
+    fitted = fit_to(to_bytes(image[0, ..., :3]).cpu(), (height, width))
+    latents = vae.encode(from_bytes(fitted[None]))
     latents = latents if latents.ndim == 5 else latents.unsqueeze(2)
     if not torch.isfinite(latents).all():
         raise NumericalError("vae: gave NaN or infinity for the portrait; start ComfyUI with --fp32-vae")

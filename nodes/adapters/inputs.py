@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...letstalk_core.audio.decode import load_sound
+from ...letstalk_core.pixels import from_bytes
 from ...letstalk_core.portrait.image import load_alpha, load_portrait
 from .folders import resolve_input
 
@@ -20,9 +21,9 @@ def load_image(name: str) -> tuple[Tensor, Tensor]:
     The mask editor saves what was painted as transparency, so the colours under it stay. Raises: MediaError.
     """
     path = resolve_input("portrait", name)
-    image = load_portrait(path, background=None).float() / 255
+    image = from_bytes(load_portrait(path, background=None))
     alpha = load_alpha(path)
-    mask = torch.zeros(64, 64) if alpha is None else 1 - alpha.float() / 255
+    mask = torch.zeros(64, 64) if alpha is None else 1 - from_bytes(alpha)
     return image[None], mask[None]
 
 

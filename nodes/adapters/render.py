@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...letstalk_core.errors import MediaError
+from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.protocols import FrameSink
 from ...letstalk_core.video.tee import Tee
 from ...letstalk_core.video.threaded import ThreadedSink
@@ -27,7 +28,6 @@ from .video import (
     check_image_memory,
     cut_sound,
     encoder_choice,
-    to_bytes,
 )
 
 __all__ = ["IMAGES", "TalkingVideo", "render_latents", "render_video"]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...letstalk_core.autoencoder.convert import read_autoencoder
 from ...letstalk_core.autoencoder.dc_ae import AutoencoderDC
+from ...letstalk_core.autoencoder.tiling import map_frames
 from ...letstalk_core.checkpoint import check_keys
 from ...letstalk_core.configs import AutoencoderConfig
 
@@ -52,16 +53,14 @@ class FrameAutoencoder(AutoencoderDC):
         return self.config.scaling_factor
 
     def _by_frames(self, function: Any, x: Tensor, factor: int) -> Tensor:
-        frames = rearrange(x, "b c t h w -> (b t) c h w") if x.ndim == 5 else x
-        out: Tensor | None = None
-        batch = frames_at_once(frames.shape[-2] * factor, frames.shape[-1] * factor)
-        for start in range(0, len(frames), batch):
+        def part(frames: Tensor) -> Tensor:
             mm.throw_exception_if_processing_interrupted()
-            part = function(frames[start : start + batch]).to(self.output_device).float()
-            if out is None:
-                out = part.new_empty((len(frames), *part.shape[1:]))
-            out[start : start + batch] = part
-        assert out is not None
+            result: Tensor = function(frames).to(self.output_device).float()
+            return result
+
+        frames = rearrange(x, "b c t h w -> (b t) c h w") if x.ndim == 5 else x
+        batch = frames_at_once(frames.shape[-2] * factor, frames.shape[-1] * factor)
+        out = map_frames(part, frames, batch)
         return rearrange(out, "(b t) c h w -> b c t h w", b=x.shape[0]) if x.ndim == 5 else out
 
 

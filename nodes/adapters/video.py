@@ -106,11 +106,6 @@ def float32_vae(vae: Any) -> Any:
     return result
 
 
-def to_bytes(frames: Tensor) -> Tensor:
-    """(..., 3) in 0..1 -> uint8."""
-    return (frames * 255).round().clamp(0, 255).to(torch.uint8)
-
-
 class ClipMedia:
     """A FrameSink for the browser: a short file for every two seconds of finished clips, told to the report.
 
