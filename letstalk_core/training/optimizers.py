@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import OptimizerConfig
+from .runtime import fast_bfloat16_cpu
 
 __all__ = ["Muon", "build_optimizers", "learning_rate_factor", "orthogonalise"]
 
@@ -45,7 +46,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised; weights of more than two dimensions count as (outputs, the rest).
 
     Updates are scaled by 0.2 sqrt(max(n, m)), which gives them the size of AdamW's, so that one learning rate
-    serves both (Liu et al. 2025, arXiv 2502.16982). bfloat16 on CUDA, float32 elsewhere.
+    serves both (Liu et al. 2025, arXiv 2502.16982). In bfloat16 where that is fast, in float32 elsewhere.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class Muon(torch.optim.Optimizer):
                 shapes[(matrix.shape[0], matrix.shape[1])].append((p, matrix))
             for (rows, columns), members in shapes.items():  # one batched multiplication per shape
                 stacked = torch.stack([m for _, m in members])
-                ortho = orthogonalise(stacked.bfloat16() if stacked.is_cuda else stacked.float())
+                fast = stacked.is_cuda or (stacked.device.type == "cpu" and fast_bfloat16_cpu())
+                ortho = orthogonalise(stacked.bfloat16() if fast else stacked.float())
                 size = 0.2 * math.sqrt(max(rows, columns))
                 for (p, _), matrix in zip(members, ortho, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Generic, TypeVar
@@ -28,6 +29,7 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+@cache
 def fast_bfloat16_cpu() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; without that, it is up to ten times slower than float32."""
     try:
