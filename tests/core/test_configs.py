@@ -148,7 +148,7 @@ def test_a_denoiser_that_cannot_work_is_refused(changes: dict[str, Any], message
         ({"decoder_norm_types": ("layer_norm",) * 6}, r"\['layer_norm'\]"),
         ({"decoder_conv_act_fn": "gelu"}, r"\['gelu'\]"),
         ({"scaling_factor": 0.0}, "scaling_factor=0.0"),
-        ({"latent_rgb_factors": ((0.0, 0.0, 0.0),)}, "needs 32 rows"),
+        ({"latent_rgb_factors": ((0.0, 0.0, 0.0),)}, "needs 64 rows"),
     ],
 )
 def test_an_autoencoder_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -76,7 +76,7 @@ def test_tiled_decoding_stays_close_to_decoding_the_whole() -> None:
     torch.manual_seed(0)
     model = AutoencoderDC(CONFIG).eval()
     model.init_weights()
-    latents = torch.randn(1, 32, 3, 6)
+    latents = torch.randn(1, CONFIG.latent_channels, 3, 6)
     whole = model.decode(latents)
     tiled = model.decode_frames(latents, tiling=Tiling(tile=128, overlap=64))
     assert tiled.shape == whole.shape == (1, 3, 96, 192)

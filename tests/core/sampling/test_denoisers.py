@@ -124,7 +124,6 @@ def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: st
         DIT["demo"],
         prediction=prediction,
         output=output,
-        in_channels=32,
         portrait_residual=True,
         residual_scale=scale,
     )

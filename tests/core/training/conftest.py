@@ -40,6 +40,7 @@ in_channels = 4
 clip_frames = 3
 memory_frames = 1
 audio_token_dim = 16
+output = "prediction"
 [projection]
 window = 3
 layers = 2
