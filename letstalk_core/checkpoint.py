@@ -70,7 +70,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # shows which permissions new files get here; safetensors gives its files 0600
+        temporary.unlink(missing_ok=True)  # of a killed process, or a link that somebody left
+        temporary.touch(exist_ok=False)  # shows which permissions new files get here; safetensors gives 0600
         mode = stat.S_IMODE(temporary.stat().st_mode)
         temporary.unlink()
         yield temporary
@@ -88,7 +89,10 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     """Read the header of a safetensors file. Raises: CheckpointError if missing, damaged or not safetensors."""
     path = Path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path}: is not a file; give the path of a .safetensors model")
+        size = status.st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size - 8, MAX_HEADER_BYTES):
@@ -114,6 +118,7 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
         TypeError,
         AttributeError,
         IndexError,
+        OverflowError,
         RecursionError,
     ) as error:
         raise CheckpointError(
@@ -127,13 +132,21 @@ def _parse_parts(path: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
         return {}
     if metadata["letstalk.version"] != VERSION:
         raise CheckpointError(
-            f"{path}: format version {metadata['letstalk.version']}, this LetsTalk reads {VERSION};"
+            f"{path}: format version {metadata['letstalk.version']!s:.40}, this LetsTalk reads {VERSION};"
             " update the pack"
         )
     try:
         parts = json.loads(metadata["letstalk.parts"])
         return {name: config_class(p["kind"]).from_dict(p["config"]) for name, p in parts.items()}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        ConfigError,
+    ) as error:
         raise CheckpointError(f"{path}: its header has no valid LetsTalk config ({error})") from None
 
 
@@ -175,7 +188,10 @@ def load_pickled_tensors(path: str | os.PathLike[str], *, device: str = "cpu") -
 
 
 def check_keys(path: Any, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
-    """Compare names and shapes. Raises: CheckpointError with the first five differences and their number."""
+    """Compare names, shapes, and whether tensors are of floating point.
+
+    Raises: CheckpointError with the first five differences and their number.
+    """
     missing = sorted(set(needed) - set(found))
     extra = sorted(set(found) - set(needed))
     wrong = sorted(
@@ -183,7 +199,15 @@ def check_keys(path: Any, found: Mapping[str, Tensor], needed: Mapping[str, Tens
         for k in set(found) & set(needed)
         if found[k].shape != needed[k].shape
     )
-    for what, names in (("missing", missing), ("unexpected", extra), ("of the wrong shape", wrong)):
+    types = sorted(
+        f"{k} is {found[k].dtype}"
+        for k in set(found) & set(needed)
+        if found[k].is_floating_point() != needed[k].is_floating_point()
+    )
+    differences = {
+        "missing": missing, "unexpected": extra, "of the wrong shape": wrong, "of the wrong type": types
+    }  # fmt: skip
+    for what, names in differences.items():
         if names:
             raise CheckpointError(
                 f"{path}: {len(names)} tensors {what}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''};"

@@ -31,6 +31,24 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+# What no network of this kind comes near: beyond it a file is damaged, and building it would take hours or memory.
+LARGEST = {"layers": 512, "stages": 12, "width": 65_536, "frames": 4096, "side": 1024, "fps": 1000}
+
+
+def _require_at_most(config: Config, kind: str, *names: str) -> None:
+    """Numbers, tuples of them, and tuples of tuples."""
+
+    def numbers(value: Any) -> list[Any]:
+        return [n for v in value for n in numbers(v)] if isinstance(value, tuple) else [value]
+
+    for name in names:
+        value = getattr(config, name)
+        _require(
+            all(n <= LARGEST[kind] for n in numbers(value)),
+            f"{config.kind} config: {name}={value} must be <= {LARGEST[kind]}",
+        )
+
+
 def _require_positive(config: Config, *names: str) -> None:
     """Numbers, and tuples of them that may not be empty."""
     for name in names:
@@ -58,12 +76,17 @@ def _fits(value: Any, annotation: Any) -> bool:
             return all(_fits(v, args[0]) for v in value)
         return len(value) == len(args) and all(_fits(v, a) for v, a in zip(value, args, strict=True))
     if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_small(value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and _is_small(value)
     if annotation is type(None):
         return value is None
     return isinstance(value, annotation)
+
+
+def _is_small(value: float) -> bool:
+    """Whether a number fits what tensors and clocks count with; JSON and TOML know larger whole ones."""
+    return isinstance(value, float) or abs(value) < 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +118,7 @@ class Config:
             raise ConfigError(f"{cls.kind} config: unknown fields {unknown}; known are {sorted(known)}")
         try:
             return cls(**{k: _tuples(v) for k, v in values.items()})
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise ConfigError(f"{cls.kind} config: {error}") from None
 
 
@@ -139,6 +162,13 @@ class AutoencoderConfig(Config):
             self, "latent_channels", "attention_head_dim", "in_channels", "scaling_factor", "image_size"
         )
         stages = len(self.encoder_block_out_channels)
+        _require(
+            stages <= LARGEST["stages"],
+            f"autoencoder config: {stages} stages, at most {LARGEST['stages']} are known",
+        )
+        _require_at_most(self, "width", "latent_channels", "attention_head_dim", "in_channels", "image_size")
+        _require_at_most(self, "width", "encoder_block_out_channels", "decoder_block_out_channels")
+        _require_at_most(self, "side", "encoder_qkv_multiscales", "decoder_qkv_multiscales")
         for name in (
             "encoder_block_types",
             "encoder_layers_per_block",
@@ -158,8 +188,14 @@ class AutoencoderConfig(Config):
         for side in ("encoder", "decoder"):
             layers = getattr(self, f"{side}_layers_per_block")
             _require(
-                stages >= 2 and min(layers) >= 0,
-                f"autoencoder config: {side}_layers_per_block={layers} needs >= 2 stages of >= 0 layers",
+                stages >= 2 and min(layers) >= 0 and sum(layers) <= LARGEST["layers"],
+                f"autoencoder config: {side}_layers_per_block={layers} needs >= 2 stages of >= 0 layers, and at"
+                f" most {LARGEST['layers']} in all",
+            )
+            kernels = getattr(self, f"{side}_qkv_multiscales")
+            _require(
+                all(k > 0 and k % 2 for stage in kernels for k in stage),
+                f"autoencoder config: {side}_qkv_multiscales={kernels} must be odd kernel sizes",
             )
             widths = getattr(self, f"{side}_block_out_channels")
             _require(min(widths) > 0, f"autoencoder config: {side}_block_out_channels={widths} must be positive")
@@ -226,6 +262,9 @@ class AudioEncoderConfig(Config):
         _require_positive(self, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         _require_positive(self, "conv_dim", "conv_kernel", "conv_stride", "layer_norm_eps")
         _require_positive(self, "num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+        _require_at_most(self, "layers", "num_hidden_layers")
+        _require_at_most(self, "width", "hidden_size", "intermediate_size", "conv_dim", "num_conv_pos_embeddings")
+        _require_at_most(self, "side", "conv_kernel", "conv_stride")
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             _require(
                 self.hidden_size % getattr(self, name) == 0,
@@ -233,6 +272,10 @@ class AudioEncoderConfig(Config):
                 f" {name}={getattr(self, name)}",
             )
         lengths = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
+        _require(
+            len(self.conv_dim) <= LARGEST["stages"],
+            f"audio_encoder config: {len(self.conv_dim)} convolutions, at most {LARGEST['stages']} are known",
+        )
         _require(len(lengths) == 1, "audio_encoder config: conv_dim, conv_kernel and conv_stride differ in length")
         _require(
             self.feat_extract_norm in ("group", "layer"),
@@ -258,6 +301,8 @@ class AudioProjectionConfig(Config):
             self.window % 2 == 1 and self.window > 0, f"audio_projection config: window={self.window} must be odd"
         )
         _require_positive(self, "layers", "encoder_dim", "hidden_size", "tokens", "token_dim")
+        _require_at_most(self, "width", "encoder_dim", "hidden_size", "tokens", "token_dim")
+        _require_at_most(self, "layers", "layers", "window")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +349,11 @@ class DiTConfig(Config):
             "residual_scale",
             "audio_guidance",
         )
+        _require_at_most(self, "layers", "depth")
+        _require_at_most(self, "width", "hidden_size", "in_channels", "audio_token_dim", "mlp_ratio")
+        _require_at_most(self, "frames", "clip_frames", "memory_frames", "anchor_frames")
+        _require_at_most(self, "side", "grid_size", "patch_size")
+        _require_at_most(self, "fps", "fps")
         for name in ("num_heads", "linear_head_dim"):
             _require(
                 self.hidden_size % getattr(self, name) == 0,

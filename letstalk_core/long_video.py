@@ -5,12 +5,14 @@ The loop owns order and memory; the caller owns sampling, decoding and stopping 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .drift_guard import DriftLog, drift_score
 from .errors import ConfigError, NumericalError
 from .memory_bank import MemoryBank
 from .protocols import ClipSampler
@@ -18,6 +20,8 @@ from .sampling.clip import seeded_generator
 from .transformer.conditions import Conditions
 
 __all__ = ["Clip", "clip_noise", "generate_clips", "plan_clips"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,15 @@ def generate_clips(
     clip_frames: int,
     seed: int = 0,
     finished: Callable[[Clip], Tensor | None] | None = None,
+    drift: DriftLog | None = None,
 ) -> Iterator[tuple[Clip, Tensor]]:
     """Yield (clip, clean latents) one by one, each clip conditioned on what the bank remembers of the ones before.
 
     A short last clip is sampled at the full length the model knows, and cut. `audio(first, count)` gives the
     tokens of those frames (it repeats the last frame beyond the end). A bank that is still empty starts from the
     portrait. `finished(clip)` may return latents of an earlier run; they are remembered and yielded instead of
-    sampled.
+    sampled. After a clip that scores below the bank's `drift_level`, the bank is re-anchored; this follows from
+    the latents alone, so an earlier run's clips lead to the same. `drift` takes the scores.
 
     Shapes: portrait (b, c, h, w), audio tokens (b, clip_frames, k, d) -> latents (b, clip.count, c, h, w).
     Raises: NumericalError when a clip holds NaN or infinity; what the sampler raises passes through.
@@ -78,4 +84,12 @@ def generate_clips(
                 f"clip {clip.index + 1} holds NaN or infinity; use float32 or lower guidance scales"
             )
         bank.write(latents)
+        if drift is not None or bank.settings.drift_level > 0:
+            score = drift_score(latents, portrait)
+            low = score.lowest < bank.settings.drift_level
+            if low:
+                log.info("clip %d: %s: memory re-anchored", clip.index + 1, score)
+                bank.re_anchor()
+            if drift is not None:
+                drift.add(clip.index, score, low)
         yield clip, latents

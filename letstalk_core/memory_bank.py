@@ -26,22 +26,27 @@ from .sampling.clip import seeded_generator
 __all__ = ["FORMAT", "MemoryBank", "MemorySettings"]
 
 FORMAT = "letstalk.memory_bank"
+RE_ANCHOR = 0.5  # of the way to the portrait
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings:
-    """How the bank is read; both off in the paper-faithful mode.
+    """How the bank works; all off in the paper-faithful mode.
 
     noise_sigma: noise on the recent frames, x' = sqrt(1 - s^2) x + s n, as in training; 0 <= s < 1.
-    match_statistics: drift guard; the recent frames get the portrait's mean and deviation, per channel.
+    match_statistics: the recent frames get the portrait's mean and deviation, per channel.
+    drift_level: a clip that scores less (`drift_guard.drift_score`, 0 to 1) is followed by `re_anchor`; 0: never.
     """
 
     noise_sigma: float = 0.0
     match_statistics: bool = False
+    drift_level: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_sigma) and 0 <= self.noise_sigma < 1):
+        if not 0 <= self.noise_sigma < 1:  # NaN, too
             raise ConfigError(f"memory noise {self.noise_sigma} must be >= 0 and < 1; 0 is none")
+        if not 0 <= self.drift_level < 1:
+            raise ConfigError(f"drift level {self.drift_level} must be >= 0 and < 1; 0 never re-anchors")
 
 
 class MemoryBank:
@@ -111,6 +116,16 @@ class MemoryBank:
         ].clone()
         self.clips_written += 1
 
+    def re_anchor(self) -> None:
+        """Pull the recent frames back: the portrait's statistics, and half of the way to the portrait itself.
+
+        Half, because the next clip goes on from these frames: the whole way would be a jump in the video.
+        """
+        portrait, recent, _ = self._state()
+        if self.recent:
+            matched = _match_statistics(recent, portrait)
+            self._recent = torch.lerp(matched, rearrange(portrait, "b c h w -> b 1 c h w"), RE_ANCHOR)
+
     def read(self) -> Tensor:
         """What the next clip is conditioned on: anchors, then recent frames.
 
@@ -142,16 +157,20 @@ class MemoryBank:
         try:
             portrait, recent, anchors = state["portrait"], state["recent"], state["anchors"]
             counts = [int(state[k]) for k in ("clips_written", "early", "seed")]
-        except (KeyError, TypeError, ValueError) as error:
+            b, _, _, _ = portrait.shape
+            rest = portrait.shape[1:]
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"memory bank: its state is incomplete ({error})") from None
-        b, *rest = portrait.shape
+        if min(counts[:2]) < 0:
+            raise ConfigError(f"memory bank: clips_written={counts[0]} and early={counts[1]} must be >= 0")
         for name, tensor, frames in (("recent", recent, self.recent), ("anchors", anchors, self.anchors)):
-            if tuple(tensor.shape) != (b, frames, *rest):
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != (b, frames, *rest):
+                found = list(tensor.shape) if isinstance(tensor, Tensor) else f"none, but {tensor!r:.40}"
                 raise ConfigError(
-                    f"memory bank: saved {name} frames have shape {list(tensor.shape)}, this bank needs"
+                    f"memory bank: saved {name} frames have shape {found}, this bank needs"
                     f" {[b, frames, *rest]}; use a bank saved with the same model"
                 )
-        self._portrait, self._recent, self._anchors = portrait.clone(), recent.clone(), anchors.clone()
+        self._portrait, self._recent, self._anchors = (t.float().clone() for t in (portrait, recent, anchors))
         self.clips_written, self._early, self.seed = counts
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -173,11 +192,18 @@ class MemoryBank:
         try:
             header = json.loads(metadata[FORMAT])
             settings = MemorySettings(**header.pop("settings"))
-            bank = cls(header.pop("recent"), header.pop("anchors"), settings=settings)
+            recent, anchors = header.pop("recent"), header.pop("anchors")
+            if type(recent) is not int or type(anchors) is not int:
+                raise ValueError(f"recent={recent!r:.40} and anchors={anchors!r:.40} must be whole numbers")
+            bank = cls(recent, anchors, settings=settings)
             bank.latent_space = str(header.pop("latent_space", ""))
             bank.load_state_dict({**header, **load_tensors(path, device=device)})
-        except (KeyError, TypeError, ValueError) as error:
+            for name, tensor in zip(("portrait", "recent", "anchors"), bank._state(), strict=True):
+                _finite(tensor, f"saved {name}")
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: is a damaged memory bank ({error}); save it again") from None
+        except NumericalError:
+            raise CheckpointError(f"{path}: holds NaN or infinity; save the memory of another run") from None
         return bank
 
     def _state(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from .audio.projection import AudioProjection
 from .autoencoder.dc_ae import AutoencoderDC
 from .checkpoint import CheckpointHeader, check_keys, file_sha256, load_tensors, read_header
 from .configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, Config, DiTConfig
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError, ConfigError, LetsTalkError
 from .protocols import Device, DType
 from .transformer.dit import LetsTalkDiT
 
@@ -28,15 +28,20 @@ FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_
 
 def build_model(config: Config, *, device: Device = None, dtype: DType = None) -> nn.Module:
     """The network of a config, its weights not yet meaningful. Raises: ConfigError."""
-    if isinstance(config, AutoencoderConfig):
-        return AutoencoderDC(config, device=device, dtype=dtype)
-    if isinstance(config, AudioEncoderConfig):
-        return AudioEncoder(config, device=device, dtype=dtype)
-    if isinstance(config, AudioProjectionConfig):
-        return AudioProjection(config, device=device, dtype=dtype)
-    if isinstance(config, DiTConfig):
-        return LetsTalkDiT(config, device=device, dtype=dtype)
-    raise ConfigError(f"no network is known for {type(config).__name__}")
+    networks: dict[type[Config], Callable[..., nn.Module]] = {
+        AutoencoderConfig: AutoencoderDC,
+        AudioEncoderConfig: AudioEncoder,
+        AudioProjectionConfig: AudioProjection,
+        DiTConfig: LetsTalkDiT,
+    }
+    if type(config) not in networks:
+        raise ConfigError(f"no network is known for {type(config).__name__}")
+    try:
+        return networks[type(config)](config, device=device, dtype=dtype)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:  # of torch's layers
+        if isinstance(error, LetsTalkError):
+            raise
+        raise ConfigError(f"{config.kind} config: its layers cannot be made ({error})") from None
 
 
 def load_model(
@@ -57,17 +62,14 @@ def load_model(
         name, config = header.part(kind)
     tensors = load_tensors(path, prefix=f"{name}.")
     try:
-        model = build_model(config, device=_meta_if_possible(config), dtype=dtype)
+        model = build_model(config, device="meta", dtype=dtype)  # skips filling weights that are replaced at once
+        check_keys(path, tensors, model.state_dict())
+        if isinstance(config, AudioEncoderConfig):  # transformers' modules need real weights
+            model = build_model(config, dtype=dtype)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    check_keys(path, tensors, model.state_dict())
     _assign(model, tensors, device, dtype)
     return model.eval().requires_grad_(False)
-
-
-def _meta_if_possible(config: Config) -> Device:
-    """Meta tensors skip filling weights that are replaced at once; transformers' modules need real ones."""
-    return None if isinstance(config, AudioEncoderConfig) else "meta"
 
 
 def _assign(model: nn.Module, tensors: Mapping[str, Tensor], device: Device, dtype: DType) -> None:
@@ -151,7 +153,11 @@ def load_bundle(
     file.
     """
     path = DEMO_FOLDER if folder is None else Path(folder)
-    if not path.is_dir():
+    try:
+        found = path.is_dir()
+    except OSError:  # a name that is too long
+        found = False
+    if not found:
         raise CheckpointError(f"{path}: is not a folder; give one that holds {_names()}")
     missing = [
         f"{name}.safetensors"

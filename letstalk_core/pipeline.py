@@ -14,13 +14,16 @@ from torch import Tensor
 from . import __version__
 from .audio.decode import AudioSource, Sound, WaveformSource, as_source
 from .audio.features import AudioFeatures
+from .autoencoder.dc_ae import AutoencoderDC
 from .autoencoder.tiling import Tiling
 from .checkpoint import file_sha256
 from .configs import DiTConfig
-from .errors import ConfigError, NumericalError
+from .drift_guard import DriftLog
+from .errors import ConfigError
 from .long_video import Clip, generate_clips, plan_clips
 from .memory_bank import MemoryBank, MemorySettings
 from .models import ModelBundle
+from .numerical_guard import NumericalGuard
 from .pixels import from_unit, to_unit
 from .portrait.crop import fit_to
 from .portrait.image import load_portrait
@@ -30,6 +33,7 @@ from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
 from .sampling.schedules import default_shift, make_sigmas
 from .sampling.solvers import check_solver
+from .transformer.dit import LetsTalkDiT
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
@@ -51,7 +55,8 @@ class GenerateSettings:
     cfg_portrait: float = 1.0
     size: tuple[int, int] | None = None  # height, width in pixels
     memory: MemorySettings | None = None
-    match_statistics: bool = False  # adds the drift guard to `memory`
+    match_statistics: bool = False  # adds it to `memory`, as does
+    drift_level: float = 0.0
     decode_batch: int = 8  # frames
 
     def resolve(self, bundle: ModelBundle) -> GenerateSettings:
@@ -87,7 +92,11 @@ class GenerateSettings:
 
     def _memory(self, config: DiTConfig) -> MemorySettings:
         memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
-        return replace(memory, match_statistics=memory.match_statistics or self.match_statistics)
+        return replace(
+            memory,
+            match_statistics=memory.match_statistics or self.match_statistics,
+            drift_level=self.drift_level or memory.drift_level,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -105,6 +114,7 @@ class Progress:
     steps: int
     frames: int
     total_frames: int
+    likeness: float | None = None  # lowest drift score of the last clip, where there is a level for it
 
 
 @dataclass
@@ -125,9 +135,14 @@ class Summary:
     interrupted: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    drift: DriftLog = field(default_factory=DriftLog)
+
+    @property
+    def drift_level(self) -> float:
+        return float((self.settings.get("memory") or {}).get("drift_level", 0.0))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "drift": self.drift.to_dict(self.drift_level)}
 
 
 class TalkingPortrait:
@@ -159,7 +174,7 @@ class TalkingPortrait:
         With `work`, finished clips are kept there, those of an earlier identical run are not sampled again, and
         the folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
         so far, if there are any, and returns a summary marked as interrupted; any other error aborts the sink and
-        passes on.
+        passes on. A stage that gives NaN or infinity is repeated once in float32 with plain attention.
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
@@ -169,7 +184,7 @@ class TalkingPortrait:
             resolved = (settings or GenerateSettings()).resolve(self.bundle)
             assert resolved.size is not None and resolved.fps is not None and resolved.steps is not None
             height, width = resolved.size
-            image = self._image(portrait, resolved.size)
+            image, guard = self._image(portrait, resolved.size), NumericalGuard()
             source = as_source(audio)
             encoder = self.bundle.audio_encoder
             features = AudioFeatures.encode(encoder, source, resolved.fps)
@@ -179,11 +194,12 @@ class TalkingPortrait:
             if work is not None:
                 work.begin({**_fingerprint(resolved, image, source, self.bundle), "models": summary.models})
             report = _Reporter(progress, plan, resolved.steps, features.frames)
-            for clip, latents in self._clips(image, features, plan, resolved, report, work, summary):
+            for clip, latents in self._clips(image, features, plan, resolved, report, work, summary, guard):
                 for part in latents[0].split(resolved.decode_batch):
-                    sink.write(self._decode(part, clip))
+                    sink.write(self._decode(part, clip, guard))
                     written += len(part)
-                report.clip_done(written)
+                scored = resolved.memory is not None and resolved.memory.drift_level > 0
+                report.clip_done(written, summary.drift.scores[-1].lowest if scored else None)
             sink.close()
         except KeyboardInterrupt:
             if summary is None or not written:
@@ -214,18 +230,23 @@ class TalkingPortrait:
         report: _Reporter,
         work: WorkFolder | None,
         summary: Summary,
+        guard: NumericalGuard,
     ) -> Any:
         bundle = self.bundle
-        latent = self._encode(image)
+        latent = self._encode(image, guard)
 
         def tokens(first: int, count: int) -> Tensor:
-            windows = features.windows(first, count, bundle.audio_projection.config.window)
-            result: Tensor = bundle.audio_projection(windows[None].to(bundle.device, bundle.dtype))
-            return result.float()
+            windows = features.windows(first, count, bundle.audio_projection.config.window)[None]
+            stage = f"audio projection of clip {first // bundle.dit.config.clip_frames + 1}"
+            return guard(
+                stage,
+                bundle.audio_projection,
+                lambda network: network(windows.to(bundle.device, _dtype(network))).float(),
+            )
 
         def finished(clip: Clip) -> Tensor | None:
             latents = work.load(clip) if work is not None else None
-            if latents is None or latents.shape[2:] != latent.shape[1:]:
+            if latents is None or latents.shape[2:] != latent.shape[1:] or not torch.isfinite(latents).all():
                 return None
             resumed.add(clip.index)
             summary.resumed_clips = len(resumed)
@@ -233,7 +254,7 @@ class TalkingPortrait:
 
         resumed: set[int] = set()
         clips = generate_clips(
-            self.make_sampler(settings, report.step_begins),
+            self._guarded_sampler(settings, report.step_begins, guard),
             plan,
             portrait=latent,
             audio=tokens,
@@ -241,18 +262,37 @@ class TalkingPortrait:
             clip_frames=bundle.dit.config.clip_frames,
             seed=settings.seed,
             finished=finished,
+            drift=summary.drift,
         )
         for clip, latents in clips:
             if work is not None and clip.index not in resumed:
                 work.save(clip, latents)
             yield clip, latents
 
+    def _guarded_sampler(
+        self, settings: GenerateSettings, on_step: Callable[[int, int, int], None], guard: NumericalGuard
+    ) -> ClipSampler:
+        """`make_sampler`'s, and for clips that it spoils the solver on the network in float32."""
+        own, dit = self.make_sampler(settings, on_step), self.bundle.dit
+
+        def sample(noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
+            def run(network: LetsTalkDiT) -> Tensor:
+                sampler = own if network is dit else self._solver_sampler(settings, on_step, network)
+                return sampler(noise, conditions, clip_index=clip_index)
+
+            return guard(f"sampling of clip {clip_index + 1}", dit, run)
+
+        return sample
+
     def _solver_sampler(
-        self, settings: GenerateSettings, on_step: Callable[[int, int, int], None]
+        self,
+        settings: GenerateSettings,
+        on_step: Callable[[int, int, int], None],
+        network: LetsTalkDiT | None = None,
     ) -> SolverClipSampler:
         assert settings.steps is not None and settings.solver is not None
         assert settings.shift is not None and settings.cfg_audio is not None
-        denoiser = make_denoiser(self.bundle.dit)
+        denoiser = make_denoiser(network if network is not None else self.bundle.dit)
         sigmas = make_sigmas(denoiser.prediction, settings.steps, settings.shift, schedule=settings.schedule)
         guidance = Guidance(audio=settings.cfg_audio, portrait=settings.cfg_portrait)
         return SolverClipSampler(denoiser, settings.solver, sigmas, guidance, seed=settings.seed, on_step=on_step)
@@ -265,31 +305,32 @@ class TalkingPortrait:
     def _tiling(self, pixels: int) -> Tiling | None:
         return Tiling() if pixels > WHOLE_FRAME_PIXELS else None
 
-    def _encode(self, image: Tensor) -> Tensor:
+    def _encode(self, image: Tensor, guard: NumericalGuard) -> Tensor:
         """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
-        bundle = self.bundle
-        x = to_unit(image[None].to(bundle.device))
+        x = to_unit(image[None].to(self.bundle.device))
         tiling = self._tiling(image.shape[0] * image.shape[1])
-        latents = bundle.autoencoder.encode_frames(x.to(bundle.dtype), tiling=tiling)
-        latents = latents.float() * bundle.autoencoder.config.scaling_factor
-        if not torch.isfinite(latents).all():
-            raise NumericalError(
-                "the autoencoder gave NaN or infinity for the portrait; use float32 (--dtype float32)"
-            )
-        return latents
 
-    def _decode(self, latents: Tensor, clip: Clip) -> Tensor:
+        def encode(network: AutoencoderDC) -> Tensor:
+            latents = network.encode_frames(x.to(_dtype(network)), tiling=tiling)
+            return latents.float() * network.config.scaling_factor
+
+        return guard("encoding of the portrait", self.bundle.autoencoder, encode)
+
+    def _decode(self, latents: Tensor, clip: Clip, guard: NumericalGuard) -> Tensor:
         """Model-space latents (t, c, h, w) -> frames (t, h, w, 3) uint8 on the CPU."""
-        bundle = self.bundle
-        factor = bundle.autoencoder.config.spatial_factor
-        tiling = self._tiling(latents.shape[-1] * latents.shape[-2] * factor**2)
-        z = (latents / bundle.autoencoder.config.scaling_factor).to(bundle.dtype)
-        images = bundle.autoencoder.decode_frames(z, batch=len(z), tiling=tiling).float()
-        if not torch.isfinite(images).all():
-            raise NumericalError(
-                f"the autoencoder gave NaN or infinity in clip {clip.index + 1}; use float32 (--dtype float32)"
-            )
+        config = self.bundle.autoencoder.config
+        tiling = self._tiling(latents.shape[-1] * latents.shape[-2] * config.spatial_factor**2)
+
+        def decode(network: AutoencoderDC) -> Tensor:
+            z = (latents / config.scaling_factor).to(_dtype(network))
+            return network.decode_frames(z, batch=len(z), tiling=tiling).float()
+
+        images = guard(f"decoding of clip {clip.index + 1}", self.bundle.autoencoder, decode)
         return from_unit(images).cpu().contiguous()
+
+
+def _dtype(network: torch.nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
 class _Reporter:
@@ -300,17 +341,19 @@ class _Reporter:
     ) -> None:
         self.progress, self.clips, self.steps, self.total = progress, len(plan), steps, total_frames
         self.clip, self.frames = 0, 0
+        self.likeness: float | None = None
 
     def step_begins(self, clip: int, step: int, steps: int) -> None:
         self._send(step)
 
-    def clip_done(self, frames: int) -> None:
-        self.clip, self.frames = self.clip + 1, frames
+    def clip_done(self, frames: int, likeness: float | None) -> None:
+        self.clip, self.frames, self.likeness = self.clip + 1, frames, likeness
         self._send(0)
 
     def _send(self, step: int) -> None:
         if self.progress is not None:
-            self.progress(Progress(self.clip, self.clips, step, self.steps, self.frames, self.total))
+            now = Progress(self.clip, self.clips, step, self.steps, self.frames, self.total, self.likeness)
+            self.progress(now)
 
 
 def _fingerprint(

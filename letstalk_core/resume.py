@@ -40,7 +40,7 @@ class WorkFolder:
         path = self.folder / RUN_FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}); delete {self.folder} to start anew") from None
         if found is not None:
             changed = (

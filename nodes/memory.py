@@ -61,13 +61,29 @@ class LetsTalkMemorySettings(io.ComfyNode):
                     tooltip="Frames that stay the same for the whole video: the portrait, then its first frames."
                     " -1: the model's own value.",
                 ),
+                io.Float.Input(
+                    "drift_level",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    tooltip="Likeness to the portrait, 0 to 1, below which a clip is taken for drifted: the memory"
+                    " is then pulled half of the way back to the portrait. The drift output of the samplers shows"
+                    " what clips score. 0: never.",
+                ),
             ],
             outputs=[MemorySettingsType.Output(display_name="memory_settings")],
         )
 
     @classmethod
     def execute(
-        cls, noise_sigma: float, match_statistics: bool, recent_frames: int, anchor_frames: int
+        cls,
+        noise_sigma: float,
+        match_statistics: bool,
+        recent_frames: int,
+        anchor_frames: int,
+        drift_level: float = 0.0,
     ) -> io.NodeOutput:
         return io.NodeOutput(
             BankSettings(
@@ -75,6 +91,7 @@ class LetsTalkMemorySettings(io.ComfyNode):
                 match_statistics=match_statistics,
                 recent_frames=None if recent_frames < 0 else recent_frames,
                 anchor_frames=None if anchor_frames < 0 else anchor_frames,
+                drift_level=drift_level,
             )
         )
 

@@ -14,6 +14,7 @@ from .adapters.schema import Memory, MemorySettingsType, make_schema
 __all__ = ["NODES"]
 
 CATEGORY = "LetsTalk/sampling"
+DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colour, sharpness."
 MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -146,6 +147,7 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
                     display_name="latent", tooltip="All frames, [1, channels, frames, height, width]."
                 ),
                 Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
+                io.Image.Output(display_name="drift", tooltip=DRIFT),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -154,7 +156,8 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
     def execute(cls, vae: Any = None, **inputs: Any) -> io.NodeOutput:
         run = prepare_run(**inputs)
         samples = render_latents(run, cls.hidden.unique_id, vae)
-        return io.NodeOutput({"samples": samples}, run.bank, ui={"letstalk": [_summary(run)]})
+        shown = {"letstalk": [_summary(run)]}
+        return io.NodeOutput({"samples": samples}, run.bank, run.drift_image(), ui=shown)
 
 
 class LetsTalkTalkingVideo(io.ComfyNode):
@@ -198,6 +201,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
                 io.Image.Output(display_name="images", tooltip="The last frame, or all of them."),
                 Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
+                io.Image.Output(display_name="drift", tooltip=DRIFT),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
@@ -222,7 +226,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}
-        return io.NodeOutput(result.video, result.images, run.bank, ui=shown)
+        return io.NodeOutput(result.video, result.images, run.bank, run.drift_image(), ui=shown)
 
 
 NODES: list[type[io.ComfyNode]] = [LetsTalkLongVideoSampler, LetsTalkTalkingVideo]

@@ -34,7 +34,7 @@ ROWS = [
     {"memory_bank"},
     {"video"},  # has sound
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},
-    {"nn", "checkpoint", "media", "presets"},
+    {"nn", "checkpoint", "media", "drift_guard", "numerical_guard", "presets"},
     {"configs"},
     {"pixels", "protocols", "errors"},
 ]
@@ -49,7 +49,8 @@ COMFYUI = {
     "folder_paths",
     "nodes",
 }
-HEAVY = ["accelerate", "av", "diffusers", "kornia", "matplotlib", "torchaudio", "transformers"]
+OTHER_NAMES = {"c2pa": "c2pa-python"}  # of distributions that need not be installed
+HEAVY = ["accelerate", "av", "c2pa", "diffusers", "kornia", "matplotlib", "torchaudio", "transformers"]
 
 
 def sources(folder: Path) -> list[Path]:
@@ -160,7 +161,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
             top = name.partition(".")[0]
             if internal or top in sys.stdlib_module_names:
                 continue
-            known = {dist.lower() for dist in distributions.get(top, [top.replace("_", "-")])}
+            missing = OTHER_NAMES.get(top, top.replace("_", "-"))
+            known = {dist.lower() for dist in distributions.get(top, [missing])}
             if not known & declared:
                 undeclared.add(f"{path.relative_to(ROOT)}:{line}: {top}")
     assert not undeclared, "\n".join(sorted(undeclared))

@@ -35,6 +35,7 @@ __all__ = [
 
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
+RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class AudioSource(_Source):
         self.stream = stream
         with open_media(self.path) as container:
             audio = audio_stream(container, self.path, stream)
+            _check_rate(self.path, audio.codec_context.sample_rate or SAMPLE_RATE)
             self.source_rate: int = audio.codec_context.sample_rate or 0  # of the file
             self.channels: int = audio.codec_context.channels
             self.start_seconds = start_seconds(audio)
@@ -126,14 +128,26 @@ def _resampled_frames(
     for frame in decoded_frames(container, stream, path):
         frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
         if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+            _check_rate(path, frame.sample_rate)
             if resampler is not None:  # the format changes within the file
                 yield from resampler.resample(None)
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
             resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
         assert resampler is not None
-        yield from resampler.resample(frame)
+        try:
+            resampled = resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError, MemoryError) as error:
+            raise MediaError(f"{path}: its sound cannot be resampled ({error}); convert it to WAV") from None
+        yield from resampled
     if resampler is not None:
         yield from resampler.resample(None)
+
+
+def _check_rate(path: Path, rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise MediaError(
+            f"{path}: claims {rate} samples a second, needs {RATES[0]} to {RATES[1]}; export the sound again"
+        )
 
 
 def _mono(frame: Any) -> Tensor:
@@ -202,6 +216,7 @@ def load_sound(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
     with open_media(path) as container:
         stream = audio_stream(container, path)
         rate = stream.codec_context.sample_rate or SAMPLE_RATE
+        _check_rate(path, rate)
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         frames = _resampled_frames(container, stream, path, rate, layout)
         parts = [torch.from_numpy(frame.to_ndarray()) for frame in frames]

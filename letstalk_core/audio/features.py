@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, MediaError, NumericalError
+from ..errors import ConfigError, MediaError
+from ..numerical_guard import NumericalGuard
 from .alignment import frame_count, frame_positions, window_states
 from .decode import AudioSource, Sound, WaveformSource, as_source
 from .encoder import AudioEncoder, normalise_waveform
@@ -24,6 +26,7 @@ from .statistics import WaveformMoments
 
 __all__ = ["AudioFeatures", "AudioWindow", "encode_audio", "plan_windows"]
 
+REMEDY = "check the weights of the audio encoder"
 CONTEXT_MARGIN = 10  # frames of attention beyond the reach of the positional convolution
 
 
@@ -68,7 +71,8 @@ def encode_audio(
     """Encode a file, source or 16 kHz waveform: yields (k, layers, d), `frame_count(seconds, fps)` frames in all.
 
     The sound is read twice: once for its statistics, once to be encoded. Tensors are on the encoder's device.
-    Raises: MediaError for unusable sound, ConfigError for settings, NumericalError.
+    A window that holds NaN or infinity is encoded again in float32.
+    Raises: MediaError for unusable sound, ConfigError for settings, NumericalError naming the frames.
     """
     source = as_source(sound)
     config = encoder.config
@@ -77,31 +81,49 @@ def encode_audio(
     reader = _Samples(source)
     # The positional convolution counts frames, not seconds: wav2vec2-base sees 64 on each side at any fps.
     least_context = config.num_conv_pos_embeddings // 2 + CONTEXT_MARGIN
+    guard = NumericalGuard()
     for window in plan_windows(frames, fps, window_seconds, context_seconds, least_context):
-        yield _encode_window(encoder, reader, moments, window, frames)
+        heard = _hear(encoder, reader, moments, window, frames)
+        stage = f"audio features of frames {window.begin} to {window.end - 1}"
+        states = guard(stage, encoder, partial(_encode_window, heard=heard, moments=moments), remedy=REMEDY)
+        begin = window.first - window.begin
+        yield states[begin : begin + window.count]
 
 
-@torch.no_grad()
-def _encode_window(
+@dataclass(frozen=True)
+class _Heard:
+    """Places of a window's frames among the encoder's steps, of which it gets first..last, and the samples."""
+
+    positions: Tensor
+    first: int
+    last: int
+    samples: Tensor
+
+
+def _hear(
     encoder: AudioEncoder, reader: _Samples, moments: WaveformMoments, window: AudioWindow, frames: int
-) -> Tensor:
-    device = next(encoder.parameters()).device
+) -> _Heard:
     steps = encoder.conv_length(moments.samples)
     positions = frame_positions(window.begin, window.end - window.begin, frames, steps)
     first = int(positions[0])
     last = min(steps - 1, int(positions[-1]) + 1)
-    samples = reader.read(first * encoder.hop, min(moments.samples, last * encoder.hop + encoder.receptive_field))
-    waveform = normalise_waveform(samples, moments.mean, moments.std).to(device)
+    stop = min(moments.samples, last * encoder.hop + encoder.receptive_field)
+    return _Heard(positions, first, last, reader.read(first * encoder.hop, stop))
+
+
+@torch.no_grad()
+def _encode_window(encoder: AudioEncoder, heard: _Heard, moments: WaveformMoments) -> Tensor:
+    """States of all frames of a window, context too: (k, layers, d)."""
+    device = next(encoder.parameters()).device
+    positions, first, last = heard.positions, heard.first, heard.last
+    waveform = normalise_waveform(heard.samples, moments.mean, moments.std).to(device)
     convolution: Any = encoder.feature_extractor.conv_layers[0].conv  # type: ignore[index,union-attr]
     features = encoder.conv_features(waveform[None], moments.convolved(convolution.weight, convolution.bias))[0]
     below = positions.floor().long().clamp(max=last) - first
     weight = (positions - positions.floor()).to(device, features.dtype)[:, None]
     features = torch.lerp(features[below], features[(below + 1).clamp(max=last - first)], weight)
-    states = encoder.contextualise(features[None])[0]
-    if not torch.isfinite(states).all():
-        raise NumericalError("the audio encoder gave NaN or infinity; run it in float32, or check its weights")
-    begin = window.first - window.begin
-    return states[begin : begin + window.count]
+    states: Tensor = encoder.contextualise(features[None])[0]
+    return states
 
 
 class _Samples:

@@ -147,12 +147,12 @@ def from_original(
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a training checkpoint: outer "state_dict" and prefixes such as "module." removed."""
-    while True:
+    for _ in range(8):  # a checkpoint may hold itself
         inner = [checkpoint[k] for k in ("state_dict", "model") if isinstance(checkpoint.get(k), Mapping)]
         if not inner:
             break
         checkpoint = inner[0]
-    tensors = {k: v for k, v in checkpoint.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in checkpoint.items() if isinstance(k, str) and isinstance(v, Tensor)}
     for prefix in ("state_dict.", "module.", "model.", "autoencoder.", "vae."):
         if tensors and all(k.startswith(prefix) for k in tensors):
             tensors = {k[len(prefix) :]: v for k, v in tensors.items()}
@@ -192,7 +192,7 @@ def infer_config(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) ->
             values = json.loads(beside.read_text(encoding="utf-8"))
             name = str(values.get("model_name", "")).removeprefix("dc-ae-")  # what the original repositories hold
             return AUTOENCODER[name] if name in AUTOENCODER else config_from_diffusers(values)
-        except (OSError, ValueError, AttributeError, ConfigError) as error:
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError, ConfigError) as error:
             raise CheckpointError(f"{beside}: no config of a DC-AE ({error}); correct or remove it") from None
     scheme = detect_scheme(tensors)
     fitting = {name: config for name, config in AUTOENCODER.items() if _fits(tensors, config, scheme)}
@@ -223,7 +223,9 @@ def read_autoencoder(path: str | os.PathLike[str]) -> tuple[AutoencoderConfig, d
         header = read_header(path)
         if header.parts:
             name, config = header.part(AutoencoderConfig.kind)
-            return config, load_tensors(path, prefix=f"{name}.")
+            tensors = load_tensors(path, prefix=f"{name}.")
+            check_keys(path, tensors, _expected(config))
+            return config, tensors
         tensors = unwrap(load_tensors(path))
     try:
         scheme = detect_scheme(tensors)
@@ -250,8 +252,11 @@ def load_autoencoder(
 
 @functools.lru_cache(maxsize=16)
 def _expected(config: AutoencoderConfig) -> Mapping[str, Tensor]:
-    """Names and shapes of a model's tensors, without memory for them."""
-    return dict(AutoencoderDC(config, device="meta").state_dict())
+    """Names and shapes of a model's tensors, without memory for them. Raises: CheckpointError."""
+    try:
+        return dict(AutoencoderDC(config, device="meta").state_dict())
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:  # of torch's layers
+        raise CheckpointError(f"autoencoder config: its layers cannot be made ({error})") from None
 
 
 def _with_counters(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..models import ModelBundle
     from ..pipeline import GenerateSettings, Portrait, Progress, Summary
     from ..protocols import FrameSink
+    from ..video.content_credentials import ContentSigner
 
 __all__ = ["add_parser", "run"]
 
@@ -66,10 +67,21 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="hold remembered frames to the portrait's colour statistics",
     )
+    add(
+        "--drift-level",
+        type=float,
+        default=0.0,
+        metavar="SCORE",
+        help="pull the memory back to the portrait after clips that are less like it than this, 0 to 1 (default 0:"
+        " never)",
+    )
+    add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
     add("--threads", type=int, help="CPU threads")
     add("--resume", action="store_true", help="keep finished clips in OUTPUT.work and continue from there")
+    add("--sign", metavar="CERT", help="sign the video (Content Credentials) with this certificate chain, PEM")
+    add("--sign-key", metavar="KEY", help="private key of the first certificate, PEM")
     add("--overwrite", action="store_true", help="replace existing results")
     add("--json", action="store_true", help="print a summary as JSON on stdout")
     add("--quiet", action="store_true", help="print errors only")
@@ -86,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     work = _work_folder(args)
     _check_outputs(args, resuming=work is not None and (work / RUN_FILE).is_file())
     settings = _settings(args)
+    signer = _signer(args)
     use_threads(args.threads)
     device = choose_device(args.device)
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
@@ -102,6 +115,13 @@ def run(args: argparse.Namespace) -> int:
             progress=interrupt.progress,
             work=WorkFolder(work) if work is not None else None,
         )
+    if args.drift_plot is not None and summary.drift.scores:
+        from ..portrait.image import save_image
+        from ..video.drift_plot import drift_plot
+
+        save_image(args.drift_plot, drift_plot(summary.drift, summary.drift_level))
+    if signer is not None:
+        signer.sign(Path(args.output), _details(settings, bundle))
     _report(args, summary, work)
     return 130 if summary.interrupted else 0
 
@@ -125,8 +145,9 @@ def _check_outputs(args: argparse.Namespace, resuming: bool) -> None:
         output = check_output(args.output, overwrite=args.overwrite or resuming)
         if output.suffix.lower() != ".mp4":
             raise ConfigError(f"{output}: the name of the video must end in .mp4")
-    if args.contact_sheet is not None:
-        check_output(args.contact_sheet, overwrite=args.overwrite or resuming)
+    for picture in (args.contact_sheet, args.drift_plot):
+        if picture is not None:
+            check_output(picture, overwrite=args.overwrite or resuming)
     if args.png is not None:
         folder = Path(args.png)
         if not folder.absolute().parent.is_dir():
@@ -156,6 +177,7 @@ def _settings(args: argparse.Namespace) -> GenerateSettings:
         size=_size(args.size),
         memory=MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None,
         match_statistics=args.match_statistics,
+        drift_level=args.drift_level,
     )
 
 
@@ -214,12 +236,27 @@ def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBu
     return ThreadedSink(Tee(sinks))
 
 
+def _signer(args: argparse.Namespace) -> ContentSigner | None:
+    """Made before the work starts, so that a certificate which cannot sign is told at once."""
+    if args.sign is None and args.sign_key is None:
+        return None
+    if args.sign is None or args.sign_key is None or args.output is None:
+        raise ConfigError("signing needs --sign CERT, --sign-key KEY and --output")
+    from ..video.content_credentials import ContentSigner
+
+    return ContentSigner(Path(args.sign), Path(args.sign_key))
+
+
+def _details(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
+    return {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
+
+
 def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
     """Says in the file that it is generated, by what, and how to repeat it."""
     from ..video.writer import AI_MARKER
 
-    details = {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
-    return {"comment": f"{AI_MARKER}, made by LetsTalk {__version__}", "letstalk": details}
+    comment = f"{AI_MARKER}, made by LetsTalk {__version__}"
+    return {"comment": comment, "letstalk": _details(settings, bundle)}
 
 
 class _Interrupt:
@@ -262,11 +299,19 @@ def _report(args: argparse.Namespace, summary: Summary, work: Path | None) -> No
             if summary.interrupted
             else ""
         )
-        wrote = ", ".join(str(p) for p in (args.output, args.png, args.contact_sheet) if p is not None)
+        results = (args.output, args.png, args.contact_sheet, args.drift_plot)
+        wrote = ", ".join(str(p) for p in results if p is not None)
         sys.stderr.write(
             f"{state}wrote {wrote}: {summary.frames} frames, {summary.seconds:.2f} s at {summary.fps:g} fps,"
             f" {summary.width}x{summary.height}, in {summary.elapsed_seconds:.1f} s\n"
         )
+        if summary.drift_level > 0 and summary.drift.scores:
+            found = summary.drift.to_dict()
+            sys.stderr.write(
+                f"likeness to the portrait {found['mean']:.2f}, lowest {found['lowest']:.2f}; re-anchored after"
+                f" {len(found['re_anchored'])} of {len(summary.drift.scores)} clips\n"
+            )
     if args.json:
         outputs = {"output": args.output, "png": args.png, "contact_sheet": args.contact_sheet}
+        outputs["drift_plot"] = args.drift_plot
         sys.stdout.write(json.dumps({**outputs, **summary.to_dict()}, indent=2) + "\n")

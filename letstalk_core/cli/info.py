@@ -30,6 +30,8 @@ def describe(path: Path) -> dict[str, Any]:
     """All that `info` shows. Raises: CheckpointError, MediaError."""
     if path.suffix == ".safetensors" or path.is_dir():
         return _describe_model(path)
+    if path.suffix.lower() == ".png":
+        return _describe_picture(path)
     return _describe_media(path)
 
 
@@ -62,8 +64,22 @@ def _describe_model(path: Path) -> dict[str, Any]:
     return found
 
 
+def _describe_picture(path: Path) -> dict[str, Any]:
+    """A PNG; frames of `letstalk generate --png` say in it how they were made."""
+    from ..portrait.image import read_texts
+    from ..video.content_credentials import read_credentials
+
+    size, texts = read_texts(path)
+    found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size, "type": "picture (PNG)"}
+    found |= {"width": size[1], "height": size[0]}
+    found["metadata"] = {k: _maybe_json(v) for k, v in texts.items()}
+    credentials = read_credentials(path)
+    return found if credentials is None else {**found, "content_credentials": credentials}
+
+
 def _describe_media(path: Path) -> dict[str, Any]:
     from ..media import open_media
+    from ..video.content_credentials import read_credentials
 
     with open_media(path) as container:
         streams = []
@@ -71,13 +87,14 @@ def _describe_media(path: Path) -> dict[str, Any]:
             entry: dict[str, Any] = {"type": stream.type}
             if stream.type in ("video", "audio") and stream.codec_context is not None:
                 entry["codec"] = stream.codec_context.name
-            if stream.type == "video":
-                entry |= {"width": stream.width, "height": stream.height}
-                entry |= {"fps": float(stream.average_rate or 0), "frames": stream.frames}
-            if stream.type == "audio":
-                entry |= {"sample_rate": stream.sample_rate, "channels": stream.channels}
+                context = stream.codec_context
+                if stream.type == "video":
+                    entry |= {"width": context.width, "height": context.height}
+                    entry |= {"fps": float(stream.average_rate or 0), "frames": stream.frames}
+                else:
+                    entry |= {"sample_rate": context.sample_rate, "channels": context.channels}
             streams.append(entry)
-        return {
+        found = {
             "file": str(path),
             "bytes": path.stat().st_size,
             "type": f"media ({container.format.long_name})",
@@ -85,6 +102,8 @@ def _describe_media(path: Path) -> dict[str, Any]:
             "streams": streams,
             "metadata": {k: _maybe_json(v) for k, v in container.metadata.items()},
         }
+    credentials = read_credentials(path)
+    return found if credentials is None else {**found, "content_credentials": credentials}
 
 
 def _maybe_json(text: str) -> Any:

@@ -17,6 +17,12 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """
     target = Path(path)
     folder = target.parent
+    try:
+        target.is_dir()
+    except OSError as error:
+        raise OutputError(
+            f"{str(target)[:80]}: cannot be written ({error.strerror}); choose another name"
+        ) from None
     if not folder.is_dir():
         raise OutputError(f"{target}: folder {folder} does not exist; create it or choose another")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -64,8 +64,9 @@ class ProgressLine:
         filled = round(BAR * min(done, 1))
         left = format_seconds(elapsed * (1 - done) / done) if done > 0 else "?"
         rate = now.frames / elapsed if elapsed > 0 else 0.0
+        likeness = f", likeness {now.likeness:.2f}" if now.likeness is not None else ""
         clip = min(now.clip + (now.step > 0 or now.clip == 0), now.clips)
         return (
             f"[{'#' * filled}{'.' * (BAR - filled)}] clip {clip}/{now.clips}, step {now.step}/{now.steps},"
-            f" {now.frames}/{now.total_frames} frames, {rate:.1f} frames/s, {left} left"
+            f" {now.frames}/{now.total_frames} frames, {rate:.1f} frames/s, {left} left{likeness}"
         )

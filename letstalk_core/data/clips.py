@@ -10,6 +10,7 @@ right eye; a box of no area is unknown.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -47,9 +48,12 @@ class ClipFile:
                 raise MediaError(f"{self.path}: cannot be read ({error}); make the clip again") from None
             if "frames" not in self._names:
                 raise MediaError(
-                    f"{self.path}: has no tensor 'frames', only {sorted(self._names)}; not a clip file"
+                    f"{self.path}: has no tensor 'frames', only {sorted(self._names)[:5]}; not a clip file"
                 )
-            self.frame_count = int(self._file.get_slice("frames").get_shape()[0])
+            shape = self._file.get_slice("frames").get_shape()
+            if len(shape) != 4:
+                raise MediaError(f"{self.path}: its frames have shape {shape}, need (t, h, w, 3); make it again")
+            self.frame_count = int(shape[0])
         elif not self.path.is_file():
             raise MediaError(f"{self.path}: no such file; make the clip again")
         else:
@@ -100,7 +104,10 @@ class ClipFile:
     @property
     def lead_frames(self) -> int:
         """Frames of sound before the first picture: context for the audio encoder (metadata "lead_frames")."""
-        return int(self._metadata.get("lead_frames", "0"))
+        text = self._metadata.get("lead_frames", "0")
+        if not re.fullmatch(r"\d{1,9}", text):
+            raise MediaError(f"{self.path}: lead_frames={text!r:.40} is no number of frames; make the clip again")
+        return int(text)
 
     def audio(self) -> Tensor:
         """Mono 16 kHz sound (samples,) float32 in [-1, 1]; frame i begins at sample 640 (lead_frames + i)."""
@@ -115,7 +122,7 @@ class ClipFile:
     def _tensor(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         try:
             tensor: Tensor = self._file.get_slice(name)[start:stop]
-        except (OSError, SafetensorError, IndexError) as error:
+        except (OSError, SafetensorError, IndexError, TypeError, ValueError) as error:
             raise MediaError(
                 f"{self.path}: tensor {name!r} cannot be read ({error}); make the clip again"
             ) from None

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,15 @@ class LatentStore:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise MediaError(f"{path}: cannot be read as latents ({error}); run `letstalk encode` again") from None
+        shapes = {name: list(t.shape) for name, t in tensors.items()}
+        dims = {"audio": 3, "regions": 3}
+        known = {name: rows.rows.shape[1:] for name, rows in self._rows.items()}
+        for name, tensor in tensors.items():
+            if tensor.ndim != dims.get(name, 4) or known.get(name, tensor.shape[1:]) != tensor.shape[1:]:
+                raise MediaError(
+                    f"{path}: its tensors have shapes {shapes}, unlike those of a clip or of clips before it; run"
+                    " `letstalk encode` again"
+                )
         found = {name: len(t) for name, t in tensors.items() if not name.startswith("portraits")}
         if set(found.values()) != {frames}:
             logger.warning(
@@ -258,7 +268,8 @@ class LatentStore:
                 f"{path}: was encoded by other models than clips before it; run `letstalk encode` on the folder"
             )
         self.hashes = hashes
-        self.image_size = int(metadata.get("image_size", 0)) or tensors["frames"].shape[-2] * 32
+        size = metadata.get("image_size", "0")
+        self.image_size = (int(size) if re.fullmatch(r"\d{1,6}", size) else 0) or tensors["frames"].shape[-2] * 32
         count, portraits = len(tensors["frames"]), len(tensors["portraits"])
         rows = len(self._rows["frames"]) if self._rows else 0
         portrait_rows = len(self._rows["portraits"]) if self._rows else 0

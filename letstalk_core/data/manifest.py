@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..errors import MediaError, OutputError
@@ -45,17 +45,21 @@ class ClipRecord:
                 raise MediaError(
                     f"{where}: {key}={value.get(key)!r} must be {kinds.__name__}; prepare the folder again"
                 )
-        if not re.fullmatch(r"[\w.-]+", value["id"]) or value["id"] in (".", ".."):
-            raise MediaError(f"{where}: id={value['id']!r} must consist of letters, digits, '_', '-' and '.' only")
+        if not re.fullmatch(r"[\w.-]{1,200}", value["id"]) or value["id"] in (".", ".."):
+            raise MediaError(
+                f"{where}: id={value['id']!r} must consist of at most 200 letters, digits, '_', '-', '.'"
+            )
         latents, split, fps = value.get("latents"), value.get("split", "train"), value.get("fps", 25.0)
         if latents is not None and not isinstance(latents, str):
             raise MediaError(f"{where}: latents={latents!r} must be a path or null")
         if split not in SPLITS:
             raise MediaError(f"{where}: split={split!r} must be one of {list(SPLITS)}")
-        if value["frames"] < 1 or not isinstance(fps, (int, float)) or fps <= 0:
-            raise MediaError(f"{where}: frames={value['frames']!r} and fps={fps!r} must be positive")
-        for path in (value["clip"], latents or ""):
-            if Path(path).is_absolute() or ".." in Path(path).parts:
+        if not 0 < value["frames"] < 2**31 or not isinstance(fps, (int, float)) or not 0 < fps <= 1000:
+            raise MediaError(
+                f"{where}: frames={value['frames']!r} must be positive, and fps={fps!r} from 0 to 1000"
+            )
+        for path in (value["clip"], latents or "x"):
+            if not _is_inside(path):
                 raise MediaError(f"{where}: path {path!r} leads out of the folder; paths must be relative to it")
         return cls(
             id=value["id"],
@@ -63,9 +67,16 @@ class ClipRecord:
             latents=latents,
             frames=value["frames"],
             fps=float(fps),
-            identity=str(value.get("identity", value["id"])),
+            identity=str(value.get("identity", value["id"])).encode(errors="replace").decode(),
             split=split,
         )
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path, read as on any system, stays below the folder that it is relative to."""
+    kinds = (PurePosixPath(path), PureWindowsPath(path))
+    plain = path.isprintable() and len(path) <= 1000  # no null characters, nothing that is no text
+    return plain and all(p.parts and not p.anchor and ".." not in p.parts for p in kinds)
 
 
 class Manifest:

@@ -17,10 +17,11 @@ from torch import Tensor
 from ..errors import ConfigError, DependencyError, MediaError
 from ..media import check_file
 
-__all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "save_image"]
+__all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "read_texts", "save_image"]
 
 MIN_SIDE = 32  # pixels
 MAX_PIXELS = 150_000_000  # 12000 x 12000 passes; a larger claim may be a decompression bomb
+ROWS = 256  # of a deep picture that are converted at once
 WORKING_SIDE = 4096  # larger pictures are reduced while they are read: no model needs more
 # Only formats that Pillow decodes by itself: EPS, for one, would start another program.
 FORMATS = (
@@ -72,7 +73,17 @@ def load_alpha(path: str | os.PathLike[str]) -> Tensor | None:
     return _read(path, alpha)
 
 
-def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T]) -> T:
+def read_texts(path: str | os.PathLike[str]) -> tuple[tuple[int, int], dict[str, str]]:
+    """Height and width of a PNG, and the texts in it. Raises: MediaError."""
+
+    def texts(name: Path, image: Any) -> tuple[tuple[int, int], dict[str, str]]:
+        found = getattr(image, "text", {})
+        return (image.height, image.width), {str(k): str(v) for k, v in found.items()}
+
+    return _read(path, texts, least=1)
+
+
+def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T], least: int = MIN_SIDE) -> T:
     """Call `function` with the opened picture; whatever goes wrong becomes a MediaError."""
     try:
         from PIL import Image, UnidentifiedImageError
@@ -86,7 +97,7 @@ def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T]) -> T
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sizes are checked below, and damaged EXIF is no reason to stop
             with Image.open(path, formats=formats) as image:
-                _check_size(path, image.width, image.height)
+                _check_size(path, image.width, image.height, least)
                 return function(path, image)
     except MediaError:
         raise
@@ -99,11 +110,16 @@ def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T]) -> T
         raise MediaError(f"{path}: is damaged or cut short ({reason}); get the file again") from None
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(path: Path, width: int, height: int, least: int) -> None:
     if width * height > MAX_PIXELS:
         raise MediaError(f"{path}: {width}x{height} pixels are too many; scale it to at most 12000x12000")
-    if min(width, height) < MIN_SIDE:
-        raise MediaError(f"{path}: {width}x{height} pixels are too few; needs {MIN_SIDE} or more on each side")
+    if (
+        max(width, height) > WORKING_SIDE
+        and max(width, height) // max(1, min(width, height)) > WORKING_SIDE // MIN_SIDE
+    ):
+        raise MediaError(f"{path}: {width}x{height} pixels are a line and not a picture; cut a face out of it")
+    if min(width, height) < least:
+        raise MediaError(f"{path}: {width}x{height} pixels are too few; needs {least} or more on each side")
 
 
 def _upright(path: Path, image: Any) -> Any:
@@ -151,12 +167,16 @@ def _deep_to_8_bit(path: Path, image: Any) -> Any:
 
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise MediaError(f"{path}: has NaN or infinite pixels; save it as an 8-bit PNG")
+    values = np.asarray(image)
     top = values.max()
+    if not np.isfinite(top) or not np.isfinite(values.min()):
+        raise MediaError(f"{path}: has NaN or infinite pixels; save it as an 8-bit PNG")
     scale = 255.0 if image.mode == "F" and top <= 1 else 255 / 65535 if top > 255 or image.mode != "F" else 1.0
-    result = Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8))
+    small = np.empty(values.shape, np.uint8)
+    for first in range(0, len(values), ROWS):  # in float64, but not all at once
+        part = values[first : first + ROWS].astype(np.float64)
+        small[first : first + ROWS] = (part * scale).round().clip(0, 255)
+    result = Image.fromarray(small)
     result.info = {k: v for k, v in image.info.items() if k not in ("transparency", "icc_profile")}
     return result
 

@@ -297,8 +297,11 @@ RECIPES: dict[str, type[Recipe]] = {r.stage: r for r in (AutoencoderRecipe, Audi
 def recipe_path(name: str | os.PathLike[str]) -> Path:
     """The file of a recipe: a path, or the name of a shipped one ("demo_dit"). Raises: ConfigError."""
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(f"{str(name)[:80]}: cannot be looked for ({error.strerror})") from None
     shipped = Path(str(resources.files(__package__) / "recipes"))
     candidate = shipped / f"{path.stem}.toml"
     if len(path.parts) == 1 and candidate.is_file():
@@ -310,7 +313,11 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
 def load_recipe(stage: str, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `table.key=value` overrides (values in TOML). Raises: ConfigError naming the key."""
     path = recipe_path(path)
-    values = _parse_toml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+    values = _parse_toml(text, str(path))
     for override in overrides:
         _apply_override(values, override)
     found = values.pop("stage", stage)
@@ -353,7 +360,7 @@ def _preset(config: type[Config], name: Any) -> Config:
         DiTConfig: presets.DIT,
     }
     table = tables.get(config, {})
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ConfigError(f"preset={name!r} is unknown; known are {sorted(table)}")
     return table[name]
 
@@ -370,7 +377,7 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
             ) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError, OverflowError) as error:  # dates that are none, too
         raise ConfigError(f"{where}: not valid TOML ({error})") from None
 
 

@@ -20,6 +20,7 @@ __all__ = ["VideoInfo", "probe", "read_video"]
 
 BT709, BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 UNSPECIFIED, LIMITED, FULL = 2, 1, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+MAX_GAP_SECONDS = 60.0  # between two frames; what claims more is damaged, and would be repeated for hours
 FCC, SMPTE240M, BT2020 = 4, 7, 9  # the same numbers as AVCOL_SPC_* and as SWS_CS_*
 
 
@@ -64,6 +65,8 @@ def read_video(
     """
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"fps={fps} must be a positive number of frames per second, or None to keep the file's")
+    import av
+
     path = Path(path)
     with open_media(path) as container:
         stream = video_stream(container, path)
@@ -75,7 +78,12 @@ def read_video(
         for _, frame in frames:
             if max_frames is not None and number >= max_frames:
                 return
-            image = _rgb(frame)
+            try:
+                image = _rgb(frame)
+            except (av.error.FFmpegError, ValueError, MemoryError) as error:
+                raise MediaError(
+                    f"{path}: a frame cannot be converted to RGB ({error}); convert it first"
+                ) from None
             shape = shape or image.shape
             if image.shape != shape:
                 raise MediaError(
@@ -93,13 +101,19 @@ def _fps(stream: Any) -> Fraction:
 
 
 def _timed(frames: Iterator[Any], interval: Fraction) -> Iterator[tuple[float, Any]]:
-    """Frames with seconds since the first; those without or with backward times follow their predecessor."""
+    """Frames with seconds since the first.
+
+    Those without time, with backward ones, or with one far ahead follow their predecessor.
+    """
     start, last = None, -float(interval)
     for frame in frames:
         time = frame.time
         if time is not None:
             start = time if start is None else start
             time = time - start
+        if start is not None and time is not None and time > last + MAX_GAP_SECONDS:
+            start += time - last - float(interval)  # those behind it move as well
+            time = None
         if time is None or time <= last:
             time = last + float(interval)
         last = time

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...letstalk_core.configs import DiTConfig
+from ...letstalk_core.drift_guard import DriftLog
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.long_video import Clip, generate_clips, plan_clips
 from ...letstalk_core.memory_bank import MemoryBank, MemorySettings
 from ...letstalk_core.models import DEMO_FOLDER
+from ...letstalk_core.pixels import from_bytes
+from ...letstalk_core.video.drift_plot import drift_plot
 from .clip_sampler import ComfyClipSampler, Inspect, check_guider, default_sampler
 from .conditions import NOT_OURS, check_portrait, check_track
 from .guider import make_guider, make_model_sigmas
@@ -30,11 +33,13 @@ class BankSettings:
     match_statistics: bool = False
     recent_frames: int | None = None
     anchor_frames: int | None = None
+    drift_level: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRun:
-    """Everything a run needs. `clips` samples them one by one; `bank` then holds what the next run goes on from.
+    """Everything a run needs. `clips` samples them one by one; `bank` then holds what the next run goes on from,
+    and `drift` how much the clips are like the portrait.
 
     portrait: (1, c, h, w) float32 on the CPU. plan: `first` counts frames of the recording and `index` clips since
     the bank was cold, so that chained runs repeat what one long run does.
@@ -51,6 +56,7 @@ class ClipRun:
     seed: int
     noise: Any
     rgb: Any
+    drift: DriftLog = field(default_factory=DriftLog)
 
     @property
     def steps(self) -> int:
@@ -96,7 +102,12 @@ class ClipRun:
             bank=self.bank,
             clip_frames=self.config.clip_frames,
             seed=self.seed,
+            drift=self.drift,
         )
+
+    def drift_image(self) -> Tensor:
+        """IMAGE (1, h, w, 3): the scores of the clips so far."""
+        return from_bytes(drift_plot(self.drift, self.bank.settings.drift_level))[None]
 
 
 def prepare_run(
@@ -210,7 +221,9 @@ def make_bank(
     """A bank of this run's own: empty, or a copy of `memory`. Raises: ConfigError if that does not fit."""
     wanted = settings or BankSettings()
     sigma = config.memory_noise if wanted.noise_sigma is None else wanted.noise_sigma
-    read = MemorySettings(noise_sigma=sigma, match_statistics=wanted.match_statistics)
+    read = MemorySettings(
+        noise_sigma=sigma, match_statistics=wanted.match_statistics, drift_level=wanted.drift_level
+    )
     recent = config.memory_frames if wanted.recent_frames is None else wanted.recent_frames
     anchors = config.anchor_frames if wanted.anchor_frames is None else wanted.anchor_frames
     bank = MemoryBank(recent, anchors, settings=read, seed=seed)

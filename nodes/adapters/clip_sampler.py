@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, NumericalError
 from ...letstalk_core.sampling.clip import seeded_generator
+from .dit import CACHE_OPTION, TOKENS_KEY, CacheStore
 from .progress import check_interrupt
 
 __all__ = ["ComfyClipSampler", "check_guider", "default_sampler"]
@@ -111,7 +112,7 @@ class ComfyClipSampler:
 
         def callback(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
             if not torch.isfinite(denoised).all():
-                raise _BadLatents(f"the model returned NaN or infinity in step {step + 1} of {steps}")
+                raise _BadLatents(f"{_culprit(guider)} NaN or infinity in step {step + 1} of {steps}")
             if self.on_step is not None:
                 self.on_step(clip_index, step, denoised)
 
@@ -134,6 +135,14 @@ class ComfyClipSampler:
         if not torch.isfinite(latents).all():
             return None, "its latents hold NaN or infinity"
         return latents, self.inspect(latents, clip_index) if self.inspect is not None else None
+
+
+def _culprit(guider: Any) -> str:
+    """The first stage of a step that spoiled it: the audio projection, or the network itself."""
+    options = getattr(guider, "model_options", None) or {}
+    store = options.get("transformer_options", {}).get(CACHE_OPTION)
+    tokens = store.find(TOKENS_KEY) if isinstance(store, CacheStore) else []
+    return "the audio projection gave" if any(not t.isfinite().all() for t in tokens) else "the model returned"
 
 
 def with_clip(guider: Any, memory: Tensor, first_frame: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import comfy.model_management as mm
@@ -12,14 +13,18 @@ from ...letstalk_core.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.errors import ConfigError, NumericalError
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.portrait.crop import fit_to
+from .vae import float32_vae
 
 __all__ = ["encode_portrait", "make_conditioning"]
+
+log = logging.getLogger(__name__)
 
 
 def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[str, Any]:
     """LATENT (1, C, 1, h, w) of the middle of an IMAGE, and the colours of its channels for previews.
 
-    Raises: ConfigError naming the input.
+    A VAE that gives NaN or infinity is tried once more in float32. Raises: ConfigError naming the input,
+    NumericalError.
     """
     if image.ndim != 4 or image.shape[0] != 1:
         raise ConfigError(
@@ -32,11 +37,16 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
                 f"{name}: {size} pixels is not a multiple of {factor}, which this VAE needs; use"
                 f" {max(1, round(size / factor)) * factor}"
             )
-    fitted = fit_to(to_bytes(image[0, ..., :3]).cpu(), (height, width))
-    latents = vae.encode(from_bytes(fitted[None]))
-    latents = latents if latents.ndim == 5 else latents.unsqueeze(2)
+    fitted = from_bytes(fit_to(to_bytes(image[0, ..., :3]).cpu(), (height, width))[None])
+    latents = vae.encode(fitted)
     if not torch.isfinite(latents).all():
-        raise NumericalError("vae: gave NaN or infinity for the portrait; start ComfyUI with --fp32-vae")
+        log.warning("LetsTalk: encoding of the portrait gave NaN or infinity; it is done again in float32")
+        latents = float32_vae(vae).encode(fitted)
+    if not torch.isfinite(latents).all():
+        raise NumericalError(
+            "vae: encoding of the portrait gave NaN or infinity, in float32, too; check the autoencoder's file"
+        )
+    latents = latents if latents.ndim == 5 else latents.unsqueeze(2)
     config = getattr(vae, "autoencoder_config", None)
     colours: Any = (config.latent_rgb_factors, config.latent_rgb_bias) if config is not None else ()
     if not all(colours) or not colours:

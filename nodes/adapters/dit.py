@@ -20,7 +20,15 @@ from ...letstalk_core.nn.attention import Attend, softmax_attention
 from ...letstalk_core.sampling.denoisers import make_denoiser
 from ...letstalk_core.transformer.dit import LetsTalkDiT
 
-__all__ = ["CacheStore", "ComfyDiT", "ExactInputs", "attention_of", "block_runner"]
+__all__ = [
+    "CACHE_OPTION",
+    "TOKENS_KEY",
+    "CacheStore",
+    "ComfyDiT",
+    "ExactInputs",
+    "attention_of",
+    "block_runner",
+]
 
 CACHE_OPTION = "letstalk_cache"
 TOKENS_KEY = "letstalk.audio_tokens"
@@ -54,6 +62,10 @@ class CacheStore:
 
     def of(self, *key: Any) -> dict[str, Any]:
         return self._caches.setdefault(key, {})
+
+    def find(self, name: str) -> list[Any]:
+        """What all batches keep under this name."""
+        return [cache[name] for cache in self._caches.values() if name in cache]
 
 
 class ComfyDiT(LetsTalkDiT):

@@ -6,6 +6,7 @@ that number, and its LatentFormat scales nothing.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ...letstalk_core.autoencoder.tiling import map_frames
 from ...letstalk_core.checkpoint import check_keys
 from ...letstalk_core.configs import AutoencoderConfig
 
-__all__ = ["FrameAutoencoder", "LetsTalkVAE", "load_vae"]
+__all__ = ["FrameAutoencoder", "LetsTalkVAE", "float32_vae", "load_vae"]
 
 CHUNK_PIXELS = 2**19  # pixels in one pass: 8 frames of 256x256, so that other models stay on the GPU meanwhile
 
@@ -180,3 +181,14 @@ def load_vae(path: Path, device: torch.device | None = None, dtype: torch.dtype 
     vae = LetsTalkVAE(config, tensors, str(path), device, dtype)
     vae.path = path
     return vae
+
+
+def float32_vae(vae: Any) -> Any:
+    """A copy of a VAE with float32 weights of its own; the given one, which is shared, stays as it is."""
+    result = copy.copy(vae)
+    result.first_stage_model = copy.deepcopy(vae.first_stage_model).to(vae.patcher.offload_device).float()
+    result.vae_dtype = torch.float32
+    result.patcher = comfy.model_patcher.ModelPatcher(
+        result.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device
+    )
+    return result

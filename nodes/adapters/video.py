@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import re
 import time
@@ -14,7 +13,6 @@ from typing import Any, ClassVar
 import comfy.model_management
 import folder_paths
 import torch
-from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from torch import Tensor
 
@@ -22,6 +20,7 @@ from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.video.writer import VideoWriter, available_encoder
 from .clip_run import ClipRun
 from .progress import RunReport
+from .vae import float32_vae
 
 __all__ = [
     "ClipDecoder",
@@ -93,17 +92,6 @@ class ClipDecoder:
 def _contrast(frames: Tensor) -> Tensor:
     """Deviation of brightness in each frame: (n, h, w, 3) -> (n,)."""
     return frames.mean(-1).flatten(1).std(1, correction=0)
-
-
-def float32_vae(vae: Any) -> Any:
-    """A copy of a VAE with float32 weights of its own; the given one, which is shared, stays as it is."""
-    result = copy.copy(vae)
-    result.first_stage_model = copy.deepcopy(vae.first_stage_model).to(vae.patcher.offload_device).float()
-    result.vae_dtype = torch.float32
-    result.patcher = ModelPatcher(
-        result.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device
-    )
-    return result
 
 
 class ClipMedia:

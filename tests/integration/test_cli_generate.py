@@ -442,6 +442,53 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing(
     assert list(out.iterdir()) == []
 
 
+# ---- drift and signing
+
+
+def test_drift_is_reported_and_drawn(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--json", "--drift-plot", str(out / "d.png"), "--drift-level", "0.9"]
+    assert generate(portrait_png, make_wav(1.0), out, tiny_bundle, *options) == 0
+    captured = capsys.readouterr()
+    drift = json.loads(captured.out)["drift"]
+    assert drift["level"] == 0.9 and len(drift["identity"]) == 7 and drift["lowest"] < 0.9
+    assert drift["re_anchored"] and f"re-anchored after {len(drift['re_anchored'])} of 7 clips" in captured.err
+    assert "likeness 0." in captured.err
+    from PIL import Image
+
+    with Image.open(out / "d.png") as image:
+        assert image.size == (960, 360)
+    assert generate(portrait_png, make_wav(1.0), out, tiny_bundle, "--json", "--overwrite") == 0
+    captured = capsys.readouterr()
+    plain = json.loads(captured.out)["drift"]
+    assert plain["level"] == 0 and plain["re_anchored"] == [] and "likeness" not in captured.err
+    assert plain["identity"][0] == drift["identity"][0] and plain["identity"] != drift["identity"]
+
+
+def test_signing_needs_certificate_key_and_video(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--sign", "chain.pem") == 2
+    one_error(capsys, "--sign CERT", "--sign-key KEY")
+    assert list(out.iterdir()) == []
+
+
+def test_a_png_frame_says_how_it_was_made(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--png", str(out / "f"), "--seed", "5") == 0
+    capsys.readouterr()
+    assert main(["info", "--json", str(out / "f" / "frame_000000.png")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["width"], found["height"]) == (32, 32)
+    metadata = found["metadata"]
+    assert metadata["comment"].startswith("AI-generated")
+    assert metadata["letstalk"]["settings"]["seed"] == 5
+    assert set(metadata["letstalk"]["models_sha256"]) == {"autoencoder", "audio_encoder", "dit"}
+    assert metadata["digital_source_type"].endswith("trainedAlgorithmicMedia")
+
+
 # ---- info and convert
 
 

@@ -1,0 +1,103 @@
+"""How much the clips of a long video still look like its portrait, measured on latents: cheap, and repeatable.
+
+Three scores of each clip, 1 where it is like the portrait: identity (the pattern of the latents), colour (their
+means) and sharpness (the energy of their differences from position to position). Only the calmer positions of a
+clip count, so that mouth and eyes, which have to move, hardly matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+__all__ = ["SCORES", "DriftLog", "DriftScore", "drift_score"]
+
+CALM = 0.6  # part of the positions, the calmest, that count
+SCORES = ("identity", "colour", "sharpness")
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class DriftScore:
+    """Each in 0..1; 1 is like the portrait."""
+
+    identity: float
+    colour: float
+    sharpness: float
+
+    @property
+    def lowest(self) -> float:
+        return min(self.identity, self.colour, self.sharpness)
+
+
+def drift_score(latents: Tensor, portrait: Tensor) -> DriftScore:
+    """Scores of a clip. Shapes: latents (b, f, c, h, w), portrait (b, c, h, w).
+
+    All over the calm positions. identity: correlation with the portrait, without the mean of each channel. colour:
+    exp(-d), d the mean distance of the channels' means in deviations of the portrait. sharpness: ratio of the root
+    energies of differences between neighbours, the smaller by the larger.
+    """
+    portrait = portrait.detach().float()
+    latents = latents.detach().to(portrait)
+    scale = portrait.std((-2, -1), keepdim=True, correction=0).clamp_min(EPS)
+    wanted, clip = portrait / scale, latents / scale.unsqueeze(1)
+    motion = clip.var(1, correction=0).mean(1)
+    limit = torch.quantile(motion.flatten(1), CALM, dim=1)
+    calm = (motion <= rearrange(limit, "b -> b 1 1")).float()
+    weight = rearrange(calm / calm.sum((1, 2), keepdim=True), "b h w -> b 1 (h w)")
+    a, b = (rearrange(x, "b c h w -> b c (h w)") for x in (wanted, clip.mean(1)))
+    mean_a, mean_b = ((x * weight).sum(-1, keepdim=True) for x in (a, b))
+    distance = (mean_a - mean_b).abs().mean()
+    a, b = (a - mean_a) * weight.sqrt(), (b - mean_b) * weight.sqrt()
+    correlation = (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt().clamp_min(EPS)
+    energies = _energy(clip, calm).clamp_min(EPS), _energy(wanted.unsqueeze(1), calm).clamp_min(EPS)
+    return DriftScore(
+        identity=float(correlation.clamp(0, 1)),
+        colour=float(torch.exp(-distance)),
+        sharpness=float((min(energies) / max(energies)).sqrt()),
+    )
+
+
+def _energy(x: Tensor, calm: Tensor) -> Tensor:
+    """Mean square of the differences between calm neighbours: (b, f, c, h, w) and (b, h, w) -> ()."""
+    across, down = (reduce(x.diff(dim=d).square(), "b f c h w -> b h w", "mean") for d in (-1, -2))
+    beside, below = calm[..., 1:] * calm[..., :-1], calm[:, 1:] * calm[:, :-1]
+    total = (across * beside).sum() + (down * below).sum()
+    return total / (beside.sum() + below.sum()).clamp_min(1)
+
+
+@dataclass
+class DriftLog:
+    """The scores of the clips of a run, in order, and which of them were followed by re-anchoring."""
+
+    clips: list[int] = field(default_factory=list)  # indices of the plan
+    scores: list[DriftScore] = field(default_factory=list)
+    re_anchored: list[int] = field(default_factory=list)
+
+    def add(self, clip: int, score: DriftScore, re_anchored: bool) -> None:
+        self.clips.append(clip)
+        self.scores.append(score)
+        if re_anchored:
+            self.re_anchored.append(clip)
+
+    def column(self, name: str) -> list[float]:
+        """One score of every clip: "identity", "colour" or "sharpness"."""
+        return [float(getattr(score, name)) for score in self.scores]
+
+    def to_dict(self, level: float = 0.0) -> dict[str, Any]:
+        """JSON values; empty without clips. Clips are counted from 1, as people do."""
+        if not self.scores:
+            return {}
+        columns = {name: [round(v, 4) for v in self.column(name)] for name in SCORES}
+        lowest = [score.lowest for score in self.scores]
+        return {
+            "level": level,
+            "lowest": round(min(lowest), 4),
+            "mean": round(sum(lowest) / len(lowest), 4),
+            "re_anchored": [clip + 1 for clip in self.re_anchored],
+            **columns,
+        }

@@ -1,0 +1,84 @@
+"""Cancelled again and again: the next run works, and nothing is left of the others."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import psutil
+import pytest
+import torch
+from sampling_setup import make_kit, prepare, temp_files
+
+CYCLES = 50
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def kit(sub: Any) -> Any:
+    return make_kit(sub)
+
+
+class Interrupting:
+    """Interrupts ComfyUI in a chosen pass of the network or of the decoder, and counts the passes after it."""
+
+    def __init__(self, kit: Any) -> None:
+        self.at, self.passes, self.after = 0, 0, 0
+        for module in (kit.patcher.model.diffusion_model, kit.vae.first_stage_model.decoder):
+            module.register_forward_pre_hook(self._pass)
+
+    def arm(self, at: int) -> None:
+        self.at, self.passes, self.after = at, 0, 0
+
+    def _pass(self, module: Any, inputs: Any) -> None:
+        self.passes += 1
+        if self.at and self.passes > self.at:
+            self.after += 1
+        if self.passes == self.at:
+            comfy.model_management.interrupt_current_processing()
+
+
+def footprint() -> dict[str, int]:
+    gc.collect()
+    return {
+        "threads": threading.active_count(),
+        "loaded models": len(comfy.model_management.current_loaded_models),
+        "open files": psutil.Process().num_fds() if hasattr(psutil.Process, "num_fds") else 0,
+    }
+
+
+def test_fifty_cancelled_runs_leave_nothing_and_spoil_nothing(kit: Any, base: Path) -> None:
+    def latents() -> torch.Tensor:
+        return kit.render.render_latents(prepare(kit, 37, steps=2), "whole", kit.vae)
+
+    wanted = latents()
+    interrupting = Interrupting(kit)
+    interrupting.arm(0)
+    latents()
+    total = interrupting.passes
+    files = temp_files(base)
+
+    def cancel(cycle: int) -> None:
+        interrupting.arm(2 + cycle % (total - 1))  # 1 is the decoder's look at the portrait
+        run = prepare(kit, 37, steps=2)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            if cycle % 2:
+                kit.render.render_video(run, kit.vae, node_id="cancelled")
+            else:
+                kit.render.render_latents(run, "cancelled", kit.vae)
+        assert interrupting.after <= 1, "the run went on"
+
+    for cycle in range(5):
+        cancel(cycle)
+    before, memory = footprint(), psutil.Process().memory_info().rss
+    for cycle in range(CYCLES):
+        cancel(cycle)
+    assert footprint() == before
+    assert psutil.Process().memory_info().rss - memory < 64 * MIB
+    assert temp_files(base) <= files | {name for name in temp_files(base) if "_clip" in name}
+    assert kit.patcher.object_patches == {} and not kit.patcher.model.diffusion_model.training
+    interrupting.arm(0)
+    assert torch.equal(latents(), wanted)
