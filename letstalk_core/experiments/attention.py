@@ -23,6 +23,8 @@ __all__ = ["REFERENCE", "VARIANTS", "run"]
 
 REFERENCE = "linear"
 VARIANTS = [Variant(kind, {"spatial_attention": kind}) for kind in ("linear", "softmax")]
+SIDES = (8, 16, 32, 64)  # of the grid of tokens whose cost is measured
+REPEATS = 5
 MEASURES = {
     "jaw": "jaw",
     "width": "width",
@@ -34,14 +36,14 @@ MEASURES = {
 }
 
 
-def run(lab: Laboratory, docs: Path, *, sides: Sequence[int] = (8, 16, 32, 64), repeats: int = 5) -> Section:
+def run(lab: Laboratory, docs: Path) -> Section:
     trained = lab.train(REFERENCE)
     cells = {name: lab.speech(runs) for name, runs in trained.items()}
     top = [lab.ceiling()]
-    times = _times(lab, trained, sides, repeats)
+    times = _times(lab, trained, SIDES, REPEATS)
     factor = lab.facts.image_size // lab.facts.grid[0]
-    pixels = [side * factor for side in sides]
-    slopes = {name: exponent([s * s for s in sides], values) for name, values in times.items()}
+    pixels = [side * factor for side in SIDES]
+    slopes = {name: exponent([s * s for s in SIDES], values) for name, values in times.items()}
     rows: list[dict[str, object]] = [_row(name, trained[name], cells[name]) for name in trained]
     rows.append({"attention": "*autoencoder alone*", **{k: interval(top, n) for k, n in MEASURES.items()}})
     gain = {k: difference(cells["softmax"], cells["linear"], n) for k, n in MEASURES.items()}
@@ -71,7 +73,7 @@ def run(lab: Laboratory, docs: Path, *, sides: Sequence[int] = (8, 16, 32, 64), 
             **{f"{name}, ms": _spread(values[i]) for name, values in times.items()},
             "softmax / linear": f"{middle('softmax', i) / middle('linear', i):.2f}",
         }
-        for i, (p, s) in enumerate(zip(pixels, sides, strict=True))
+        for i, (p, s) in enumerate(zip(pixels, SIDES, strict=True))
     ]
     return Section(
         "attention",
@@ -89,7 +91,7 @@ def run(lab: Laboratory, docs: Path, *, sides: Sequence[int] = (8, 16, 32, 64), 
             (
                 "Cost by resolution",
                 "One pass over one frame and its memory, untrained weights: median of"
-                f" {repeats} passes with the smallest and the largest. Cost grows with the number of tokens to the"
+                f" {REPEATS} passes with the smallest and the largest. Cost grows with the number of tokens to the"
                 f" power of {slopes['linear']:.2f} (linear) and {slopes['softmax']:.2f} (softmax), fitted over all"
                 " sizes.",
                 markdown(speeds),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,21 +131,25 @@ class Laboratory:
             if b.minutes
             else "every variant got the same number"
         )
-        model = replace(b)  # the budget names the network's size
         return {
-            "network": f"width {model.hidden_size}, depth {model.depth}, clips of {CLIP_FRAMES} frames,"
+            "network": f"width {b.hidden_size}, depth {b.depth}, clips of {CLIP_FRAMES} frames,"
             f" latents of {f.channels} x {f.grid[0]} x {f.grid[1]}",
             "training": f"{spent} steps of {b.batch_size} clips, {equal}; training seed"
             f"{'s' if len(b.seeds) > 1 else ''} {', '.join(map(str, b.seeds))};"
             f" {f.clips} drawn clips, {f.validation_clips} for the validation loss",
+            "times": "processor time of one thread, so that other work on the machine does not count: of a"
+            " training step, and of sampling a second of video; only the column *training* is by the clock",
             "models of the latents": ", ".join(f"{k} {v[:12]}" for k, v in f.hashes.items() if v) or "unnamed",
         }
 
-    def speech_facts(self) -> dict[str, str]:
+    def speech_facts(self, noises: int | None = None) -> dict[str, str]:
+        """Lines on the short clips; `noises` if not the budget's."""
         b = self.budget
+        noises = noises or b.noises
+        seeds = "noise seed 100" if noises == 1 else f"noise seeds 100 to {99 + noises}"
         return {
             "measured": f"{b.people} people of no training data (seed {self.group.seed}) with held-out voices and"
-            f" sentences, {b.seconds:g} s each, {b.noises} seeds of the noise (100 to {99 + b.noises}),"
+            f" sentences, {b.seconds:g} s each, {seeds},"
             f" {b.sampling_steps} steps unless the table says otherwise, no guidance; every"
             f" {'frame' if b.read_every == 1 else f'{b.read_every}. frame'} decoded and read",
             "intervals": "95 %, bootstrap over people"
