@@ -15,6 +15,7 @@ from ..evaluation.intervals import Interval
 __all__ = ["Line", "plot_bars", "plot_lines"]
 
 DPI = 80
+MARKED = 12  # lines of fewer points show them
 PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777", "#222222")
 
 Line = tuple[Sequence[float], Sequence[Interval]]  # x and y
@@ -65,16 +66,13 @@ def plot_lines(
     for axis, (measure, lines) in zip(axes[0], panels.items(), strict=True):
         for k, (name, (xs, values)) in enumerate(lines.items()):
             color = PALETTE[k % len(PALETTE)]
-            alone = len(xs) == 1
+            means = [v.mean for v in values]
             axis.plot(
-                xs, [v.mean for v in values], "o" if alone or len(xs) < 12 else "-", color=color, markersize=4
+                xs, means, "o-" if len(xs) < MARKED else "-", color=color, markersize=4, linewidth=1.2, label=name
             )
-            axis.plot(xs, [v.mean for v in values], color=color, linewidth=1.2, label=name)
-            low, high = [v.low for v in values], [v.high for v in values]
-            if alone:
-                axis.plot([xs[0]] * 2, [low[0], high[0]], color=color, linewidth=1.2)
-            else:
-                axis.fill_between(xs, low, high, color=color, alpha=0.15, linewidth=0)
+            axis.fill_between(
+                xs, [v.low for v in values], [v.high for v in values], color=color, alpha=0.15, linewidth=0
+            )
         if "x" in log:
             axis.set_xscale("log", base=2)
         if "y" in log:

@@ -30,26 +30,31 @@ class Finished:
 def run(world: Any, budget: Budget, runs: Path, docs: Path, names: tuple[str, ...]) -> list[Path]:
     return suite.run_experiments(
         names, budget, data=world.data, autoencoder=world.autoencoder, audio_encoder=world.audio_encoder,
-        runs=runs, docs=docs, command="letstalk experiment all --steps 4",
+        runs=runs, docs=docs, command="letstalk experiment all --steps 2",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def finished(world: Any, budget: Budget, tmp_path_factory: pytest.TempPathFactory, espeak: None) -> Finished:
+def small(budget: Budget) -> Budget:
+    return dataclasses.replace(budget, steps=2)
+
+
+@pytest.fixture(scope="module")
+def finished(world: Any, small: Budget, tmp_path_factory: pytest.TempPathFactory, espeak: None) -> Finished:
     folder = tmp_path_factory.mktemp("suite")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prediction, "STEPS", (2, 3))
         patched.setattr(prediction, "ANCESTRAL", {"epsilon": 4, "epsilon-variance": 4})
         patched.setattr(memory, "SIGMAS", (0.2,))
         patched.setattr(attention, "SIDES", (4, 8))
-        pages = run(world, budget, folder / "runs", folder / "docs", tuple(suite.EXPERIMENTS))
+        pages = run(world, small, folder / "runs", folder / "docs", tuple(suite.EXPERIMENTS))
     return Finished(folder / "runs", folder / "docs", {p.stem: p.read_text(encoding="utf-8") for p in pages})
 
 
 @pytest.mark.parametrize("name", suite.EXPERIMENTS)
 def test_a_page_has_command_budget_tables_and_small_plots(name: str, finished: Finished) -> None:
     page = finished.pages[name]
-    assert "letstalk experiment all --steps 4" in page and "4 steps of 2 clips" in page
+    assert "letstalk experiment all --steps 2" in page and "2 steps of 2 clips" in page
     assert "training seed 1" in page and "3 drawn clips, 2 for the validation" in page
     assert re.search(r"- machine: .+\n- date: \d+ \w+ \d{4}|- date: \d+ \w+ \d{4}", page)
     assert "nan" not in page.lower().replace("seconds", "")
@@ -81,7 +86,7 @@ def test_memory_prediction_and_attention_show_their_variants(finished: Finished)
 
 
 def test_a_second_run_repeats_nothing_and_keeps_the_words(
-    world: Any, budget: Budget, finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: Any, small: Budget, finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from letstalk_core.experiments import laboratory
 
@@ -92,7 +97,7 @@ def test_a_second_run_repeats_nothing_and_keeps_the_words(
     for name in ("Speaker", "measure_ceiling", "measure_speech"):
         monkeypatch.delattr(laboratory, name)
     monkeypatch.setattr("letstalk_core.experiments.runs.train", None)
-    run(world, budget, finished.runs, docs, ("fusion",))
+    run(world, small, finished.runs, docs, ("fusion",))
     text = page.read_text()
     assert "The second scheme wins." in text and text.endswith("\nMore below.\n")
 
