@@ -283,6 +283,7 @@ class DiTConfig(Config):
     memory_frames: int = 2  # most recent latent frames read from the memory bank
     anchor_frames: int = 0  # anchor frames read before them
     prediction: str = "flow"
+    output: str = "prediction"  # what the network puts out: that prediction, or the clean "sample" itself
     portrait_residual: bool = False  # noise and denoise the difference to the portrait, not the clip itself
     residual_scale: float = 1.0  # standard deviation of that difference over the training latents
     fps: float = 25.0
@@ -322,6 +323,10 @@ class DiTConfig(Config):
         _require(
             self.prediction in PREDICTIONS,
             f"dit config: prediction={self.prediction!r} not in {list(PREDICTIONS)}",
+        )
+        _require(
+            self.output == "prediction" or (self.output == "sample" and self.prediction == "flow"),
+            f"dit config: output={self.output!r} must be prediction, or sample with prediction='flow'",
         )
         _require(
             not (self.learned_variance and self.portrait_residual),

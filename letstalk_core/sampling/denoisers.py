@@ -92,7 +92,11 @@ class ModelDenoiser:
 
 
 class FlowDenoiser(ModelDenoiser):
-    """Rectified flow: x = (1 - sigma) x0 + sigma n, the network predicts n - x0 at time 1000 sigma."""
+    """Rectified flow: x = (1 - sigma) x0 + sigma n, the network predicts n - x0 at time 1000 sigma.
+
+    With `output = "sample"` in the config it estimates x0 instead, which a narrow network does better: noise need
+    not pass through it. Source: Li & He 2025 (arXiv 2511.13720), x-prediction.
+    """
 
     prediction = "flow"
 
@@ -100,7 +104,7 @@ class FlowDenoiser(ModelDenoiser):
         return sigma * TRAIN_STEPS
 
     def combine(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
-        return x - sigma * output
+        return output if self.config.output == "sample" else x - sigma * output
 
     def signal(self, sigma: Tensor) -> Tensor:
         return 1 - sigma

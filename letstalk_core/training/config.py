@@ -217,6 +217,7 @@ class DiTObjective(Config):
     timestep_mean: float = 0.0  # logit-normal timesteps (flow)
     timestep_std: float = 1.0
     uniform_timesteps: float = 0.1  # part of the samples whose timestep is uniform instead
+    smallest_sigma: float = 0.05  # of a sample output's loss: errors count by 1 / max(sigma, this)^2
     memory_ddpm_steps: int = 50  # DDPM noise on memory at a step below this; 0: none
     memory_sigma: float = 0.0  # or Gaussian noise of a level drawn from 0..this, in latent units; 0: none
     memory_mask: float = 0.25  # part of the memory's positions that is zeroed
@@ -244,6 +245,10 @@ class DiTObjective(Config):
             _require(0 <= value <= 1, f"[objective] {name}={value} must be in 0..1")
         _require(self.timestep_std > 0, f"[objective] timestep_std={self.timestep_std} must be > 0")
         _require(0 <= self.memory_ddpm_steps <= 1000, "[objective] memory_ddpm_steps must be in 0..1000")
+        _require(
+            0 < self.smallest_sigma <= 1,
+            f"[objective] smallest_sigma={self.smallest_sigma} must be in 0..1, not 0",
+        )
         _require(self.sample_steps > 0, f"[objective] sample_steps={self.sample_steps} must be > 0")
 
 

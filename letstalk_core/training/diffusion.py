@@ -16,6 +16,7 @@ from ..checkpoint import load_into, load_tensors, read_header, save_checkpoint
 from ..data.latents import LatentStore, Window, draw_windows
 from ..data.manifest import Manifest
 from ..errors import ConfigError, MediaError
+from ..nn.attention import without_autocast
 from ..pixels import from_unit
 from ..transformer.dit import LetsTalkDiT
 from ..transformer.warm_start import warm_start
@@ -107,7 +108,10 @@ class _DiTModule(nn.Module):
         noisy = add_noise(clean, noise, time, self.config.prediction)
         output = self.dit(noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=audio).float()
         channels = clean.shape[2]
-        error = (output[:, :, :channels] - noisy.target).square() * weights
+        target, scale = noisy.target, 1.0
+        if self.config.output == "sample":  # the flow's error is that of the sample over sigma
+            target, scale = clean, 1 / noisy.level.clamp(min=self.objective.smallest_sigma).view(-1, 1, 1, 1, 1)
+        error = ((output[:, :, :channels] - target) * scale).square() * weights
         variance = None
         if self.config.learned_variance:
             variance = variance_bound(clean, noisy, output[:, :, :channels], output[:, :, channels:])
@@ -210,7 +214,8 @@ class DiTStage:
                 return None
             clips = torch.arange(min(self.recipe.data.validation_items, len(snapshot.starts)))
             generator = torch.Generator().manual_seed(seed_of("val", len(clips)))
-            self._validation = self._draw(snapshot, clips, generator, training=False)
+            with without_autocast("cpu"):  # on a CPU it cannot join the float16 tensors of a store
+                self._validation = self._draw(snapshot, clips, generator, training=False)
         return self._validation
 
     def validate(self, device: torch.device) -> Mapping[str, float]:

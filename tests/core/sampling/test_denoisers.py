@@ -113,11 +113,21 @@ def test_a_wrapper_of_the_wrong_kind_is_refused() -> None:
         EpsilonDenoiser(Oracle("flow"))
 
 
-@pytest.mark.parametrize("prediction", ["flow", "v", "epsilon"])
-def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: str) -> None:
+@pytest.mark.parametrize(
+    ("prediction", "output"),
+    [("flow", "prediction"), ("flow", "sample"), ("v", "prediction"), ("epsilon", "prediction")],
+)
+def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: str, output: str) -> None:
     """A network that finds the difference to the portrait exactly gives the clean clip back."""
     scale = 0.25
-    config = dataclasses.replace(DIT["demo"], prediction=prediction, portrait_residual=True, residual_scale=scale)
+    config = dataclasses.replace(
+        DIT["demo"],
+        prediction=prediction,
+        output=output,
+        in_channels=32,
+        portrait_residual=True,
+        residual_scale=scale,
+    )
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(1, 2, 32, 2, 2, generator=generator)
     portrait = torch.randn(1, 32, 2, 2, generator=generator)
@@ -126,6 +136,8 @@ def test_portrait_residual_leaves_the_path_of_the_sample_as_it_is(prediction: st
 
     class Perfect(torch.nn.Module):
         def forward(self, x: torch.Tensor, timestep: torch.Tensor, **conditions: torch.Tensor) -> torch.Tensor:
+            if output == "sample":
+                return difference
             if prediction == "flow":
                 return noise - difference
             if prediction == "epsilon":

@@ -121,6 +121,7 @@ def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe
             "objective.drop_portrait=1.0",
             "objective.drop_memory=1.0",
         ),
+        ("model.output=sample", "objective.smallest_sigma=0.3"),
         ("model.portrait_residual=false", "model.anchor_frames=0", "objective.memory_sigma=0.2", "data.workers=2"),
     ],
 )
