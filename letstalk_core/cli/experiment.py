@@ -47,6 +47,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add("--seeds", type=int, nargs="+", metavar="N", help="training seeds; each variant is trained with all")
     add("--batch-size", type=int, help="clips a step (default 4)")
+    add("--clip-frames", type=int, help="frames that the network makes at once (default 16)")
     add("--hidden-size", type=int, help="width of the network (default 96)")
     add("--depth", type=int, help="blocks of the network (default 3)")
     add("--people", type=int, help="held-out people in short clips (default 12)")
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 _FIELDS = (
-    *("batch_size", "hidden_size", "depth", "people", "seconds"),
+    *("batch_size", "clip_frames", "hidden_size", "depth", "people", "seconds"),
     *("long_people", "long_clips", "long_steps", "slow_people"),
 )
 

@@ -26,6 +26,7 @@ class Budget:
     equal: str = "steps"
     batch_size: int = 4
     seeds: tuple[int, ...] = (1,)  # of the trainings of each variant
+    clip_frames: int = 16
     hidden_size: int = 96
     depth: int = 3
     lr: float = 2e-3
@@ -54,7 +55,15 @@ class Budget:
         for name, least in (("people", 2), ("noises", 2), ("long_people", 1), ("long_clips", 8), ("poses", 16)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name.replace('_', ' ')}={getattr(self, name)} must be at least {least}")
-        for name in ("batch_size", "read_every", "sampling_steps", "long_steps", "slow_people", "depth"):
+        for name in (
+            "batch_size",
+            "read_every",
+            "sampling_steps",
+            "long_steps",
+            "slow_people",
+            "depth",
+            "clip_frames",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name.replace('_', ' ')}={getattr(self, name)} must be at least 1")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

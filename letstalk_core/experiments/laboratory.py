@@ -13,7 +13,7 @@ from .budget import Budget
 from .people import FPS, Codec, Person, meet
 from .runs import Trained, plan_steps, train_variant
 from .speaking import Speaker, measure_ceiling, measure_speech
-from .variants import CLIP_FRAMES, DataFacts, Variant
+from .variants import DataFacts, Variant
 
 __all__ = ["Group", "Laboratory"]
 
@@ -38,7 +38,7 @@ class Group:
     @cached_property
     def long(self) -> list[Person]:
         """The first people with a long speech."""
-        frames = self.budget.long_clips * CLIP_FRAMES
+        frames = self.budget.long_clips * self.budget.clip_frames
         known = self.__dict__.get("short", [])
         return [
             self._meet(i, frames, known[i] if i < len(known) else None) for i in range(self.budget.long_people)
@@ -132,7 +132,7 @@ class Laboratory:
             else "every variant got the same number"
         )
         return {
-            "network": f"width {b.hidden_size}, depth {b.depth}, clips of {CLIP_FRAMES} frames,"
+            "network": f"width {b.hidden_size}, depth {b.depth}, clips of {b.clip_frames} frames,"
             f" latents of {f.channels} x {f.grid[0]} x {f.grid[1]}",
             "training": f"{spent} steps of {b.batch_size} clips, {equal}; training seed"
             f"{'s' if len(b.seeds) > 1 else ''} {', '.join(map(str, b.seeds))};"

@@ -68,8 +68,8 @@ def run(lab: Laboratory, docs: Path) -> Section:
         "Memory in the small",
         "Does the memory bank join clips without a seam, does it make long videos drift, and does noise on the"
         " memory in training prevent that, as the paper says?",
-        f"Each variant makes {clips} clips in a row ({clips * 16 / 25:.0f} s) of the same people. Variants"
-        " differ in the number m of remembered frames, in the disturbance of the memory in training (the"
+        f"Each variant makes {clips} clips in a row ({clips * b.clip_frames / 25:.0f} s) of the same people."
+        " Variants differ in the number m of remembered frames, in the disturbance of the memory in training (the"
         " paper's: DDPM noise below step 50 and a quarter of the positions zeroed) and in an anchor, the"
         " portrait as one more frame of memory that never changes. Equal for all, and also a regularisation: the"
         " memory is dropped in a tenth of the training samples and is the portrait in 15 %. The portrait"

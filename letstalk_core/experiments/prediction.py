@@ -16,18 +16,21 @@ __all__ = ["REFERENCE", "STEPS", "VARIANTS", "run"]
 
 REFERENCE = "flow"
 VARIANTS = [
-    Variant("epsilon", {"prediction": "epsilon"}),
-    Variant("v", {"prediction": "v"}),
-    Variant("flow", {"prediction": "flow"}),
-    Variant("epsilon-variance", {"prediction": "epsilon", "portrait_residual": False, "learned_variance": True}),
-    Variant("flow-whole", {"prediction": "flow", "portrait_residual": False}),
+    Variant("epsilon", {"prediction": "epsilon", "output": "prediction"}),
+    Variant("v", {"prediction": "v", "output": "prediction"}),
+    Variant("flow", {"prediction": "flow", "output": "prediction"}),
+    Variant("flow-sample", {"prediction": "flow", "output": "sample"}),
+    Variant(
+        "epsilon-variance",
+        {"prediction": "epsilon", "output": "prediction", "learned_variance": True, "portrait_residual": False},
+    ),
 ]
 LABELS = {
     "epsilon": "epsilon",
     "v": "v",
     "flow": "flow",
+    "flow-sample": "flow, network puts out the clean sample",
     "epsilon-variance": "epsilon, learned variance, whole picture (the paper's)",
-    "flow-whole": "flow, whole picture",
 }
 STEPS = (4, 8, 12, 25, 50)
 ANCESTRAL = {"epsilon": 250, "v": 250, "epsilon-variance": 250}  # DDPM steps of the paper
@@ -95,9 +98,9 @@ def run(lab: Laboratory, docs: Path) -> Section:
         "Prediction type and sampling steps in the small",
         "The paper predicts the noise and samples 250 DDPM steps. How few steps do noise, v and flow models need?",
         "The same network, trained to predict the noise (epsilon), v or the flow of the difference to the"
-        " portrait; and, as in the paper, the noise of the whole picture with a learned variance, beside the"
-        " flow of the whole picture. Memory of 2 frames. Losses of different predictions cannot be compared, so"
-        " none are shown.",
+        " portrait, or to put out the clean difference on the flow's path; and, as in the paper, the noise of"
+        " the whole picture with a learned variance, which differs in two points. Memory of 2 frames. Losses of"
+        " different predictions cannot be compared, so none are shown.",
         [
             (
                 "Results",

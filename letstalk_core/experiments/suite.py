@@ -54,7 +54,7 @@ def run_experiments(
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown or not names:
         raise ConfigError(f"experiments={','.join(unknown) or 'none'} must be among {','.join(EXPERIMENTS)}")
-    facts = measure_data(data)
+    facts = measure_data(data, budget.clip_frames)
     for kind, path in (("autoencoder", autoencoder), ("audio_encoder", audio_encoder)):
         wanted = facts.hashes.get(kind)
         if wanted and file_sha256(path) != wanted:

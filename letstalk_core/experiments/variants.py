@@ -20,7 +20,6 @@ from .budget import Budget
 
 __all__ = ["DataFacts", "Variant", "make_recipe", "measure_data"]
 
-CLIP_FRAMES = 16
 NEVER = 10**9  # an interval in steps that no run reaches: the thing then happens once, at the end
 STEADY_DECAY = 0.995  # of the averaged weights
 
@@ -58,18 +57,18 @@ class DataFacts:
         return {**values, "grid": list(self.grid), "hashes": dict(self.hashes)}
 
 
-def measure_data(folder: Path) -> DataFacts:
-    """Read an encoded training folder.
+def measure_data(folder: Path, least_frames: int) -> DataFacts:
+    """Read an encoded training folder; clips of fewer frames than `least_frames` do not count.
 
     Raises: MediaError without latents, ConfigError without validation clips.
     """
     manifest = Manifest(folder)
-    stores = {split: LatentStore(folder, split, min_frames=CLIP_FRAMES) for split in ("train", "val")}
+    stores = {split: LatentStore(folder, split, min_frames=least_frames) for split in ("train", "val")}
     for store in stores.values():
         store.update(manifest)
     if not len(stores["val"]):
         raise ConfigError(
-            f"{folder}: has no encoded validation clips of at least {CLIP_FRAMES} frames; add some with"
+            f"{folder}: has no encoded validation clips of at least {least_frames} frames; add some with"
             " `letstalk synthesize FOLDER --split val` and encode the folder again"
         )
     snapshot = stores["train"].snapshot()
@@ -110,11 +109,12 @@ def make_recipe(
         "mlp_ratio": 2.0,
         "in_channels": facts.channels,
         "grid_size": facts.grid,
-        "clip_frames": CLIP_FRAMES,
+        "clip_frames": budget.clip_frames,
         "audio_token_dim": token_dim,
         "memory_frames": 2,
         "portrait_residual": True,
         "residual_scale": round(facts.from_portrait, 4),
+        "output": "sample",  # a narrow network need not carry the noise of all channels
         **variant.model,
     }
     return DiTRecipe(

@@ -69,7 +69,7 @@ class World:
 
     @property
     def facts(self) -> DataFacts:
-        return measure_data(self.data)
+        return measure_data(self.data, 16)
 
 
 @pytest.fixture(scope="session")
