@@ -150,8 +150,8 @@ class Laboratory:
         return {
             "measured": f"{b.people} people of no training data (seed {self.group.seed}) with held-out voices and"
             f" sentences, {b.seconds:g} s each, {seeds},"
-            f" {b.sampling_steps} steps unless the table says otherwise, no guidance; every"
-            f" {'frame' if b.read_every == 1 else f'{b.read_every}. frame'} decoded and read",
+            f" {b.sampling_steps} steps unless the table says otherwise, no guidance;"
+            f" {'every frame' if b.read_every == 1 else f'one frame in {b.read_every}'} decoded and read",
             "intervals": "95 %, bootstrap over people"
             + (
                 "; they hold for these trainings, another seed of the training adds to them"

@@ -63,10 +63,9 @@ def machine() -> dict[str, str]:
     """Where and when, for the page."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     today = datetime.now(timezone.utc)
-    threads = torch.get_num_threads()
+    threads, version = torch.get_num_threads(), torch.__version__.partition("+")[0]
     return {
-        "machine": f"{device}, {threads} thread{'s' if threads > 1 else ''} of torch"
-        " {torch.__version__.split('+')[0]}",
+        "machine": f"{device}, {threads} thread{'s' if threads > 1 else ''}, torch {version}",
         "date": f"{today.day} {today:%B %Y}",
     }
 

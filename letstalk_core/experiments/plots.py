@@ -79,7 +79,7 @@ def plot_lines(
             axis.set_yscale("log")
         if len(ticks):
             axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
-            axis.minorticks_off()
+            axis.xaxis.set_minor_locator(pyplot.NullLocator())
         axis.set_title(measure, fontsize=9)
         axis.set_xlabel(x_label, fontsize=8)
         axis.tick_params(labelsize=7)

@@ -6,14 +6,18 @@ import json
 import logging
 import math
 import shutil
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
+
+from torch import Tensor
 
 from ..checkpoint import atomic_path, read_header
 from ..errors import ConfigError
-from ..training.checkpoints import load_state
+from ..training.config import DiTRecipe
 from ..training.diffusion import DiTStage
 from ..training.loop import train
 from ..training.plots import read_csv
@@ -70,10 +74,8 @@ def train_variant(
     recipe = make_recipe(
         variant, facts, budget, run=run, seed=seed, steps=0 if minutes else steps, minutes=minutes
     )
-    stage = DiTStage(recipe)
-    begun, before = time.process_time(), _last_step(run)
+    stage = _ClockedStage(recipe)
     ended = train(stage)
-    used = (time.process_time() - begun) / max(1, ended.step - before)
     if ended.signal is not None:
         raise Stopped(ended.signal)
     shapes = read_header(run / "dit.safetensors").shapes
@@ -84,7 +86,7 @@ def train_variant(
         steps=ended.step,
         samples=ended.step * budget.batch_size,
         seconds=float(read_csv(run / "log.csv")[-1]["seconds"]),
-        processor_seconds=used,
+        processor_seconds=stage.seconds_per_step(),
         parameters=sum(math.prod(shape) for key, shape in shapes.items() if key.startswith("dit.")),
         validation=_validation(run),
     )
@@ -132,10 +134,21 @@ def plan_steps(reference: Variant, facts: DataFacts, budget: Budget, *, folder: 
     return steps
 
 
-def _last_step(run: Path) -> int:
-    """Steps that an interrupted run has behind it."""
-    state = load_state(run)
-    return int(state["step"]) if state else 0
+class _ClockedStage(DiTStage):
+    """Notes the processor time at each batch; batches are made in the loop's own thread."""
+
+    def __init__(self, recipe: DiTRecipe) -> None:
+        super().__init__(recipe)
+        self._times: list[float] = []
+
+    def plan_batch(self, seed: int) -> Callable[[], dict[str, Tensor]]:
+        self._times.append(time.process_time())
+        return super().plan_batch(seed)
+
+    def seconds_per_step(self) -> float:
+        """The median, which a slow first step or a checkpoint does not move; 0 for a single step."""
+        differences = [b - a for a, b in pairwise(self._times)]
+        return statistics.median(differences) if differences else 0.0
 
 
 def _validation(run: Path) -> dict[str, float]:

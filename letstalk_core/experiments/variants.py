@@ -160,9 +160,10 @@ def make_recipe(
         objective=DiTObjective(
             **{
                 "far_portrait": 0.2,
-                "timestep_mean": 0.2,
-                "mouth_weight": 3.0,
-                "eyes_weight": 2.5,
+                "timestep_mean": 0.4,  # a little more high noise: there the mouth is decided
+                "smallest_sigma": 0.5,
+                "mouth_weight": 4.0,
+                "eyes_weight": 2.0,
                 **variant.objective,
             }
         ),
