@@ -165,7 +165,7 @@ def _build(config: AudioEncoderConfig, device: Device, dtype: DType) -> Any:
         ) from None
     library: Any = transformers  # its signatures are inexact
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.to_dict().items()}
-    values["layer_norm_eps"] = float(values["layer_norm_eps"])  # the library takes no whole numbers for it
+    values["layer_norm_eps"] = float(config.layer_norm_eps)  # the library takes no whole numbers for it
     dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
     try:
         wav2vec2_config = library.Wav2Vec2Config(
