@@ -39,10 +39,21 @@ def check_sound(folder: Path) -> None:
     (path,) = folder.iterdir()
     tolerated(describe, path)
     tolerated(load_sound, path)
+    tolerated(write_with_sound, path)
     source = AudioSource(path)
     source.moments()
     for _ in islice(source, 1000):
         pass
+
+
+def write_with_sound(path: Path) -> None:
+    """The sound as that of a video, which reads it once more."""
+    import torch
+
+    from letstalk_core.video.writer import VideoWriter
+
+    with VideoWriter(path.with_name("out.mp4"), 25, (32, 32), audio=path) as writer:
+        writer.write(torch.zeros(4, 32, 32, 3, dtype=torch.uint8))
 
 
 def make_video(rng: Random, seeds: Path, folder: Path) -> None:

@@ -35,6 +35,7 @@ __all__ = [
 
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
+PLANES = 7  # PyAV looks for the end of the list of planes behind the eighth, where there is none
 RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class AudioSource(_Source):
 def _resampled_frames(
     container: Any, stream: Any, path: Path, rate: int, layout: str | None = None
 ) -> Iterator[Any]:
-    """Planar float32 frames at one rate, in one channel layout if it is given."""
+    """Float32 frames at one rate, in one channel layout if it is given; planar up to 7 channels."""
     import av
 
     resampler, shape = None, None
@@ -132,7 +133,8 @@ def _resampled_frames(
             if resampler is not None:  # the format changes within the file
                 yield from resampler.resample(None)
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            form = "fltp" if layout is not None or len(frame.layout.channels) <= PLANES else "flt"
+            resampler = av.AudioResampler(format=form, layout=layout, rate=rate)
         assert resampler is not None
         try:
             resampled = resampler.resample(frame)
@@ -151,7 +153,10 @@ def _check_rate(path: Path, rate: int) -> None:
 
 
 def _mono(frame: Any) -> Tensor:
-    return torch.from_numpy(frame.to_ndarray().mean(axis=0))
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    return torch.from_numpy(samples.mean(axis=0))
 
 
 class WaveformSource(_Source):

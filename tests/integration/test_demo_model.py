@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from letstalk_core.audio.decode import WaveformSource, load_waveform
+from letstalk_core.drift_guard import DriftScore, drift_score
 from letstalk_core.models import ModelBundle, load_bundle
 from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
+from letstalk_core.pixels import to_unit
+from letstalk_core.portrait.crop import fit_to
 from letstalk_core.portrait.image import load_portrait
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
@@ -65,22 +68,16 @@ def test_a_bundled_portrait_speaks_and_stays_itself(bundle: ModelBundle) -> None
     assert mouth.std(0).mean() > 1.5 * brow.std(0).mean()  # what moves most is the mouth
 
 
-def test_drift_scores_tell_persons_apart_and_bear_small_movements() -> None:
+def test_drift_scores_tell_persons_apart_and_bear_small_movements(bundle: ModelBundle) -> None:
     """With the bundled autoencoder: what `--drift-level 0.6` rests on."""
-    import torch
+    pictures = {
+        name: fit_to(load_portrait(DEMO / "portraits" / f"{name}.png"), (256, 256))
+        for name in ("ada", "bo", "dev")
+    }
 
-    from letstalk_core.drift_guard import DriftScore, drift_score
-    from letstalk_core.models import DEMO_FOLDER, load_model
-    from letstalk_core.pixels import to_unit
-    from letstalk_core.portrait.crop import fit_to
-    from letstalk_core.portrait.image import load_portrait
-
-    autoencoder = load_model(DEMO_FOLDER / "autoencoder.safetensors", "autoencoder")
-    folder = DEMO_FOLDER / "portraits"
-    pictures = {name: fit_to(load_portrait(folder / f"{name}.png"), (256, 256)) for name in ("ada", "bo", "dev")}
-
+    @torch.no_grad()
     def latents(image: torch.Tensor) -> torch.Tensor:
-        encoded: torch.Tensor = autoencoder.encode(to_unit(image[None]))
+        encoded: torch.Tensor = bundle.autoencoder.encode(to_unit(image[None]))
         return encoded
 
     def score(image: torch.Tensor) -> DriftScore:
