@@ -154,14 +154,14 @@ class MemoryBank:
         self._portrait, self._recent, self._anchors = portrait.clone(), recent.clone(), anchors.clone()
         self.clips_written, self._early, self.seed = counts
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bank to a safetensors file. Raises: OutputError."""
+    def save(self, path: str | os.PathLike[str], *, durable: bool = False) -> None:
+        """Write the bank to a safetensors file; `durable` as for `atomic_path`. Raises: OutputError."""
         state = self.state_dict()
         tensors = {k: v.cpu().contiguous() for k, v in state.items() if isinstance(v, Tensor)}
         values = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
         header = {**values, "recent": self.recent, "anchors": self.anchors, "settings": asdict(self.settings)}
         header["latent_space"] = self.latent_space
-        with atomic_path(Path(path)) as temporary:
+        with atomic_path(Path(path), durable=durable) as temporary:
             save_file(tensors, str(temporary), metadata={FORMAT: json.dumps(header)})
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
@@ -17,19 +17,22 @@ from .audio.features import AudioFeatures
 from .autoencoder.tiling import Tiling
 from .checkpoint import file_sha256
 from .configs import DiTConfig
-from .errors import ConfigError, NumericalError
+from .disk_space import with_shortage
+from .errors import ConfigError, NumericalError, OutputError
 from .long_video import Clip, generate_clips, plan_clips
 from .memory_bank import MemoryBank, MemorySettings
 from .models import ModelBundle
 from .pixels import from_unit, to_unit
 from .portrait.crop import fit_to
 from .portrait.image import load_portrait
-from .protocols import ClipSampler, FrameSink
-from .resume import WorkFolder, tensor_sha256
+from .progress import Progress, Reporter
+from .protocols import ClipSampler, FrameSink, ResumableSink
+from .resume import WorkFolder, resumable_clips, tensor_sha256
 from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
 from .sampling.schedules import default_shift, make_sigmas
 from .sampling.solvers import check_solver
+from .video.segments import segment_clips
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
@@ -95,18 +98,6 @@ class GenerateSettings:
         return {**values, "size": list(self.size) if self.size else None}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `clip` and `step` count finished ones."""
-
-    clip: int
-    clips: int
-    step: int
-    steps: int
-    frames: int
-    total_frames: int
-
-
 @dataclass
 class Summary:
     """What a run did."""
@@ -156,14 +147,14 @@ class TalkingPortrait:
     ) -> Summary:
         """Write round(seconds * fps) frames to `sink`, clip by clip, and close it.
 
-        With `work`, finished clips are kept there, those of an earlier identical run are not sampled again, and
-        the folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
+        With `work`, finished clips are kept there, those of an earlier identical run are not made again, and the
+        folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
         so far, if there are any, and returns a summary marked as interrupted; any other error aborts the sink and
         passes on.
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
-        written = 0
+        written = first = 0
         summary: Summary | None = None
         try:
             resolved = (settings or GenerateSettings()).resolve(self.bundle)
@@ -178,31 +169,40 @@ class TalkingPortrait:
             summary.settings, summary.models = resolved.to_dict(), self.bundle.hashes()
             if work is not None:
                 work.begin({**_fingerprint(resolved, image, source, self.bundle), "models": summary.models})
-            report = _Reporter(progress, plan, resolved.steps, features.frames)
-            for clip, latents in self._clips(image, features, plan, resolved, report, work, summary):
-                for part in latents[0].split(resolved.decode_batch):
-                    sink.write(self._decode(part, clip))
-                    written += len(part)
+                if isinstance(sink, ResumableSink):
+                    written = first = sink.held
+                    sink.resume_at(first)
+            report = Reporter(progress, len(plan), resolved.steps, features.frames)
+            for clip, latents in self._clips(image, features, plan, resolved, report, work, sink, summary):
+                if clip.first >= first:
+                    for part in latents[0].split(resolved.decode_batch):
+                        sink.write(self._decode(part, clip))
+                        written += len(part)
                 report.clip_done(written)
             sink.close()
         except KeyboardInterrupt:
             if summary is None or not written:
                 sink.abort()
+                _leave(work)
                 raise
             try:
                 sink.close(partial=True)
             except BaseException:
                 sink.abort()
+                _leave(work)
                 raise
             summary.interrupted = True
-        except BaseException:
+        except BaseException as error:
             sink.abort()
-            raise
-        if work is not None and not summary.interrupted:
-            work.remove()
+            if work is not None and summary is not None and isinstance(error, OutputError):
+                error = self._with_shortage(error, work, sink, summary)
+            _leave(work)
+            raise error
+        if work is not None:
+            work.end(interrupted=summary.interrupted)
         summary.frames, summary.seconds = written, written / summary.fps
         summary.elapsed_seconds = time.monotonic() - started
-        summary.frames_per_second = written / max(summary.elapsed_seconds, 1e-9)
+        summary.frames_per_second = (written - first) / max(summary.elapsed_seconds, 1e-9)
         return summary
 
     def _clips(
@@ -211,41 +211,66 @@ class TalkingPortrait:
         features: AudioFeatures,
         plan: list[Clip],
         settings: GenerateSettings,
-        report: _Reporter,
+        report: Reporter,
         work: WorkFolder | None,
+        sink: FrameSink,
         summary: Summary,
-    ) -> Any:
+    ) -> Iterator[tuple[Clip, Tensor]]:
         bundle = self.bundle
+        assert settings.fps is not None  # they are resolved
         latent = self._encode(image)
+        bank = MemoryBank.for_model(bundle.dit.config, settings=settings.memory, seed=settings.seed)
+        sampler = self.make_sampler(settings, report.step_begins)
 
         def tokens(first: int, count: int) -> Tensor:
             windows = features.windows(first, count, bundle.audio_projection.config.window)
             result: Tensor = bundle.audio_projection(windows[None].to(bundle.device, bundle.dtype))
             return result.float()
 
-        def finished(clip: Clip) -> Tensor | None:
-            latents = work.load(clip) if work is not None else None
-            if latents is None or latents.shape[2:] != latent.shape[1:]:
-                return None
-            resumed.add(clip.index)
-            summary.resumed_clips = len(resumed)
-            return latents.to(latent)
+        def make(part: list[Clip], finished: Callable[[Clip], Tensor | None] | None) -> Any:
+            summary.resumed_clips = len(plan) - len(part)
+            report.start_at(len(plan) - len(part), part[0].first if part else features.frames)
+            return generate_clips(
+                sampler,
+                part,
+                portrait=latent,
+                audio=tokens,
+                bank=bank,
+                clip_frames=bundle.dit.config.clip_frames,
+                seed=settings.seed,
+                finished=finished,
+            )
 
-        resumed: set[int] = set()
-        clips = generate_clips(
-            self.make_sampler(settings, report.step_begins),
+        if work is None:
+            yield from make(plan, None)
+            return
+        clips = resumable_clips(
+            work,
             plan,
-            portrait=latent,
-            audio=tokens,
-            bank=MemoryBank.for_model(bundle.dit.config, settings=settings.memory, seed=settings.seed),
-            clip_frames=bundle.dit.config.clip_frames,
-            seed=settings.seed,
-            finished=finished,
+            bank,
+            segment_clips(settings.fps, bundle.dit.config.clip_frames),
+            (lambda: sink.held) if isinstance(sink, ResumableSink) else lambda: 0,
+            make,
         )
-        for clip, latents in clips:
-            if work is not None and clip.index not in resumed:
-                work.save(clip, latents)
-            yield clip, latents
+        for clip, latents, known in clips:
+            summary.resumed_clips += known
+            yield clip, latents.to(latent)
+
+    def _with_shortage(
+        self, error: OutputError, work: WorkFolder, sink: FrameSink, summary: Summary
+    ) -> OutputError:
+        clip_frames = self.bundle.dit.config.clip_frames
+        return with_shortage(
+            error,
+            work.folder,
+            frames=summary.total_frames,
+            held=sink.held if isinstance(sink, ResumableSink) else 0,
+            fps=summary.fps,
+            pixels=summary.width * summary.height,
+            segment_frames=clip_frames * segment_clips(summary.fps, clip_frames),
+            clip_frames=clip_frames,
+            keep=work.keep,
+        )
 
     def _solver_sampler(
         self, settings: GenerateSettings, on_step: Callable[[int, int, int], None]
@@ -292,25 +317,9 @@ class TalkingPortrait:
         return from_unit(images).cpu().contiguous()
 
 
-class _Reporter:
-    """Turns the sampler's steps and finished clips into Progress events."""
-
-    def __init__(
-        self, progress: Callable[[Progress], None] | None, plan: list[Clip], steps: int, total_frames: int
-    ) -> None:
-        self.progress, self.clips, self.steps, self.total = progress, len(plan), steps, total_frames
-        self.clip, self.frames = 0, 0
-
-    def step_begins(self, clip: int, step: int, steps: int) -> None:
-        self._send(step)
-
-    def clip_done(self, frames: int) -> None:
-        self.clip, self.frames = self.clip + 1, frames
-        self._send(0)
-
-    def _send(self, step: int) -> None:
-        if self.progress is not None:
-            self.progress(Progress(self.clip, self.clips, step, self.steps, self.frames, self.total))
+def _leave(work: WorkFolder | None) -> None:
+    if work is not None:
+        work.leave()
 
 
 def _fingerprint(

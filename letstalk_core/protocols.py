@@ -7,7 +7,16 @@ from typing import Any, Protocol, Union, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["ClipSampler", "DType", "Denoiser", "Device", "FaceDetector", "FrameSink", "Operations"]
+__all__ = [
+    "ClipSampler",
+    "DType",
+    "Denoiser",
+    "Device",
+    "FaceDetector",
+    "FrameSink",
+    "Operations",
+    "ResumableSink",
+]
 
 Device = Union[torch.device, str, None]
 DType = Union[torch.dtype, None]
@@ -70,3 +79,15 @@ class FrameSink(Protocol):
 
     def abort(self) -> None:
         """Drop what was written."""
+
+
+@runtime_checkable
+class ResumableSink(FrameSink, Protocol):
+    """A FrameSink whose frames outlive the process."""
+
+    @property
+    def held(self) -> int:
+        """Frames that are safe already, those of earlier runs included; asked for when the run may begin."""
+
+    def resume_at(self, frame: int) -> None:
+        """The next frame written is this one, which is at most `held`."""

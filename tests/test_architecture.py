@@ -30,11 +30,11 @@ ROWS = [
     {"pipeline", "training", "evaluation"},
     {"models"},
     {"resume"},
-    {"long_video", "data"},
+    {"long_video", "data", "progress"},
     {"memory_bank"},
     {"video"},  # has sound
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},
-    {"nn", "checkpoint", "media", "presets"},
+    {"nn", "checkpoint", "locking", "disk_space", "media", "presets"},
     {"configs"},
     {"pixels", "protocols", "errors"},
 ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..models import ModelBundle
     from ..pipeline import GenerateSettings, Portrait, Progress, Summary
     from ..protocols import FrameSink
+    from ..resume import WorkFolder
 
 __all__ = ["add_parser", "run"]
 
@@ -29,7 +30,8 @@ def add_parser(subparsers: Any) -> None:
         "generate",
         help="make a talking video from a portrait and a recording",
         description="Make a video of round(seconds * fps) frames in which PORTRAIT speaks AUDIO. Ctrl-C ends it"
-        " with what is done.",
+        " with what is done. A killed run continues when the same command is given again; until it is done,"
+        " OUTPUT.work/so_far.mp4 plays what is finished.",
     )
     add = parser.add_argument
     add("portrait", help="picture of one face")
@@ -69,7 +71,9 @@ def add_parser(subparsers: Any) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
     add("--threads", type=int, help="CPU threads")
-    add("--resume", action="store_true", help="keep finished clips in OUTPUT.work and continue from there")
+    add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
+    add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
+    add("--keep-work", action="store_true", help="keep OUTPUT.work when the video is done, for --retake")
     add("--overwrite", action="store_true", help="replace existing results")
     add("--json", action="store_true", help="print a summary as JSON on stdout")
     add("--quiet", action="store_true", help="print errors only")
@@ -79,12 +83,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..models import load_bundle
     from ..pipeline import TalkingPortrait
-    from ..resume import RUN_FILE, WorkFolder
+    from ..resume import RUN_FILE
     from .hardware import choose_device, choose_dtype, use_threads
     from .progress import ProgressLine
 
-    work = _work_folder(args)
-    _check_outputs(args, resuming=work is not None and (work / RUN_FILE).is_file())
+    folder = _work_folder(args)
+    resuming = folder is not None and (folder / RUN_FILE).is_file()
+    _check_outputs(args, resuming=resuming)
     settings = _settings(args)
     use_threads(args.threads)
     device = choose_device(args.device)
@@ -92,25 +97,24 @@ def run(args: argparse.Namespace) -> int:
     settings = settings.resolve(bundle)
     if bundle.is_demo and not args.quiet:
         sys.stderr.write(DEMO_NOTE + "\n")
+    if resuming and not args.restart and not args.quiet:
+        sys.stderr.write(f"note: continues from {folder}\n")
     line = ProgressLine(quiet=args.quiet)
     with _Interrupt(line) as interrupt:
+        sink, work = _sinks(args, settings, bundle, folder)
         summary = TalkingPortrait(bundle).generate(
-            _portrait(args, settings),
-            args.audio,
-            _sinks(args, settings, bundle),
-            settings,
-            progress=interrupt.progress,
-            work=WorkFolder(work) if work is not None else None,
+            _portrait(args, settings), args.audio, sink, settings, progress=interrupt.progress, work=work
         )
-    _report(args, summary, work)
+    _report(args, summary, folder if args.resume or args.keep_work else None)
     return 130 if summary.interrupted else 0
 
 
 def _work_folder(args: argparse.Namespace) -> Path | None:
-    if not args.resume:
-        return None
     if args.output is None:
-        raise ConfigError("--resume needs --output, beside which its work folder lies")
+        for name in ("resume", "keep_work", "restart"):
+            if getattr(args, name):
+                raise ConfigError(f"--{name.replace('_', '-')} needs --output, beside which its work folder lies")
+        return None
     output = Path(args.output)
     return output.with_name(output.name + ".work")
 
@@ -184,24 +188,38 @@ def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:
     return CropTransform.around(face, (image.shape[0], image.shape[1]), settings.size).apply(image)
 
 
-def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle) -> FrameSink:
+def _sinks(
+    args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path | None
+) -> tuple[FrameSink, WorkFolder | None]:
+    from ..resume import WorkFolder
     from ..video.contact_sheet import ContactSheet
+    from ..video.segments import SegmentedVideo, segment_clips
     from ..video.tee import Tee
     from ..video.threaded import ThreadedSink
-    from ..video.writer import PngSequenceWriter, VideoWriter
+    from ..video.writer import PngSequenceWriter
 
     assert settings.fps is not None and settings.size is not None  # they are resolved
+    clip_frames = bundle.dit.config.clip_frames
     sinks: list[FrameSink] = []
+    work = None
     try:
-        if args.output is not None:
-            sinks.append(
-                VideoWriter(
-                    args.output,
-                    settings.fps,
-                    settings.size,
-                    audio=args.audio,
-                    metadata=_metadata(settings, bundle),
-                )
+        if folder is not None:
+            video = SegmentedVideo(
+                args.output,
+                settings.fps,
+                settings.size,
+                folder,
+                clip_frames * segment_clips(settings.fps, clip_frames),
+                audio=args.audio,
+                metadata=_metadata(settings, bundle),
+            )
+            sinks.append(video)
+            work = WorkFolder(
+                folder,
+                keep=args.keep_work,
+                also=video.settings,
+                restart=args.restart,
+                keep_stopped=args.resume,
             )
         if args.png is not None:
             sinks.append(PngSequenceWriter(args.png, metadata=_metadata(settings, bundle)))
@@ -211,7 +229,7 @@ def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBu
         for sink in sinks:
             sink.abort()
         raise
-    return ThreadedSink(Tee(sinks))
+    return ThreadedSink(Tee(sinks)), work
 
 
 def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:

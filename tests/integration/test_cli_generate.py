@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -425,7 +426,7 @@ def test_a_folder_without_permission_is_refused(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
-def test_a_disk_that_fills_up_half_way_leaves_nothing(
+def test_a_disk_that_fills_up_half_way_keeps_what_is_done_and_says_how_much_is_missing(
     portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import resource
@@ -438,8 +439,26 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "v.mp4" in errors[0]
-    assert list(out.iterdir()) == []
+    assert len(errors) == 1 and re.search(r"About [\d.]+ kB are needed for the \d+ of 200 frames", errors[0])
+    assert [p.name for p in out.iterdir()] == ["v.mp4.work"]
+    assert generate(portrait_png, wav, out, tiny_bundle) == 0
+    assert "continues from" in capfd.readouterr().err
+    assert video_frames(out / "v.mp4") == 200 and [p.name for p in out.iterdir()] == ["v.mp4"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    wav, before = make_wav(1.0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        code = generate(portrait_png, wav, out, tiny_bundle, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2 and list(out.iterdir()) == []
 
 
 # ---- info and convert
