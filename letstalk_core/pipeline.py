@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
@@ -16,11 +16,10 @@ from .audio.decode import AudioSource, Sound, WaveformSource, as_source
 from .audio.features import AudioFeatures
 from .autoencoder.tiling import Tiling
 from .checkpoint import file_sha256
-from .configs import DiTConfig
 from .disk_space import with_shortage
 from .errors import ConfigError, NumericalError, OutputError
 from .long_video import Clip, generate_clips, plan_clips
-from .memory_bank import MemoryBank, MemorySettings
+from .memory_bank import MemoryBank
 from .models import ModelBundle
 from .pixels import from_unit, to_unit
 from .portrait.crop import fit_to
@@ -28,11 +27,13 @@ from .portrait.image import load_portrait
 from .progress import Progress, Reporter
 from .protocols import ClipSampler, FrameSink, ResumableSink
 from .resume import WorkFolder, resumable_clips, tensor_sha256
+from .retake import Take, plan_take, take_clips
 from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
-from .sampling.schedules import default_shift, make_sigmas
-from .sampling.solvers import check_solver
-from .video.segments import segment_clips
+from .sampling.schedules import make_sigmas
+from .settings import GenerateSettings, Summary
+from .takes import take_folder
+from .video.segments import SegmentedVideo, segment_clips, segment_path
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
@@ -40,85 +41,18 @@ Portrait = Union[Tensor, str, Path]
 WHOLE_FRAME_PIXELS = 1024 * 1024  # larger frames go through the autoencoder in tiles
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerateSettings:
-    """How to generate. None is the model's own value: `steps` and `solver` follow what the network predicts."""
-
-    steps: int | None = None
-    solver: str | None = None
-    schedule: str = "model"
-    shift: float | None = None
-    seed: int = 0
-    fps: float | None = None
-    cfg_audio: float | None = None
-    cfg_portrait: float = 1.0
-    size: tuple[int, int] | None = None  # height, width in pixels
-    memory: MemorySettings | None = None
-    match_statistics: bool = False  # adds the drift guard to `memory`
-    decode_batch: int = 8  # frames
-
-    def resolve(self, bundle: ModelBundle) -> GenerateSettings:
-        """The same with every None replaced. Raises: ConfigError for values that cannot work with this model."""
-        config = bundle.dit.config
-        paper = config.prediction == "epsilon" and config.learned_variance
-        steps, solver = (
-            (250, "ddpm") if paper else (12, "euler") if config.prediction == "flow" else (30, "dpmpp_2m")
-        )
-        step = bundle.pixels_per_token
-        trained = (config.grid_size[0] * step, config.grid_size[1] * step)
-        size = self.size or trained
-        if min(size) < step or size[0] % step or size[1] % step:
-            raise ConfigError(
-                f"size {size[1]}x{size[0]} must be multiples of {step}; the model was trained at"
-                f" {trained[1]}x{trained[0]}"
-            )
-        fps = self.fps if self.fps is not None else config.fps
-        if not 1 <= fps <= 240:
-            raise ConfigError(f"fps={fps} must be between 1 and 240; the model was trained at {config.fps:g}")
-        if self.decode_batch < 1:
-            raise ConfigError(f"decode_batch={self.decode_batch} must be at least 1 frame")
-        steps, solver = self.steps if self.steps is not None else steps, self.solver or solver
-        check_solver(solver, config.prediction)
-        shift = self.shift if self.shift is not None else default_shift(config)
-        make_sigmas(config.prediction, steps, shift, schedule=self.schedule)
-        cfg_audio = self.cfg_audio if self.cfg_audio is not None else config.audio_guidance
-        Guidance(audio=cfg_audio, portrait=self.cfg_portrait)
-        memory = self._memory(config)
-        return replace(
-            self, steps=steps, solver=solver, shift=shift, cfg_audio=cfg_audio, fps=fps, size=size, memory=memory
-        )
-
-    def _memory(self, config: DiTConfig) -> MemorySettings:
-        memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
-        return replace(memory, match_statistics=memory.match_statistics or self.match_statistics)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        values = asdict(self)
-        return {**values, "size": list(self.size) if self.size else None}
-
-
 @dataclass
-class Summary:
-    """What a run did."""
+class _Job:
+    """What a run works with. portrait: (1, c, h, w) latent. `tokens(first, count)` gives those of the speech."""
 
-    frames: int
-    total_frames: int
-    seconds: float  # of video
-    clips: int
-    fps: float
-    width: int
-    height: int
-    seed: int
-    elapsed_seconds: float = 0.0
-    frames_per_second: float = 0.0
-    resumed_clips: int = 0
-    interrupted: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    settings: GenerateSettings
+    steps: int
+    portrait: Tensor
+    tokens: Callable[[int, int], Tensor]
+    bank: MemoryBank
+    plan: list[Clip]
+    summary: Summary
+    fingerprint: dict[str, Any]
 
 
 class TalkingPortrait:
@@ -157,27 +91,19 @@ class TalkingPortrait:
         written = first = 0
         summary: Summary | None = None
         try:
-            resolved = (settings or GenerateSettings()).resolve(self.bundle)
-            assert resolved.size is not None and resolved.fps is not None and resolved.steps is not None
-            height, width = resolved.size
-            image = self._image(portrait, resolved.size)
-            source = as_source(audio)
-            encoder = self.bundle.audio_encoder
-            features = AudioFeatures.encode(encoder, source, resolved.fps)
-            plan = plan_clips(features.frames, self.bundle.dit.config.clip_frames)
-            summary = Summary(0, features.frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
-            summary.settings, summary.models = resolved.to_dict(), self.bundle.hashes()
+            job = self._job(portrait, audio, settings)
+            plan, summary = job.plan, job.summary
             if work is not None:
-                work.begin({**_fingerprint(resolved, image, source, self.bundle), "models": summary.models})
+                work.begin(job.fingerprint)
                 if isinstance(sink, ResumableSink):
                     written = first = sink.held
                     sink.resume_at(first)
-            report = Reporter(progress, len(plan), resolved.steps, features.frames)
-            for clip, latents in self._clips(image, features, plan, resolved, report, work, sink, summary):
+            report = Reporter(progress, len(plan), job.steps, summary.total_frames)
+            for clip, latents in self._clips(job, report, work, sink):
                 if clip.first >= first:
-                    for part in latents[0].split(resolved.decode_batch):
-                        sink.write(self._decode(part, clip))
-                        written += len(part)
+                    for frames in self._frames(latents, clip, job.settings):
+                        sink.write(frames)
+                        written += len(frames)
                 report.clip_done(written)
             sink.close()
         except KeyboardInterrupt:
@@ -205,39 +131,121 @@ class TalkingPortrait:
         summary.frames_per_second = (written - first) / max(summary.elapsed_seconds, 1e-9)
         return summary
 
-    def _clips(
+    @torch.no_grad()
+    def retake(
         self,
-        image: Tensor,
-        features: AudioFeatures,
-        plan: list[Clip],
-        settings: GenerateSettings,
-        report: Reporter,
-        work: WorkFolder | None,
-        sink: FrameSink,
-        summary: Summary,
-    ) -> Iterator[tuple[Clip, Tensor]]:
+        portrait: Portrait,
+        audio: Sound,
+        video: SegmentedVideo,
+        work: WorkFolder,
+        seconds: tuple[float, float],
+        seed: int,
+        settings: GenerateSettings | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Summary:
+        """Make a part of a finished video anew with other noise, and join the video again (see `retake`).
+
+        `work` is the folder of that run, and all arguments but the last of the required ones are its own.
+        `seconds`: from and to. Killed at any moment, the same call continues, and until it ends the video is the
+        old one. Raises: ConfigError if the folder is not complete, and what `generate` raises.
+        """
+        started = time.monotonic()
+        try:
+            job = self._job(portrait, audio, settings)
+            plan, summary, fps = job.plan, job.summary, job.summary.fps
+            clip_frames = self.bundle.dit.config.clip_frames
+            segment = segment_clips(fps, clip_frames)
+            work.begin(job.fingerprint)
+            if video.held != summary.total_frames:
+                raise ConfigError(
+                    f"{work.folder}: holds {video.held} of {summary.total_frames} frames; finish the video first"
+                )
+            takes = work.takes
+            take = plan_take(plan, fps, segment, *seconds, seed, takes)
+            part = plan[take.first : take.last + 1]
+            if take.number > len(takes):
+                report = Reporter(progress, len(part), job.steps, sum(clip.count for clip in part))
+                self._retake(job, work, take, video, report)
+                work.finish_take()
+            video.join(summary.total_frames)
+        finally:
+            video.abort()
+            work.release()
+        summary.frames, summary.seconds = summary.total_frames, summary.total_frames / fps
+        summary.retaken = [part[0].first, part[-1].first + part[-1].count]
+        summary.elapsed_seconds = time.monotonic() - started
+        summary.frames_per_second = sum(clip.count for clip in part) / max(summary.elapsed_seconds, 1e-9)
+        return summary
+
+    def _retake(self, job: _Job, work: WorkFolder, take: Take, video: SegmentedVideo, report: Reporter) -> None:
+        """The clips of a take and the segments they are in, into its folder."""
+        clip_frames, fps = self.bundle.dit.config.clip_frames, job.summary.fps
+        segment = segment_clips(fps, clip_frames)
+        clips = take_clips(
+            work,
+            job.plan,
+            take,
+            sample=self.make_sampler(job.settings, report.step_begins),
+            portrait=job.portrait,
+            audio=job.tokens,
+            bank=job.bank,
+            clip_frames=clip_frames,
+            fps=fps,
+        )
+        pictures: list[Tensor] = []
+        done = 0
+        for clip, latents in clips:
+            pictures += self._frames(latents.to(job.portrait), clip, job.settings)
+            if (clip.index + 1) % segment == 0 or clip.index == take.last:
+                index = clip.index // segment
+                video.write_segment(segment_path(take_folder(work.folder), index), torch.cat(pictures))
+                pictures = []
+            done += clip.count
+            report.clip_done(done)
+
+    def _job(self, portrait: Portrait, audio: Sound, settings: GenerateSettings | None) -> _Job:
+        """Inputs and settings, checked and encoded."""
         bundle = self.bundle
-        assert settings.fps is not None  # they are resolved
-        latent = self._encode(image)
-        bank = MemoryBank.for_model(bundle.dit.config, settings=settings.memory, seed=settings.seed)
-        sampler = self.make_sampler(settings, report.step_begins)
+        resolved = (settings or GenerateSettings()).resolve(bundle)
+        assert resolved.size is not None and resolved.fps is not None and resolved.steps is not None
+        height, width = resolved.size
+        image = self._image(portrait, resolved.size)
+        source = as_source(audio)
+        features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
+        plan = plan_clips(features.frames, bundle.dit.config.clip_frames)
+        summary = Summary(0, features.frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
+        summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
+        fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
 
         def tokens(first: int, count: int) -> Tensor:
             windows = features.windows(first, count, bundle.audio_projection.config.window)
             result: Tensor = bundle.audio_projection(windows[None].to(bundle.device, bundle.dtype))
             return result.float()
 
+        bank = MemoryBank.for_model(bundle.dit.config, settings=resolved.memory, seed=resolved.seed)
+        return _Job(resolved, resolved.steps, self._encode(image), tokens, bank, plan, summary, fingerprint)
+
+    def _frames(self, latents: Tensor, clip: Clip, settings: GenerateSettings) -> Iterator[Tensor]:
+        """Pictures of a clip, a batch at a time."""
+        return (self._decode(part, clip) for part in latents[0].split(settings.decode_batch))
+
+    def _clips(
+        self, job: _Job, report: Reporter, work: WorkFolder | None, sink: FrameSink
+    ) -> Iterator[tuple[Clip, Tensor]]:
+        plan, summary, config = job.plan, job.summary, self.bundle.dit.config
+        sampler = self.make_sampler(job.settings, report.step_begins)
+
         def make(part: list[Clip], finished: Callable[[Clip], Tensor | None] | None) -> Any:
             summary.resumed_clips = len(plan) - len(part)
-            report.start_at(len(plan) - len(part), part[0].first if part else features.frames)
+            report.start_at(len(plan) - len(part), part[0].first if part else summary.total_frames)
             return generate_clips(
                 sampler,
                 part,
-                portrait=latent,
-                audio=tokens,
-                bank=bank,
-                clip_frames=bundle.dit.config.clip_frames,
-                seed=settings.seed,
+                portrait=job.portrait,
+                audio=job.tokens,
+                bank=job.bank,
+                clip_frames=config.clip_frames,
+                seed=job.settings.seed,
                 finished=finished,
             )
 
@@ -247,14 +255,14 @@ class TalkingPortrait:
         clips = resumable_clips(
             work,
             plan,
-            bank,
-            segment_clips(settings.fps, bundle.dit.config.clip_frames),
+            job.bank,
+            segment_clips(summary.fps, config.clip_frames),
             (lambda: sink.held) if isinstance(sink, ResumableSink) else lambda: 0,
             make,
         )
         for clip, latents, known in clips:
             summary.resumed_clips += known
-            yield clip, latents.to(latent)
+            yield clip, latents.to(job.portrait)
 
     def _with_shortage(
         self, error: OutputError, work: WorkFolder, sink: FrameSink, summary: Summary

@@ -23,8 +23,9 @@ from .errors import CheckpointError, ConfigError, OutputError
 from .locking import FileLock
 from .long_video import Clip
 from .memory_bank import MemoryBank
+from .takes import clear_take, finish_moves, release_take
 
-__all__ = ["FORMAT", "RUN_FILE", "WorkFolder", "resumable_clips", "tensor_sha256"]
+__all__ = ["FORMAT", "RUN_FILE", "WorkFolder", "resumable_clips", "save_latents", "tensor_sha256"]
 
 RUN_FILE = "run.json"
 LOCK_FILE = "lock"
@@ -70,7 +71,7 @@ class WorkFolder:
         self.lock()
         try:
             run = {**run, **self.also}
-            found = self.read()
+            found = self._with_moves(self.read())
             if found is not None and self.restart:
                 self._clear()
                 found = None
@@ -133,6 +134,28 @@ class WorkFolder:
             )
         return found
 
+    @property
+    def takes(self) -> list[Any]:
+        """Parts that were made anew, the latest last."""
+        return list((self.read() or {}).get("takes", []))
+
+    def finish_take(self) -> None:
+        """Put the files of a take that is complete where those of the video are. Raises: OutputError."""
+        release_take(self.folder)
+        self._with_moves(self.read())
+
+    def _with_moves(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What run.json says, after a take that was being moved has arrived."""
+        take = finish_moves(self.folder)
+        if take is None or content is None:
+            return content
+        takes = content.get("takes", [])
+        if len(takes) < take["number"]:
+            content = {**content, "takes": [*takes, take]}
+            self._write(content)
+        clear_take(self.folder)
+        return content
+
     def release(self) -> None:
         """Let others use the folder."""
         self._lock.release()
@@ -140,6 +163,8 @@ class WorkFolder:
     def end(self, interrupted: bool = False) -> None:
         """The result is there, or the run was stopped on purpose. Raises: OutputError."""
         if self.keep or (interrupted and self.keep_stopped):
+            if not interrupted:
+                (self.folder / "so_far.mp4").unlink(missing_ok=True)  # the video itself is there now
             self.release()
         else:
             self.remove()

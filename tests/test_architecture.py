@@ -28,9 +28,11 @@ CORE = ROOT / "letstalk_core"
 ROWS = [
     {"cli"},
     {"pipeline", "training", "evaluation"},
+    {"settings"},
     {"models"},
+    {"retake"},
     {"resume"},
-    {"long_video", "data", "progress"},
+    {"long_video", "data", "progress", "takes"},
     {"memory_bank"},
     {"video"},  # has sound
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},

@@ -18,7 +18,7 @@ from benchmarks.soak.zygote import Zygote
 from letstalk_core.checkpoint import save_checkpoint
 from letstalk_core.video.segments import SO_FAR, segment_path
 
-__all__ = ["SCENARIOS", "Outcome", "Soak", "decoded", "frames_sha256", "scenario", "write_speech"]
+__all__ = ["SCENARIOS", "Outcome", "Soak", "decoded", "frame_hashes", "frames_sha256", "scenario", "write_speech"]
 
 
 @dataclass
@@ -157,6 +157,14 @@ def decoded(path: Path) -> int:
 
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+def frame_hashes(path: Path) -> list[int]:
+    """A number for each decoded frame."""
+    import av
+
+    with av.open(str(path)) as container:
+        return [hash(frame.to_ndarray().tobytes()) for frame in container.decode(video=0)]
 
 
 def frames_sha256(path: Path) -> str:

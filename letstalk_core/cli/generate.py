@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..pipeline import GenerateSettings, Portrait, Progress, Summary
     from ..protocols import FrameSink
     from ..resume import WorkFolder
+    from ..video.segments import SegmentedVideo
 
 __all__ = ["add_parser", "run"]
 
@@ -74,6 +75,18 @@ def add_parser(subparsers: Any) -> None:
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
     add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
     add("--keep-work", action="store_true", help="keep OUTPUT.work when the video is done, for --retake")
+    add(
+        "--retake",
+        metavar="FROM-TO",
+        help="seconds of a video made with --keep-work to make anew, such as 12-20.5",
+    )
+    add(
+        "--retake-seed",
+        type=int,
+        default=1,
+        metavar="SEED",
+        help="its noise (default 1); --seed stays the video's",
+    )
     add("--overwrite", action="store_true", help="replace existing results")
     add("--json", action="store_true", help="print a summary as JSON on stdout")
     add("--quiet", action="store_true", help="print errors only")
@@ -100,18 +113,31 @@ def run(args: argparse.Namespace) -> int:
     if resuming and not args.restart and not args.quiet:
         sys.stderr.write(f"note: continues from {folder}\n")
     line = ProgressLine(quiet=args.quiet)
+    portrait = _portrait(args, settings)
     with _Interrupt(line) as interrupt:
-        sink, work = _sinks(args, settings, bundle, folder)
-        summary = TalkingPortrait(bundle).generate(
-            _portrait(args, settings), args.audio, sink, settings, progress=interrupt.progress, work=work
-        )
+        if args.retake is not None:
+            assert folder is not None
+            video, work = _video(args, settings, bundle, folder)
+            summary = TalkingPortrait(bundle).retake(
+                *(portrait, args.audio, video, work, _seconds(args.retake), args.retake_seed, settings),
+                progress=interrupt.progress,
+            )
+        else:
+            sink, kept = _sinks(args, settings, bundle, folder)
+            summary = TalkingPortrait(bundle).generate(
+                portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
+            )
     _report(args, summary, folder if args.resume or args.keep_work else None)
     return 130 if summary.interrupted else 0
 
 
 def _work_folder(args: argparse.Namespace) -> Path | None:
+    if args.retake is not None:
+        _seconds(args.retake)
+        if args.png or args.contact_sheet or args.restart:
+            raise ConfigError("--retake makes the video only; leave out --png, --contact-sheet and --restart")
     if args.output is None:
-        for name in ("resume", "keep_work", "restart"):
+        for name in ("resume", "keep_work", "restart", "retake"):
             if getattr(args, name):
                 raise ConfigError(f"--{name.replace('_', '-')} needs --output, beside which its work folder lies")
         return None
@@ -191,36 +217,17 @@ def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:
 def _sinks(
     args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path | None
 ) -> tuple[FrameSink, WorkFolder | None]:
-    from ..resume import WorkFolder
     from ..video.contact_sheet import ContactSheet
-    from ..video.segments import SegmentedVideo, segment_clips
     from ..video.tee import Tee
     from ..video.threaded import ThreadedSink
     from ..video.writer import PngSequenceWriter
 
-    assert settings.fps is not None and settings.size is not None  # they are resolved
-    clip_frames = bundle.dit.config.clip_frames
     sinks: list[FrameSink] = []
     work = None
     try:
         if folder is not None:
-            video = SegmentedVideo(
-                args.output,
-                settings.fps,
-                settings.size,
-                folder,
-                clip_frames * segment_clips(settings.fps, clip_frames),
-                audio=args.audio,
-                metadata=_metadata(settings, bundle),
-            )
+            video, work = _video(args, settings, bundle, folder)
             sinks.append(video)
-            work = WorkFolder(
-                folder,
-                keep=args.keep_work,
-                also=video.settings,
-                restart=args.restart,
-                keep_stopped=args.resume,
-            )
         if args.png is not None:
             sinks.append(PngSequenceWriter(args.png, metadata=_metadata(settings, bundle)))
         if args.contact_sheet is not None:
@@ -230,6 +237,39 @@ def _sinks(
             sink.abort()
         raise
     return ThreadedSink(Tee(sinks)), work
+
+
+def _video(
+    args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path
+) -> tuple[SegmentedVideo, WorkFolder]:
+    """The video, and the work folder that makes it safe."""
+    from ..resume import WorkFolder
+    from ..video.segments import SegmentedVideo, segment_clips
+
+    assert settings.fps is not None and settings.size is not None  # they are resolved
+    clip_frames = bundle.dit.config.clip_frames
+    video = SegmentedVideo(
+        args.output,
+        settings.fps,
+        settings.size,
+        folder,
+        clip_frames * segment_clips(settings.fps, clip_frames),
+        audio=args.audio,
+        metadata=_metadata(settings, bundle),
+    )
+    keep = args.keep_work or args.retake is not None
+    work = WorkFolder(
+        folder, keep=keep, also=video.settings, restart=args.restart, keep_stopped=args.resume or args.keep_work
+    )
+    return video, work
+
+
+def _seconds(text: str) -> tuple[float, float]:
+    """ "12-20.5" -> (12.0, 20.5)."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)-(\d+(?:\.\d*)?)", text.strip())
+    if match is None:
+        raise ConfigError(f"--retake {text!r}: needs two numbers of seconds, such as 12-20.5")
+    return float(match[1]), float(match[2])
 
 
 def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
@@ -281,6 +321,9 @@ def _report(args: argparse.Namespace, summary: Summary, work: Path | None) -> No
             else ""
         )
         wrote = ", ".join(str(p) for p in (args.output, args.png, args.contact_sheet) if p is not None)
+        if summary.retaken:
+            first, last = (frame / summary.fps for frame in summary.retaken)
+            state = f"made {first:.2f} to {last:.2f} s anew: "
         sys.stderr.write(
             f"{state}wrote {wrote}: {summary.frames} frames, {summary.seconds:.2f} s at {summary.fps:g} fps,"
             f" {summary.width}x{summary.height}, in {summary.elapsed_seconds:.1f} s\n"

@@ -24,7 +24,7 @@ from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
 from .writer import ENCODERS, Sink, VideoWriter, available_encoder, check_video_name, frame_rate, frame_size
 
-__all__ = ["SO_FAR", "SegmentedVideo", "join_segments", "segment_clips", "segment_path", "write_segment"]
+__all__ = ["SO_FAR", "SegmentedVideo", "join_segments", "segment_clips", "segment_path"]
 
 SO_FAR = "so_far.mp4"
 SEGMENT_SECONDS = 2.0  # each begins with a key frame, as often as in other videos
@@ -136,13 +136,19 @@ class SegmentedVideo(Sink):
     def _segment(self, index: int) -> VideoWriter:
         if self._live is None:
             self._live = self._so_far(index)
-        return VideoWriter(
-            segment_path(self.folder, index),
-            self.fps,
-            self.size,
-            encoder=self.encoder,
-            encoder_options=self._options,
-        )
+        return self._encoder(segment_path(self.folder, index))
+
+    def _encoder(self, path: Path) -> VideoWriter:
+        return VideoWriter(path, self.fps, self.size, encoder=self.encoder, encoder_options=self._options)
+
+    def write_segment(self, path: Path, frames: Tensor) -> None:
+        """A segment like the others, of frames (t, h, w, 3) uint8, somewhere else. Raises: OutputError."""
+        with self._encoder(path) as writer:
+            writer.write(frames)
+
+    def join(self, frames: int) -> None:
+        """The first `frames` frames, whole segments, as the final file. Raises: OutputError, MediaError."""
+        join_segments(self.folder, self.path, self.fps, frames, self._audio, self._tags)
 
     def _so_far(self, segments: int) -> Joiner:
         """The file that plays while the run goes on; an earlier run's stays until the new one is as long."""
@@ -181,7 +187,7 @@ class SegmentedVideo(Sink):
             if self._live is not None:
                 self._live.close()
             self._closed = True
-            join_segments(self.folder, self.path, self.fps, total, self._audio, self._tags)
+            self.join(total)
         except BaseException as error:
             self.abort()
             raise as_output_error(error, self.path) from None
@@ -196,15 +202,6 @@ class SegmentedVideo(Sink):
             self._writer.abort()
         if self._live is not None:
             self._live.abort()
-
-
-def write_segment(
-    path: Path, frames: Tensor, fps: Fraction, encoder: str, options: Mapping[str, str] | None = None
-) -> None:
-    """One more segment like those of a SegmentedVideo, of frames (t, h, w, 3) uint8. Raises: OutputError."""
-    size = (frames.shape[1], frames.shape[2])
-    with VideoWriter(path, fps, size, encoder=encoder, encoder_options=_options(encoder, options)) as writer:
-        writer.write(frames)
 
 
 def join_segments(
