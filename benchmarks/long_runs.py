@@ -184,7 +184,7 @@ def _peak(minutes: float) -> int:
     return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["peak"])
 
 
-def _tiny_bundle() -> ModelBundle:
+def tiny_bundle() -> ModelBundle:
     """Networks so small that an hour of video takes minutes; the shapes of what flows between them are real."""
     blocks, none = ("ResBlock",) * 6, ((),) * 6
     widths = (4, 4, 4, 4, 8, 32)
@@ -229,7 +229,7 @@ def _measure(minutes: float) -> dict[str, int]:
             for _ in range(round(minutes * 60)):
                 file.writeframes(second)
         portrait = torch.full((64, 64, 3), 128, dtype=torch.uint8)
-        TalkingPortrait(_tiny_bundle()).generate(portrait, path, _Sink(), GenerateSettings(steps=1))
+        TalkingPortrait(tiny_bundle()).generate(portrait, path, _Sink(), GenerateSettings(steps=1))
     unit = 1 if sys.platform == "darwin" else 1024
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 

@@ -39,6 +39,7 @@ __all__ = [
     "load_tensors",
     "read_header",
     "save_checkpoint",
+    "sync_to_disk",
 ]
 
 VERSION = "1"
@@ -64,9 +65,29 @@ class CheckpointHeader:
         raise CheckpointError(f"{self.path}: holds {found}, not a model of kind {kind!r}; give the right file")
 
 
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut. Raises: OSError for a file."""
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems sync none
+            _sync(path, os.O_RDONLY)
+    else:
+        _sync(path, os.O_RDWR)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and deleted when it does not."""
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and deleted when it does not.
+
+    `durable`: after a power cut, too, there is the whole file or the one before; costs a wait for the disk.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +97,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink()
         yield temporary
         temporary.chmod(mode)
+        if durable:
+            sync_to_disk(temporary)
         temporary.replace(path)
+        if durable:
+            sync_to_disk(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: cannot be written ({reason}); check the folder and free disk space") from error

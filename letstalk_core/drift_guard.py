@@ -7,6 +7,7 @@ clip count, so that mouth and eyes, which have to move, hardly matter.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +85,36 @@ class DriftLog:
         if re_anchored:
             self.re_anchored.append(clip)
 
+    def extend(self, other: DriftLog) -> None:
+        """Append the clips of another log."""
+        self.clips += other.clips
+        self.scores += other.scores
+        self.re_anchored += other.re_anchored
+
+    def since(self, clip: int) -> DriftLog:
+        """The clips from index `clip` of the plan on."""
+        at, again = bisect_left(self.clips, clip), bisect_left(self.re_anchored, clip)
+        return DriftLog(self.clips[at:], self.scores[at:], self.re_anchored[again:])
+
+    def rows(self) -> list[list[Any]]:
+        """JSON values that `from_rows` restores exactly: index, scores, whether the bank was re-anchored."""
+        again = set(self.re_anchored)
+        return [
+            [clip, *(getattr(score, name) for name in SCORES), clip in again]
+            for clip, score in zip(self.clips, self.scores, strict=True)
+        ]
+
+    @classmethod
+    def from_rows(cls, rows: list[list[Any]]) -> DriftLog:
+        """Raises: ValueError or TypeError for what `rows` did not write."""
+        log = cls()
+        for clip, identity, colour, sharpness, again in rows:
+            score = DriftScore(float(identity), float(colour), float(sharpness))
+            if type(clip) is not int or not all(0 <= getattr(score, name) <= 1 for name in SCORES):
+                raise ValueError(f"clip {clip!r:.40}: {score}")
+            log.add(clip, score, bool(again))
+        return log
+
     def column(self, name: str) -> list[float]:
         """One score of every clip: "identity", "colour" or "sharpness"."""
         return [float(getattr(score, name)) for score in self.scores]
@@ -96,6 +127,7 @@ class DriftLog:
         lowest = [score.lowest for score in self.scores]
         return {
             "level": level,
+            "first_clip": self.clips[0] + 1,
             "lowest": round(min(lowest), 4),
             "mean": round(sum(lowest) / len(lowest), 4),
             "re_anchored": [clip + 1 for clip in self.re_anchored],

@@ -19,7 +19,7 @@ from .protocols import ClipSampler
 from .sampling.clip import seeded_generator
 from .transformer.conditions import Conditions
 
-__all__ = ["Clip", "clip_noise", "generate_clips", "plan_clips"]
+__all__ = ["Clip", "clip_noise", "generate_clips", "plan_clips", "remember"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def generate_clips(
     """
     if bank.is_empty:
         bank.reset(portrait)
+    bank.to(portrait.device)
     b, *rest = portrait.shape
     for clip in plan:
         latents = finished(clip) if finished is not None else None
@@ -83,13 +84,24 @@ def generate_clips(
             raise NumericalError(
                 f"clip {clip.index + 1} holds NaN or infinity; use float32 or lower guidance scales"
             )
-        bank.write(latents)
-        if drift is not None or bank.settings.drift_level > 0:
-            score = drift_score(latents, portrait)
-            low = score.lowest < bank.settings.drift_level
-            if low:
-                log.info("clip %d: %s: memory re-anchored", clip.index + 1, score)
-                bank.re_anchor()
-            if drift is not None:
-                drift.add(clip.index, score, low)
+        remember(bank, clip, latents, portrait, drift)
         yield clip, latents
+
+
+def remember(
+    bank: MemoryBank, clip: Clip, latents: Tensor, portrait: Tensor, drift: DriftLog | None = None
+) -> None:
+    """Write a clip to the bank, and re-anchor the bank if the clip scores below its `drift_level`.
+
+    Arguments and errors as for `generate_clips` and `MemoryBank.write`.
+    """
+    bank.write(latents)
+    if drift is None and bank.settings.drift_level <= 0:
+        return
+    score = drift_score(latents, portrait)
+    low = score.lowest < bank.settings.drift_level
+    if low:
+        log.info("clip %d: %s: memory re-anchored", clip.index + 1, score)
+        bank.re_anchor()
+    if drift is not None:
+        drift.add(clip.index, score, low)

@@ -95,6 +95,10 @@ class MemoryBank:
         self._recent = repeat(self._portrait, "b c h w -> b m c h w", m=self.recent)
         self._anchors = repeat(self._portrait, "b c h w -> b m c h w", m=self.anchors)
 
+    def to(self, device: torch.device | str) -> None:
+        """Move the frames. A saved bank comes back on the CPU, whose sums differ from others' in the last bits."""
+        self._portrait, self._recent, self._anchors = (t.to(device) for t in self._state())
+
     def write(self, latents: Tensor) -> None:
         """Remember a finished clip. Shapes: latents (b, f, c, h, w). Raises: ConfigError, NumericalError."""
         portrait, recent, anchors = self._state()
@@ -173,14 +177,14 @@ class MemoryBank:
         self._portrait, self._recent, self._anchors = (t.float().clone() for t in (portrait, recent, anchors))
         self.clips_written, self._early, self.seed = counts
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bank to a safetensors file. Raises: OutputError."""
+    def save(self, path: str | os.PathLike[str], *, durable: bool = False) -> None:
+        """Write the bank to a safetensors file; `durable` as for `atomic_path`. Raises: OutputError."""
         state = self.state_dict()
         tensors = {k: v.cpu().contiguous() for k, v in state.items() if isinstance(v, Tensor)}
         values = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
         header = {**values, "recent": self.recent, "anchors": self.anchors, "settings": asdict(self.settings)}
         header["latent_space"] = self.latent_space
-        with atomic_path(Path(path)) as temporary:
+        with atomic_path(Path(path), durable=durable) as temporary:
             save_file(tensors, str(temporary), metadata={FORMAT: json.dumps(header)})
 
     @classmethod

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
@@ -14,135 +15,45 @@ from torch import Tensor
 from . import __version__
 from .audio.decode import AudioSource, Sound, WaveformSource, as_source
 from .audio.features import AudioFeatures
-from .autoencoder.dc_ae import AutoencoderDC
-from .autoencoder.tiling import Tiling
 from .checkpoint import file_sha256
-from .configs import DiTConfig
-from .drift_guard import DriftLog
-from .errors import ConfigError
+from .disk_space import with_shortage
+from .errors import ConfigError, OutputError
 from .long_video import Clip, generate_clips, plan_clips
-from .memory_bank import MemoryBank, MemorySettings
+from .memory_bank import MemoryBank
 from .models import ModelBundle
-from .numerical_guard import NumericalGuard
-from .pixels import from_unit, to_unit
 from .portrait.crop import fit_to
 from .portrait.image import load_portrait
-from .protocols import ClipSampler, FrameSink
-from .resume import WorkFolder, tensor_sha256
+from .progress import Progress, Reporter
+from .protocols import ClipSampler, FrameSink, ResumableSink
+from .resume import WorkFolder, resumable_clips, tensor_sha256
+from .retake import Take, plan_take, take_clips
 from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
-from .sampling.schedules import default_shift, make_sigmas
-from .sampling.solvers import check_solver
+from .sampling.schedules import make_sigmas
+from .settings import GenerateSettings, Summary
+from .stages import GuardedSampler, Stages
+from .takes import take_folder
 from .transformer.dit import LetsTalkDiT
+from .video.segments import SegmentedVideo, segment_clips, segment_path
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
 Portrait = Union[Tensor, str, Path]
-WHOLE_FRAME_PIXELS = 1024 * 1024  # larger frames go through the autoencoder in tiles
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateSettings:
-    """How to generate. None is the model's own value: `steps` and `solver` follow what the network predicts."""
-
-    steps: int | None = None
-    solver: str | None = None
-    schedule: str = "model"
-    shift: float | None = None
-    seed: int = 0
-    fps: float | None = None
-    cfg_audio: float | None = None
-    cfg_portrait: float = 1.0
-    size: tuple[int, int] | None = None  # height, width in pixels
-    memory: MemorySettings | None = None
-    match_statistics: bool = False  # adds it to `memory`, as does
-    drift_level: float = 0.0
-    decode_batch: int = 8  # frames
-
-    def resolve(self, bundle: ModelBundle) -> GenerateSettings:
-        """The same with every None replaced. Raises: ConfigError for values that cannot work with this model."""
-        config = bundle.dit.config
-        paper = config.prediction == "epsilon" and config.learned_variance
-        steps, solver = (
-            (250, "ddpm") if paper else (12, "euler") if config.prediction == "flow" else (30, "dpmpp_2m")
-        )
-        step = bundle.pixels_per_token
-        trained = (config.grid_size[0] * step, config.grid_size[1] * step)
-        size = self.size or trained
-        if min(size) < step or size[0] % step or size[1] % step:
-            raise ConfigError(
-                f"size {size[1]}x{size[0]} must be multiples of {step}; the model was trained at"
-                f" {trained[1]}x{trained[0]}"
-            )
-        fps = self.fps if self.fps is not None else config.fps
-        if not 1 <= fps <= 240:
-            raise ConfigError(f"fps={fps} must be between 1 and 240; the model was trained at {config.fps:g}")
-        if self.decode_batch < 1:
-            raise ConfigError(f"decode_batch={self.decode_batch} must be at least 1 frame")
-        steps, solver = self.steps if self.steps is not None else steps, self.solver or solver
-        check_solver(solver, config.prediction)
-        shift = self.shift if self.shift is not None else default_shift(config)
-        make_sigmas(config.prediction, steps, shift, schedule=self.schedule)
-        cfg_audio = self.cfg_audio if self.cfg_audio is not None else config.audio_guidance
-        Guidance(audio=cfg_audio, portrait=self.cfg_portrait)
-        memory = self._memory(config)
-        return replace(
-            self, steps=steps, solver=solver, shift=shift, cfg_audio=cfg_audio, fps=fps, size=size, memory=memory
-        )
-
-    def _memory(self, config: DiTConfig) -> MemorySettings:
-        memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
-        return replace(
-            memory,
-            match_statistics=memory.match_statistics or self.match_statistics,
-            drift_level=self.drift_level or memory.drift_level,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        values = asdict(self)
-        return {**values, "size": list(self.size) if self.size else None}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `clip` and `step` count finished ones."""
-
-    clip: int
-    clips: int
-    step: int
-    steps: int
-    frames: int
-    total_frames: int
-    likeness: float | None = None  # lowest drift score of the last clip, where there is a level for it
 
 
 @dataclass
-class Summary:
-    """What a run did."""
+class _Job:
+    """What a run works with. portrait: (1, c, h, w) latent. `tokens(first, count)` gives those of the speech."""
 
-    frames: int
-    total_frames: int
-    seconds: float  # of video
-    clips: int
-    fps: float
-    width: int
-    height: int
-    seed: int
-    elapsed_seconds: float = 0.0
-    frames_per_second: float = 0.0
-    resumed_clips: int = 0
-    interrupted: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-    drift: DriftLog = field(default_factory=DriftLog)
-
-    @property
-    def drift_level(self) -> float:
-        return float((self.settings.get("memory") or {}).get("drift_level", 0.0))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "drift": self.drift.to_dict(self.drift_level)}
+    settings: GenerateSettings
+    steps: int
+    stages: Stages
+    portrait: Tensor
+    tokens: Callable[[int, int], Tensor]
+    bank: MemoryBank
+    plan: list[Clip]
+    summary: Summary
+    fingerprint: dict[str, Any]
 
 
 class TalkingPortrait:
@@ -171,118 +82,218 @@ class TalkingPortrait:
     ) -> Summary:
         """Write round(seconds * fps) frames to `sink`, clip by clip, and close it.
 
-        With `work`, finished clips are kept there, those of an earlier identical run are not sampled again, and
-        the folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
+        With `work`, finished clips are kept there, those of an earlier identical run are not made again, and the
+        folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
         so far, if there are any, and returns a summary marked as interrupted; any other error aborts the sink and
         passes on. A stage that gives NaN or infinity is repeated once in float32 with plain attention.
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
-        written = 0
+        written = first = 0
         summary: Summary | None = None
         try:
-            resolved = (settings or GenerateSettings()).resolve(self.bundle)
-            assert resolved.size is not None and resolved.fps is not None and resolved.steps is not None
-            height, width = resolved.size
-            image, guard = self._image(portrait, resolved.size), NumericalGuard()
-            source = as_source(audio)
-            encoder = self.bundle.audio_encoder
-            features = AudioFeatures.encode(encoder, source, resolved.fps)
-            plan = plan_clips(features.frames, self.bundle.dit.config.clip_frames)
-            summary = Summary(0, features.frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
-            summary.settings, summary.models = resolved.to_dict(), self.bundle.hashes()
+            job = self._job(portrait, audio, settings)
+            plan, summary = job.plan, job.summary
             if work is not None:
-                work.begin({**_fingerprint(resolved, image, source, self.bundle), "models": summary.models})
-            report = _Reporter(progress, plan, resolved.steps, features.frames)
-            for clip, latents in self._clips(image, features, plan, resolved, report, work, summary, guard):
-                for part in latents[0].split(resolved.decode_batch):
-                    sink.write(self._decode(part, clip, guard))
-                    written += len(part)
-                scored = resolved.memory is not None and resolved.memory.drift_level > 0
-                report.clip_done(written, summary.drift.scores[-1].lowest if scored else None)
+                work.begin(job.fingerprint)
+                if isinstance(sink, ResumableSink):
+                    written = first = sink.held
+                    sink.resume_at(first)
+            report = Reporter(progress, len(plan), job.steps, summary.total_frames)
+            for clip, latents in self._clips(job, report, work, sink):
+                if clip.first >= first:
+                    for frames in self._frames(job, latents, clip):
+                        sink.write(frames)
+                        written += len(frames)
+                report.clip_done(written, summary.likeness)
             sink.close()
         except KeyboardInterrupt:
             if summary is None or not written:
                 sink.abort()
+                _leave(work)
                 raise
             try:
                 sink.close(partial=True)
             except BaseException:
                 sink.abort()
+                _leave(work)
                 raise
             summary.interrupted = True
-        except BaseException:
+        except BaseException as error:
             sink.abort()
-            raise
-        if work is not None and not summary.interrupted:
-            work.remove()
+            if work is not None and summary is not None and isinstance(error, OutputError):
+                error = self._with_shortage(error, work, sink, summary)
+            _leave(work)
+            raise error
+        if work is not None:
+            work.end(interrupted=summary.interrupted)
         summary.frames, summary.seconds = written, written / summary.fps
         summary.elapsed_seconds = time.monotonic() - started
-        summary.frames_per_second = written / max(summary.elapsed_seconds, 1e-9)
+        summary.frames_per_second = (written - first) / max(summary.elapsed_seconds, 1e-9)
         return summary
 
-    def _clips(
+    @torch.no_grad()
+    def retake(
         self,
-        image: Tensor,
-        features: AudioFeatures,
-        plan: list[Clip],
-        settings: GenerateSettings,
-        report: _Reporter,
-        work: WorkFolder | None,
-        summary: Summary,
-        guard: NumericalGuard,
-    ) -> Any:
+        portrait: Portrait,
+        audio: Sound,
+        video: SegmentedVideo,
+        work: WorkFolder,
+        seconds: tuple[float, float],
+        seed: int,
+        settings: GenerateSettings | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Summary:
+        """Make a part of a finished video anew with other noise, and join the video again (see `retake`).
+
+        `work` is the folder of that run, and all arguments but the last of the required ones are its own.
+        `seconds`: from and to. Killed at any moment, the same call continues, and until it ends the video is the
+        old one. Raises: ConfigError if the folder is not complete, and what `generate` raises.
+        """
+        started = time.monotonic()
+        try:
+            job = self._job(portrait, audio, settings)
+            plan, summary, fps = job.plan, job.summary, job.summary.fps
+            clip_frames = self.bundle.dit.config.clip_frames
+            segment = segment_clips(fps, clip_frames)
+            work.begin(job.fingerprint)
+            if video.held != summary.total_frames:
+                raise ConfigError(
+                    f"{work.folder}: holds {video.held} of {summary.total_frames} frames; finish the video first"
+                )
+            takes = work.takes
+            take = plan_take(plan, fps, segment, *seconds, seed, takes)
+            part = plan[take.first : take.last + 1]
+            if take.number > len(takes):
+                report = Reporter(progress, len(part), job.steps, sum(clip.count for clip in part))
+                self._retake(job, work, take, video, report)
+                work.finish_take()
+            video.join(summary.total_frames)
+            summary.drift = work.drift(math.ceil(len(plan) / segment))
+        finally:
+            video.abort()
+            work.release()
+        summary.frames, summary.seconds = summary.total_frames, summary.total_frames / fps
+        summary.retaken = [part[0].first, part[-1].first + part[-1].count]
+        summary.elapsed_seconds = time.monotonic() - started
+        summary.frames_per_second = sum(clip.count for clip in part) / max(summary.elapsed_seconds, 1e-9)
+        return summary
+
+    def _retake(self, job: _Job, work: WorkFolder, take: Take, video: SegmentedVideo, report: Reporter) -> None:
+        """The clips of a take and the segments they are in, into its folder."""
+        clip_frames, fps = self.bundle.dit.config.clip_frames, job.summary.fps
+        segment = segment_clips(fps, clip_frames)
+        clips = take_clips(
+            work,
+            job.plan,
+            take,
+            sample=self._guarded_sampler(job, report),
+            portrait=job.portrait,
+            audio=job.tokens,
+            bank=job.bank,
+            clip_frames=clip_frames,
+            fps=fps,
+            drift=job.summary.drift,
+        )
+        pictures: list[Tensor] = []
+        done = 0
+        for clip, latents in clips:
+            pictures += self._frames(job, latents.to(job.portrait), clip)
+            if (clip.index + 1) % segment == 0 or clip.index == take.last:
+                index = clip.index // segment
+                video.write_segment(segment_path(take_folder(work.folder), index), torch.cat(pictures))
+                work.save_drift(index, job.summary.drift.since(index * segment), take_folder(work.folder))
+                pictures = []
+            done += clip.count
+            report.clip_done(done, job.summary.likeness)
+
+    def _job(self, portrait: Portrait, audio: Sound, settings: GenerateSettings | None) -> _Job:
+        """Inputs and settings, checked and encoded."""
         bundle = self.bundle
-        latent = self._encode(image, guard)
+        resolved = (settings or GenerateSettings()).resolve(bundle)
+        assert resolved.size is not None and resolved.fps is not None and resolved.steps is not None
+        height, width = resolved.size
+        image = self._image(portrait, resolved.size)
+        source = as_source(audio)
+        features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
+        plan = plan_clips(features.frames, bundle.dit.config.clip_frames)
+        summary = Summary(0, features.frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
+        summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
+        fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
 
         def tokens(first: int, count: int) -> Tensor:
-            windows = features.windows(first, count, bundle.audio_projection.config.window)[None]
-            stage = f"audio projection of clip {first // bundle.dit.config.clip_frames + 1}"
-            return guard(
-                stage,
-                bundle.audio_projection,
-                lambda network: network(windows.to(bundle.device, _dtype(network))).float(),
+            return stages.tokens(features, first, count)
+
+        stages = Stages(bundle)
+        latent = stages.encode(image)
+        bank = MemoryBank.for_model(bundle.dit.config, settings=resolved.memory, seed=resolved.seed)
+        return _Job(resolved, resolved.steps, stages, latent, tokens, bank, plan, summary, fingerprint)
+
+    def _frames(self, job: _Job, latents: Tensor, clip: Clip) -> Iterator[Tensor]:
+        """Pictures of a clip, a batch at a time."""
+        return (job.stages.decode(part, clip) for part in latents[0].split(job.settings.decode_batch))
+
+    def _clips(
+        self, job: _Job, report: Reporter, work: WorkFolder | None, sink: FrameSink
+    ) -> Iterator[tuple[Clip, Tensor]]:
+        plan, summary, config = job.plan, job.summary, self.bundle.dit.config
+        sampler = self._guarded_sampler(job, report)
+
+        def make(part: list[Clip], finished: Callable[[Clip], Tensor | None] | None) -> Any:
+            summary.resumed_clips = len(plan) - len(part)
+            report.start_at(len(plan) - len(part), part[0].first if part else summary.total_frames)
+            return generate_clips(
+                sampler,
+                part,
+                portrait=job.portrait,
+                audio=job.tokens,
+                bank=job.bank,
+                clip_frames=config.clip_frames,
+                seed=job.settings.seed,
+                finished=finished,
+                drift=summary.drift,
             )
 
-        def finished(clip: Clip) -> Tensor | None:
-            latents = work.load(clip) if work is not None else None
-            if latents is None or latents.shape[2:] != latent.shape[1:] or not torch.isfinite(latents).all():
-                return None
-            resumed.add(clip.index)
-            summary.resumed_clips = len(resumed)
-            return latents.to(latent)
-
-        resumed: set[int] = set()
-        clips = generate_clips(
-            self._guarded_sampler(settings, report.step_begins, guard),
+        if work is None:
+            yield from make(plan, None)
+            return
+        clips = resumable_clips(
+            work,
             plan,
-            portrait=latent,
-            audio=tokens,
-            bank=MemoryBank.for_model(bundle.dit.config, settings=settings.memory, seed=settings.seed),
-            clip_frames=bundle.dit.config.clip_frames,
-            seed=settings.seed,
-            finished=finished,
-            drift=summary.drift,
+            job.bank,
+            segment_clips(summary.fps, config.clip_frames),
+            (lambda: sink.held) if isinstance(sink, ResumableSink) else lambda: 0,
+            make,
+            summary.drift,
         )
-        for clip, latents in clips:
-            if work is not None and clip.index not in resumed:
-                work.save(clip, latents)
-            yield clip, latents
+        for clip, latents, known in clips:
+            summary.resumed_clips += known
+            yield clip, latents.to(job.portrait)
 
-    def _guarded_sampler(
-        self, settings: GenerateSettings, on_step: Callable[[int, int, int], None], guard: NumericalGuard
-    ) -> ClipSampler:
+    def _with_shortage(
+        self, error: OutputError, work: WorkFolder, sink: FrameSink, summary: Summary
+    ) -> OutputError:
+        clip_frames = self.bundle.dit.config.clip_frames
+        return with_shortage(
+            error,
+            work.folder,
+            frames=summary.total_frames,
+            held=sink.held if isinstance(sink, ResumableSink) else 0,
+            fps=summary.fps,
+            pixels=summary.width * summary.height,
+            segment_frames=clip_frames * segment_clips(summary.fps, clip_frames),
+            clip_frames=clip_frames,
+            keep=work.keep,
+        )
+
+    def _guarded_sampler(self, job: _Job, report: Reporter) -> GuardedSampler:
         """`make_sampler`'s, and for clips that it spoils the solver on the network in float32."""
-        own, dit = self.make_sampler(settings, on_step), self.bundle.dit
+        own, on_step = self.make_sampler(job.settings, report.step_begins), report.step_begins
 
-        def sample(noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-            def run(network: LetsTalkDiT) -> Tensor:
-                sampler = own if network is dit else self._solver_sampler(settings, on_step, network)
-                return sampler(noise, conditions, clip_index=clip_index)
+        def exact(network: LetsTalkDiT) -> SolverClipSampler:
+            return self._solver_sampler(job.settings, on_step, network)
 
-            return guard(f"sampling of clip {clip_index + 1}", dit, run)
-
-        return sample
+        return GuardedSampler(own, exact, self.bundle.dit, job.stages.guard)
 
     def _solver_sampler(
         self,
@@ -302,58 +313,10 @@ class TalkingPortrait:
         image = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
         return fit_to(image, size)
 
-    def _tiling(self, pixels: int) -> Tiling | None:
-        return Tiling() if pixels > WHOLE_FRAME_PIXELS else None
 
-    def _encode(self, image: Tensor, guard: NumericalGuard) -> Tensor:
-        """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
-        x = to_unit(image[None].to(self.bundle.device))
-        tiling = self._tiling(image.shape[0] * image.shape[1])
-
-        def encode(network: AutoencoderDC) -> Tensor:
-            latents = network.encode_frames(x.to(_dtype(network)), tiling=tiling)
-            return latents.float() * network.config.scaling_factor
-
-        return guard("encoding of the portrait", self.bundle.autoencoder, encode)
-
-    def _decode(self, latents: Tensor, clip: Clip, guard: NumericalGuard) -> Tensor:
-        """Model-space latents (t, c, h, w) -> frames (t, h, w, 3) uint8 on the CPU."""
-        config = self.bundle.autoencoder.config
-        tiling = self._tiling(latents.shape[-1] * latents.shape[-2] * config.spatial_factor**2)
-
-        def decode(network: AutoencoderDC) -> Tensor:
-            z = (latents / config.scaling_factor).to(_dtype(network))
-            return network.decode_frames(z, batch=len(z), tiling=tiling).float()
-
-        images = guard(f"decoding of clip {clip.index + 1}", self.bundle.autoencoder, decode)
-        return from_unit(images).cpu().contiguous()
-
-
-def _dtype(network: torch.nn.Module) -> torch.dtype:
-    return next(network.parameters()).dtype
-
-
-class _Reporter:
-    """Turns the sampler's steps and finished clips into Progress events."""
-
-    def __init__(
-        self, progress: Callable[[Progress], None] | None, plan: list[Clip], steps: int, total_frames: int
-    ) -> None:
-        self.progress, self.clips, self.steps, self.total = progress, len(plan), steps, total_frames
-        self.clip, self.frames = 0, 0
-        self.likeness: float | None = None
-
-    def step_begins(self, clip: int, step: int, steps: int) -> None:
-        self._send(step)
-
-    def clip_done(self, frames: int, likeness: float | None) -> None:
-        self.clip, self.frames, self.likeness = self.clip + 1, frames, likeness
-        self._send(0)
-
-    def _send(self, step: int) -> None:
-        if self.progress is not None:
-            now = Progress(self.clip, self.clips, step, self.steps, self.frames, self.total, self.likeness)
-            self.progress(now)
+def _leave(work: WorkFolder | None) -> None:
+    if work is not None:
+        work.leave()
 
 
 def _fingerprint(

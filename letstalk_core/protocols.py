@@ -7,7 +7,17 @@ from typing import Any, Protocol, Union, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["ClipSampler", "DType", "Denoiser", "Device", "FaceDetector", "FrameSink", "Operations"]
+__all__ = [
+    "ClipSampler",
+    "DType",
+    "Denoiser",
+    "Device",
+    "DrawnSampler",
+    "FaceDetector",
+    "FrameSink",
+    "Operations",
+    "ResumableSink",
+]
 
 Device = Union[torch.device, str, None]
 DType = Union[torch.dtype, None]
@@ -49,6 +59,13 @@ class ClipSampler(Protocol):
     def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor: ...
 
 
+@runtime_checkable
+class DrawnSampler(ClipSampler, Protocol):
+    """A ClipSampler that can draw frames to given latents while it samples (`sampling.clip`)."""
+
+    towards: dict[int, tuple[Tensor, Tensor]]
+
+
 class FaceDetector(Protocol):
     """Finds faces in one image.
 
@@ -70,3 +87,15 @@ class FrameSink(Protocol):
 
     def abort(self) -> None:
         """Drop what was written."""
+
+
+@runtime_checkable
+class ResumableSink(FrameSink, Protocol):
+    """A FrameSink whose frames outlive the process."""
+
+    @property
+    def held(self) -> int:
+        """Frames that are safe already, those of earlier runs included; asked for when the run may begin."""
+
+    def resume_at(self, frame: int) -> None:
+        """The next frame written is this one, which is at most `held`."""

@@ -29,13 +29,15 @@ ROWS = [
     {"cli"},
     {"experiments"},
     {"pipeline", "training", "evaluation"},
+    {"settings", "stages"},
     {"models"},
+    {"retake"},
     {"resume"},
-    {"long_video", "data"},
+    {"long_video", "data", "progress", "takes"},
     {"memory_bank"},
     {"video"},  # has sound
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},
-    {"nn", "checkpoint", "media", "drift_guard", "numerical_guard", "presets"},
+    {"nn", "checkpoint", "locking", "disk_space", "media", "drift_guard", "numerical_guard", "presets"},
     {"configs"},
     {"pixels", "protocols", "errors"},
 ]

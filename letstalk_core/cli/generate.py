@@ -11,14 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
-from ..errors import ConfigError, OutputError
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..models import ModelBundle
     from ..pipeline import GenerateSettings, Portrait, Progress, Summary
-    from ..protocols import FrameSink
-    from ..video.content_credentials import ContentSigner
 
 __all__ = ["add_parser", "run"]
 
@@ -30,7 +26,8 @@ def add_parser(subparsers: Any) -> None:
         "generate",
         help="make a talking video from a portrait and a recording",
         description="Make a video of round(seconds * fps) frames in which PORTRAIT speaks AUDIO. Ctrl-C ends it"
-        " with what is done.",
+        " with what is done. A killed run continues when the same command is given again; until it is done,"
+        " OUTPUT.work/so_far.mp4 plays what is finished.",
     )
     add = parser.add_argument
     add("portrait", help="picture of one face")
@@ -79,7 +76,21 @@ def add_parser(subparsers: Any) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
     add("--threads", type=int, help="CPU threads")
-    add("--resume", action="store_true", help="keep finished clips in OUTPUT.work and continue from there")
+    add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
+    add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
+    add("--keep-work", action="store_true", help="keep OUTPUT.work when the video is done, for --retake")
+    add(
+        "--retake",
+        metavar="FROM-TO",
+        help="seconds of a video made with --keep-work to make anew, such as 12-20.5",
+    )
+    add(
+        "--retake-seed",
+        type=int,
+        default=1,
+        metavar="SEED",
+        help="its noise (default 1); --seed stays the video's",
+    )
     add("--sign", metavar="CERT", help="sign the video (Content Credentials) with this certificate chain, PEM")
     add("--sign-key", metavar="KEY", help="private key of the first certificate, PEM")
     add("--overwrite", action="store_true", help="replace existing results")
@@ -91,71 +102,58 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..models import load_bundle
     from ..pipeline import TalkingPortrait
-    from ..resume import RUN_FILE, WorkFolder
+    from ..resume import RUN_FILE
     from .hardware import choose_device, choose_dtype, use_threads
     from .progress import ProgressLine
+    from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video, sign_video
 
-    work = _work_folder(args)
-    _check_outputs(args, resuming=work is not None and (work / RUN_FILE).is_file())
+    folder = _work_folder(args)
+    resuming = folder is not None and (folder / RUN_FILE).is_file()
+    check_outputs(args, resuming=resuming)
     settings = _settings(args)
-    signer = _signer(args)
+    signer = make_signer(args)
     use_threads(args.threads)
     device = choose_device(args.device)
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     settings = settings.resolve(bundle)
     if bundle.is_demo and not args.quiet:
         sys.stderr.write(DEMO_NOTE + "\n")
+    if resuming and not args.restart and not args.quiet:
+        sys.stderr.write(f"note: continues from {folder}\n")
     line = ProgressLine(quiet=args.quiet)
+    portrait = _portrait(args, settings)
     with _Interrupt(line) as interrupt:
-        summary = TalkingPortrait(bundle).generate(
-            _portrait(args, settings),
-            args.audio,
-            _sinks(args, settings, bundle),
-            settings,
-            progress=interrupt.progress,
-            work=WorkFolder(work) if work is not None else None,
-        )
-    if args.drift_plot is not None and summary.drift.scores:
-        from ..portrait.image import save_image
-        from ..video.drift_plot import drift_plot
-
-        save_image(args.drift_plot, drift_plot(summary.drift, summary.drift_level))
+        if args.retake is not None:
+            assert folder is not None
+            video, work = make_video(args, settings, bundle, folder)
+            summary = TalkingPortrait(bundle).retake(
+                *(portrait, args.audio, video, work, _seconds(args.retake), args.retake_seed, settings),
+                progress=interrupt.progress,
+            )
+        else:
+            sink, kept = make_sinks(args, settings, bundle, folder)
+            summary = TalkingPortrait(bundle).generate(
+                portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
+            )
+    draw_drift(args, summary)
     if signer is not None:
-        signer.sign(Path(args.output), _details(settings, bundle))
-    _report(args, summary, work)
+        sign_video(signer, args, settings, bundle)
+    _report(args, summary, folder if args.resume or args.keep_work else None)
     return 130 if summary.interrupted else 0
 
 
 def _work_folder(args: argparse.Namespace) -> Path | None:
-    if not args.resume:
-        return None
+    if args.retake is not None:
+        _seconds(args.retake)
+        if args.png or args.contact_sheet or args.restart:
+            raise ConfigError("--retake makes the video only; leave out --png, --contact-sheet and --restart")
     if args.output is None:
-        raise ConfigError("--resume needs --output, beside which its work folder lies")
+        for name in ("resume", "keep_work", "restart", "retake"):
+            if getattr(args, name):
+                raise ConfigError(f"--{name.replace('_', '-')} needs --output, beside which its work folder lies")
+        return None
     output = Path(args.output)
     return output.with_name(output.name + ".work")
-
-
-def _check_outputs(args: argparse.Namespace, resuming: bool) -> None:
-    """Everything about the results that can be wrong before the work starts. Raises: ConfigError, OutputError."""
-    from .output import check_output
-
-    if args.output is None and args.png is None:
-        raise ConfigError("nowhere to write to; add -o out.mp4 or --png DIR")
-    if args.output is not None:
-        output = check_output(args.output, overwrite=args.overwrite or resuming)
-        if output.suffix.lower() != ".mp4":
-            raise ConfigError(f"{output}: the name of the video must end in .mp4")
-    for picture in (args.contact_sheet, args.drift_plot):
-        if picture is not None:
-            check_output(picture, overwrite=args.overwrite or resuming)
-    if args.png is not None:
-        folder = Path(args.png)
-        if not folder.absolute().parent.is_dir():
-            raise OutputError(f"{folder}: folder {folder.parent} does not exist; create it or choose another")
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder}: is a file; --png needs a folder")
-        if folder.is_dir() and any(folder.glob("*.png")) and not (args.overwrite or resuming):
-            raise OutputError(f"{folder}: holds PNG files already; add --overwrite or choose another folder")
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:
@@ -206,57 +204,12 @@ def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:
     return CropTransform.around(face, (image.shape[0], image.shape[1]), settings.size).apply(image)
 
 
-def _sinks(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle) -> FrameSink:
-    from ..video.contact_sheet import ContactSheet
-    from ..video.tee import Tee
-    from ..video.threaded import ThreadedSink
-    from ..video.writer import PngSequenceWriter, VideoWriter
-
-    assert settings.fps is not None and settings.size is not None  # they are resolved
-    sinks: list[FrameSink] = []
-    try:
-        if args.output is not None:
-            sinks.append(
-                VideoWriter(
-                    args.output,
-                    settings.fps,
-                    settings.size,
-                    audio=args.audio,
-                    metadata=_metadata(settings, bundle),
-                )
-            )
-        if args.png is not None:
-            sinks.append(PngSequenceWriter(args.png, metadata=_metadata(settings, bundle)))
-        if args.contact_sheet is not None:
-            sinks.append(ContactSheet(args.contact_sheet))
-    except BaseException:
-        for sink in sinks:
-            sink.abort()
-        raise
-    return ThreadedSink(Tee(sinks))
-
-
-def _signer(args: argparse.Namespace) -> ContentSigner | None:
-    """Made before the work starts, so that a certificate which cannot sign is told at once."""
-    if args.sign is None and args.sign_key is None:
-        return None
-    if args.sign is None or args.sign_key is None or args.output is None:
-        raise ConfigError("signing needs --sign CERT, --sign-key KEY and --output")
-    from ..video.content_credentials import ContentSigner
-
-    return ContentSigner(Path(args.sign), Path(args.sign_key))
-
-
-def _details(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
-    return {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
-
-
-def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
-    """Says in the file that it is generated, by what, and how to repeat it."""
-    from ..video.writer import AI_MARKER
-
-    comment = f"{AI_MARKER}, made by LetsTalk {__version__}"
-    return {"comment": comment, "letstalk": _details(settings, bundle)}
+def _seconds(text: str) -> tuple[float, float]:
+    """ "12-20.5" -> (12.0, 20.5)."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)-(\d+(?:\.\d*)?)", text.strip())
+    if match is None:
+        raise ConfigError(f"--retake {text!r}: needs two numbers of seconds, such as 12-20.5")
+    return float(match[1]), float(match[2])
 
 
 class _Interrupt:
@@ -301,6 +254,9 @@ def _report(args: argparse.Namespace, summary: Summary, work: Path | None) -> No
         )
         results = (args.output, args.png, args.contact_sheet, args.drift_plot)
         wrote = ", ".join(str(p) for p in results if p is not None)
+        if summary.retaken:
+            first, last = (frame / summary.fps for frame in summary.retaken)
+            state = f"made {first:.2f} to {last:.2f} s anew: "
         sys.stderr.write(
             f"{state}wrote {wrote}: {summary.frames} frames, {summary.seconds:.2f} s at {summary.fps:g} fps,"
             f" {summary.width}x{summary.height}, in {summary.elapsed_seconds:.1f} s\n"

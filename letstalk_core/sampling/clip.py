@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import NumericalError
@@ -39,6 +40,8 @@ class SolverClipSampler:
     """Samples one clip: noise (b, f, c, h, w) and its conditions -> clean latents of the same shape, float32.
 
     `on_step(clip_index, step, steps)` is called before each step. `seed` feeds solvers that add noise as they go.
+    `towards` may hold, by clip, latents (b, f, c, h, w) and for each frame (f,) how much the clean sample is drawn
+    to them in every step: 1 is them. Solvers that add noise leave it to their caller to blend.
     Raises: NumericalError naming clip and step as soon as the model returns NaN or infinity.
     """
 
@@ -57,6 +60,7 @@ class SolverClipSampler:
         self.guided = GuidedDenoiser(denoiser, guidance.audio, guidance.portrait)
         self.name, self.solver, self.sigmas = solver, get_solver(solver), sigmas
         self.seed, self.on_step = seed, on_step
+        self.towards: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
         sigmas = self.sigmas.to(noise.device, torch.float32)
@@ -78,11 +82,25 @@ class SolverClipSampler:
             options["noise_sampler"] = lambda sigma, following: torch.randn(noise.shape, generator=generator).to(
                 noise
             )
+        denoiser: Callable[..., Tensor] = self.guided
+        if clip_index in self.towards and self.name not in STOCHASTIC:
+            denoiser = _drawn(self.guided, *self.towards[clip_index])
         return self.solver(
-            self.guided,
+            denoiser,
             self.denoiser.scale_noise(noise.float(), sigmas[0]),
             sigmas,
             extra_args={**arguments, "cache": {}},  # what the network keeps from step to step of this clip
             callback=check,
             **options,
         )
+
+
+def _drawn(denoiser: Callable[..., Tensor], latents: Tensor, weights: Tensor) -> Callable[..., Tensor]:
+    """A denoiser whose estimate is partly given, frame by frame; the network makes the other frames fit."""
+    weights = rearrange(weights, "f -> 1 f 1 1 1")
+
+    def drawn(x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
+        denoised = denoiser(x, sigma, **extra_args)
+        return torch.lerp(denoised, latents.to(denoised), weights.to(denoised))
+
+    return drawn

@@ -14,10 +14,22 @@ from ..audio.alignment import SAMPLE_RATE
 from ..errors import MediaError
 from ..media import audio_stream, decoded_frames, open_media
 
-__all__ = ["Soundtrack", "SoundtrackSource"]
+__all__ = ["Soundtrack", "SoundtrackSource", "check_sound"]
 
 SoundtrackSource = Union[str, "os.PathLike[str]", "tuple[Tensor, int]", Any]
 BLOCK = 48_000  # samples
+
+
+def check_sound(source: SoundtrackSource) -> None:
+    """Raises: MediaError for what no Soundtrack can be made of."""
+    waveform: Any = source[0] if isinstance(source, tuple) else getattr(source, "waveform", None)
+    if waveform is not None:
+        _waveform_blocks(waveform)
+        return
+    opened: Any = source
+    path = Path(getattr(opened, "path", opened))
+    with open_media(path) as container:
+        audio_stream(container, path, getattr(opened, "stream", 0))
 
 
 class Soundtrack:

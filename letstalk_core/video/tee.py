@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..protocols import FrameSink
+from ..protocols import FrameSink, ResumableSink
 
 __all__ = ["Tee"]
 
@@ -17,6 +17,16 @@ class Tee:
     def __init__(self, sinks: Sequence[FrameSink]) -> None:
         self.sinks = list(sinks)
         self._open = list(sinks)
+
+    @property
+    def held(self) -> int:
+        """Frames that all sinks have safe."""
+        return min((s.held if isinstance(s, ResumableSink) else 0 for s in self.sinks), default=0)
+
+    def resume_at(self, frame: int) -> None:
+        for sink in self.sinks:
+            if isinstance(sink, ResumableSink):
+                sink.resume_at(frame)
 
     def write(self, frames: Tensor) -> None:
         for sink in self.sinks:

@@ -7,7 +7,7 @@ import threading
 
 from torch import Tensor
 
-from ..protocols import FrameSink
+from ..protocols import FrameSink, ResumableSink
 
 __all__ = ["ThreadedSink"]
 
@@ -33,6 +33,16 @@ class ThreadedSink:
                     self.sink.write(frames)
                 except BaseException as error:  # raised again in the caller's thread
                     self._error = error
+
+    @property
+    def held(self) -> int:
+        """Frames that the inner sink has safe; those in the queue are not."""
+        return self.sink.held if isinstance(self.sink, ResumableSink) else 0
+
+    def resume_at(self, frame: int) -> None:
+        """Before the first `write`."""
+        if isinstance(self.sink, ResumableSink):
+            self.sink.resume_at(frame)
 
     def write(self, frames: Tensor) -> None:
         """Queue frames (t, h, w, 3) uint8; the caller may change its tensor afterwards."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -15,16 +14,32 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ..checkpoint import atomic_path
-from ..errors import ConfigError, DependencyError, LetsTalkError, OutputError
+from ..checkpoint import atomic_path, sync_to_disk
+from ..errors import ConfigError, DependencyError, OutputError
+from .container import (
+    AI_MARKER,
+    DIGITAL_SOURCE_TYPE,
+    SUFFIXES,
+    as_output_error,
+    check_video,
+    import_av,
+    open_output,
+    video_tags,
+)
 from .soundtrack import Soundtrack, SoundtrackSource
 
-__all__ = ["AI_MARKER", "PngSequenceWriter", "VideoWriter", "available_encoder"]
+__all__ = [
+    "AI_MARKER",
+    "DIGITAL_SOURCE_TYPE",
+    "PngSequenceWriter",
+    "Sink",
+    "VideoWriter",
+    "available_encoder",
+    "check_video_name",
+    "frame_rate",
+    "frame_size",
+]
 
-AI_MARKER = "AI-generated video"
-# The term of the IPTC vocabulary for media made by a trained model.
-DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 ENCODERS: dict[str, dict[str, str]] = {  # in order of preference
     "libx264": {"crf": "18", "preset": "veryfast"},
     "libopenh264": {"b": "8M"},
@@ -36,12 +51,12 @@ BT709, LIMITED, FULL = 1, 1, 2  # AVCOL_*_BT709 (also SWS_CS_ITU709), AVCOL_RANG
 MAX_SIDE = 16_384  # what H.264 allows
 
 log = logging.getLogger(__name__)
-S = TypeVar("S", bound="_Sink")
+S = TypeVar("S", bound="Sink")
 
 
 def available_encoder() -> str:
     """The best video encoder of this installation. Raises: DependencyError."""
-    av = _av()
+    av = import_av()
     for name in ENCODERS:
         if name in av.codecs_available:
             try:
@@ -52,15 +67,7 @@ def available_encoder() -> str:
     raise DependencyError(f"this build of PyAV has none of {list(ENCODERS)}; pip install --upgrade av")
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise DependencyError(f"writing video needs PyAV ({error}); pip install av") from None
-    return av
-
-
-class _Sink:
+class Sink:
     """`with` for sinks: closed at the end, closed as partial on Ctrl-C, dropped on any other error."""
 
     def close(self, partial: bool = False) -> None:
@@ -79,7 +86,13 @@ class _Sink:
             self.abort()
 
 
-class VideoWriter(_Sink):
+def check_video_name(path: Path) -> None:
+    """Raises: ConfigError for a name whose ending tells no format."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: the name of a video must end in {', '.join(sorted(SUFFIXES))}")
+
+
+class VideoWriter(Sink):
     """A FrameSink that encodes H.264 (yuv420p, BT.709, limited range) with the original sound as AAC.
 
     `size` is (height, width); odd sizes repeat their last row or column. Sound is read again from its own file
@@ -101,13 +114,12 @@ class VideoWriter(_Sink):
         encoder_options: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.fps = _rate(fps)
-        self.size = _size(size)
+        self.fps = frame_rate(fps)
+        self.size = frame_size(size)
         self.frames = 0
         self._container: Any = None
         self._sound: Soundtrack | None = None
-        if self.path.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"{self.path}: the name of a video must end in {', '.join(sorted(SUFFIXES))}")
+        check_video_name(self.path)
         self.encoder = encoder or available_encoder()
         self._options = dict(ENCODERS.get(self.encoder, {}) if encoder_options is None else encoder_options)
         self._temporary = self.path.with_name(f".{self.path.stem[:80]}.{os.getpid()}.tmp{self.path.suffix}")
@@ -115,20 +127,16 @@ class VideoWriter(_Sink):
             self._open(audio, metadata or {})
         except BaseException as error:
             self.abort()
-            raise self._wrapped(error) from None
+            raise as_output_error(error, self.path) from None
 
     def _open(self, audio: SoundtrackSource | None, metadata: Mapping[str, Any]) -> None:
-        av = _av()
+        av = import_av()
         from av.video.reformatter import VideoReformatter
 
         if self.path.is_dir():
             raise OutputError(f"{self.path}: is a folder; give the name of a file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        name = SUFFIXES[self.path.suffix.lower()]
-        options = {} if name == "matroska" else {"movflags": "use_metadata_tags+faststart"}
-        container = av.open(f"file:{self._temporary}", "w", format=name, options=options)
-        self._container = container
-        container.metadata.update(_tags(metadata))
+        container = self._container = open_output(self._temporary, video_tags(metadata))
         try:
             stream: Any = container.add_stream(self.encoder, rate=self.fps, options=self._options)
         except (ValueError, av.error.FFmpegError) as error:
@@ -158,7 +166,7 @@ class VideoWriter(_Sink):
                     self._sound.write_until(self.frames / self.fps)
         except Exception as error:
             self.abort()
-            raise self._wrapped(error) from None
+            raise as_output_error(error, self.path) from None
 
     def _frame(self, image: Any) -> Any:
         import av
@@ -191,11 +199,13 @@ class VideoWriter(_Sink):
                 self._sound.close()
             container, self._container = self._container, None
             container.close()
-            _verify(self._temporary, self.frames)
+            check_video(self._temporary, self.frames)
+            sync_to_disk(self._temporary)
             self._temporary.replace(self.path)
+            sync_to_disk(self.path.parent)
         except BaseException as error:
             self.abort()
-            raise self._wrapped(error) from None
+            raise as_output_error(error, self.path) from None
 
     def abort(self) -> None:
         """Drop what was written."""
@@ -215,17 +225,8 @@ class VideoWriter(_Sink):
             except OSError as error:
                 log.warning("%s: could not be deleted (%s)", self._temporary, error)
 
-    def _wrapped(self, error: BaseException) -> BaseException:
-        """System errors as OutputError; everything else as it is."""
-        import av
 
-        if isinstance(error, LetsTalkError) or not isinstance(error, (OSError, ValueError, av.error.FFmpegError)):
-            return error
-        reason = getattr(error, "strerror", None) or str(error)
-        return OutputError(f"{self.path}: cannot be written ({reason}); check the folder and free disk space")
-
-
-class PngSequenceWriter(_Sink):
+class PngSequenceWriter(Sink):
     """A FrameSink that writes frame_000000.png, frame_000001.png, …; each appears whole or not at all.
 
     Files of the same names are replaced. `abort` deletes what this writer wrote. Raises: OutputError.
@@ -236,7 +237,7 @@ class PngSequenceWriter(_Sink):
     ) -> None:
         self.folder = Path(folder)
         self.start, self.frames = start, 0
-        self._tags = _tags(metadata or {})
+        self._tags = video_tags(metadata or {})
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(f"{self.folder}: is a file; give a folder")
         try:
@@ -273,7 +274,8 @@ class PngSequenceWriter(_Sink):
         self.frames = 0
 
 
-def _rate(fps: float | Fraction) -> Fraction:
+def frame_rate(fps: float | Fraction) -> Fraction:
+    """The exact rate that a number such as 29.97 means. Raises: ConfigError."""
     if isinstance(fps, Fraction) and 0 < fps <= 1000:
         return fps
     fps = float(fps)
@@ -284,7 +286,8 @@ def _rate(fps: float | Fraction) -> Fraction:
     return television if exact.denominator > 2 and abs(fps - float(television)) < 1e-3 else exact
 
 
-def _size(size: tuple[int, int]) -> tuple[int, int]:
+def frame_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels. Raises: ConfigError for what H.264 cannot hold."""
     height, width = (int(n) for n in size)
     if min(height, width) < 16 or max(height, width) > MAX_SIDE:
         raise ConfigError(f"video of {width}x{height} pixels: sides must be from 16 to {MAX_SIDE}")
@@ -298,24 +301,3 @@ def _pixels(frames: Tensor, size: tuple[int, int] | None) -> Any:
     if str(frames.dtype) != "torch.uint8":
         raise ConfigError(f"frames are {frames.dtype}; needs torch.uint8 with values 0..255")
     return frames.detach().cpu().numpy()
-
-
-def _tags(metadata: Mapping[str, Any]) -> dict[str, str]:
-    tags = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items() if v is not None}
-    if not any(AI_MARKER.lower() in value.lower() for value in tags.values()):
-        tags["comment"] = f"{AI_MARKER} (LetsTalk). {tags.get('comment', '')}".strip()
-    tags.setdefault("digital_source_type", DIGITAL_SOURCE_TYPE)
-    return {k: v.replace("\0", "") for k, v in tags.items()}
-
-
-def _verify(path: Path, frames: int) -> None:
-    """Buffered writes can fail late and unseen; a file that does not hold its frames must not get its name."""
-    import av
-
-    try:
-        with av.open(f"file:{path}") as container:
-            held = container.streams.video[0].frames
-    except (av.error.FFmpegError, IndexError) as error:
-        raise OutputError(f"{path}: cannot be read back ({error}); check free disk space") from None
-    if held not in (0, frames):  # 0: this container does not say
-        raise OutputError(f"{path}: holds {held} of {frames} frames; check free disk space")

@@ -147,3 +147,10 @@ def test_a_foreign_file_is_not_a_bank(tmp_path: Path) -> None:
 def test_impossible_memory_noise_is_refused(sigma: float) -> None:
     with pytest.raises(ConfigError, match="memory noise"):
         MemorySettings(noise_sigma=sigma)
+
+
+def test_the_frames_move_to_the_device_of_the_run() -> None:
+    bank = MemoryBank(2, 1)
+    bank.reset(torch.zeros(1, 4, 2, 2))
+    bank.to("meta")
+    assert bank.read().device.type == "meta"

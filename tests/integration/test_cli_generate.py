@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -425,7 +426,7 @@ def test_a_folder_without_permission_is_refused(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
-def test_a_disk_that_fills_up_half_way_leaves_nothing(
+def test_a_disk_that_fills_up_half_way_keeps_what_is_done_and_says_how_much_is_missing(
     portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import resource
@@ -438,8 +439,26 @@ def test_a_disk_that_fills_up_half_way_leaves_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "v.mp4" in errors[0]
-    assert list(out.iterdir()) == []
+    assert len(errors) == 1 and re.search(r"About [\d.]+ kB are needed for the \d+ of 200 frames", errors[0])
+    assert [p.name for p in out.iterdir()] == ["v.mp4.work"]
+    assert generate(portrait_png, wav, out, tiny_bundle) == 0
+    assert "continues from" in capfd.readouterr().err
+    assert video_frames(out / "v.mp4") == 200 and [p.name for p in out.iterdir()] == ["v.mp4"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    wav, before = make_wav(1.0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        code = generate(portrait_png, wav, out, tiny_bundle, "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2 and list(out.iterdir()) == []
 
 
 # ---- drift and signing
@@ -472,6 +491,34 @@ def test_signing_needs_certificate_key_and_video(
     assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--sign", "chain.pem") == 2
     one_error(capsys, "--sign CERT", "--sign-key KEY")
     assert list(out.iterdir()) == []
+
+
+def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from letstalk_core.video import content_credentials
+
+    signed: list[tuple[int, int]] = []
+
+    class Signer:
+        def __init__(self, certificate: Path, key: Path) -> None:
+            assert (certificate.name, key.name) == ("chain.pem", "signer.key")
+
+        def sign(self, path: Path, details: dict[str, Any]) -> None:
+            signed.append((video_frames(path), details["settings"]["steps"]))
+
+    monkeypatch.setattr(content_credentials, "ContentSigner", Signer)
+    wav, sign = make_wav(1.0), ("--sign", "chain.pem", "--sign-key", "signer.key", "--keep-work")
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        assert generate(portrait_png, wav, out, tiny_bundle, *sign) == 130
+    assert generate(portrait_png, wav, out, tiny_bundle, *sign) == 0
+    assert signed == [(12, 1), (25, 1)]
+    plot = out / "d.png"
+    assert (
+        generate(portrait_png, wav, out, tiny_bundle, *sign, "--retake", "0-0.5", "--drift-plot", str(plot)) == 0
+    )
+    assert signed[2:] == [(25, 1)] and plot.is_file()
 
 
 def test_a_png_frame_says_how_it_was_made(

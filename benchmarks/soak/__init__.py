@@ -1,0 +1,1 @@
+"""Reliability under abuse: kills, full disks, long runs. `python -m benchmarks.soak --help`."""

@@ -1,0 +1,191 @@
+"""What scenarios share: where they work, the video they make, how results add up, and the list of them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import time
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.soak.zygote import Zygote
+from letstalk_core.checkpoint import save_checkpoint
+from letstalk_core.video.segments import SO_FAR, segment_path
+
+__all__ = ["SCENARIOS", "Outcome", "Soak", "decoded", "frame_hashes", "frames_sha256", "scenario", "write_speech"]
+
+
+@dataclass
+class Outcome:
+    """What a round of a scenario found. Figures add up over rounds; those named "most …" keep their maximum and
+    texts their last value. Without failures the scenario passed."""
+
+    figures: dict[str, float | str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        for name, value in other.figures.items():
+            known = self.figures.get(name)
+            if isinstance(value, str) or known is None or isinstance(known, str):
+                self.figures[name] = value
+            else:
+                self.figures[name] = max(known, value) if name.startswith("most ") else known + value
+        self.failures += other.failures
+
+    def count(self, name: str, by: float = 1) -> None:
+        self.add(Outcome({name: by}))
+
+    def check(self, good: bool, what: str) -> None:
+        if not good:
+            self.failures.append(what)
+
+
+Scenario = Callable[["Soak"], Outcome]
+SCENARIOS: dict[str, tuple[Scenario, bool]] = {}
+
+
+def scenario(name: str, *, repeat: bool = True) -> Callable[[Scenario], Scenario]:
+    """Register a function from a Soak to an Outcome. `repeat`: again and again while there is time."""
+
+    def register(function: Scenario) -> Scenario:
+        SCENARIOS[name] = (function, repeat)
+        return function
+
+    return register
+
+
+@dataclass
+class Soak:
+    """One round: a folder of its own, random numbers, a zygote, and how much to do.
+
+    `kills` a round, `seconds` of speech in the short runs, `long_minutes` in the long one.
+    """
+
+    folder: Path
+    random: random.Random
+    zygote: Zygote
+    kills: int = 40
+    seconds: float = 12.0
+    long_minutes: float = 60.0
+
+    @property
+    def bundle(self) -> Path:
+        """A model folder: networks so small that a minute of video takes seconds, 64 x 64 pixels."""
+        folder = self.zygote.folder / "bundle"
+        if not folder.exists():
+            save_bundle(folder)
+        return folder
+
+    @property
+    def portrait(self) -> Path:
+        from PIL import Image
+
+        path = self.folder / "portrait.png"
+        if not path.exists():
+            y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+            pixels = torch.stack([4 * x, 4 * y, 2 * (x + y)], -1).to(torch.uint8)
+            Image.fromarray(pixels.numpy()).save(path)
+        return path
+
+    def speech(self, seconds: float | None = None) -> Path:
+        path = self.folder / f"speech-{seconds or self.seconds:g}.wav"
+        if not path.exists():
+            write_speech(path, seconds or self.seconds)
+        return path
+
+    def generate(self, out: Path, *options: str, speech: Path | None = None) -> list[str]:
+        """Arguments of a `letstalk generate` to `out`."""
+        sound = speech or self.speech()
+        return [
+            *("generate", str(self.portrait), str(sound), "-o", str(out), "--model", str(self.bundle)),
+            *("--device", "cpu", "--steps", "1", "--seed", "5", "--threads", "1", "--quiet", *options),
+        ]
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+def save_bundle(folder: Path) -> None:
+    """Random networks as a model folder."""
+    from benchmarks.long_runs import tiny_bundle
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        bundle = tiny_bundle()
+    temporary = folder.with_name(folder.name + ".new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    parts: dict[str, list[Any]] = {
+        "autoencoder": [bundle.autoencoder],
+        "audio_encoder": [bundle.audio_encoder],
+        "dit": [bundle.dit, bundle.audio_projection],
+    }
+    for name, models in parts.items():
+        content = {model.config.kind: (model.config, model.state_dict()) for model in models}
+        save_checkpoint(temporary / f"{name}.safetensors", content)
+    temporary.rename(folder)
+
+
+def write_speech(path: Path, seconds: float, rate: int = 16_000) -> None:
+    """Noise in syllables, another in every second, written as a stream."""
+    generator = torch.Generator().manual_seed(1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        syllables = torch.sin(torch.arange(rate) / rate * 6.2832 * 4).clamp(min=0)
+        left = round(seconds * rate)
+        while left > 0:
+            count = min(left, rate)
+            sound = torch.randn(rate, generator=generator) * syllables * 6000
+            file.writeframes(sound[:count].clamp(-32768, 32767).short().numpy().tobytes())
+            left -= count
+
+
+def decoded(path: Path) -> int:
+    """Frames that a player gets out of a file."""
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def frame_hashes(path: Path) -> list[int]:
+    """A number for each decoded frame."""
+    import av
+
+    with av.open(str(path)) as container:
+        return [hash(frame.to_ndarray().tobytes()) for frame in container.decode(video=0)]
+
+
+def frames_sha256(path: Path) -> str:
+    """A hash of all decoded frames and sound."""
+    import av
+
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        for frame in container.decode():
+            digest.update(frame.to_ndarray().tobytes())
+    return digest.hexdigest()
+
+
+def safe_frames(work: Path, segment_frames: int) -> tuple[int, int]:
+    """(frames in finished segments, frames that the file so far gives a player) of a run's work folder."""
+    segments = 0
+    while segment_path(work, segments).exists():
+        segments += 1
+    so_far = work / SO_FAR
+    return segments * segment_frames, decoded(so_far) if segments and so_far.exists() else 0
+
+
+def now() -> float:
+    return time.monotonic()

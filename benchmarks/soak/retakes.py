@@ -1,0 +1,93 @@
+"""A part of a finished video made anew, killed on the way: the rest must not change by a bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.soak.harness import Outcome, Soak, frame_hashes, now, scenario
+from benchmarks.soak.runs import SEGMENT_FRAMES
+from benchmarks.soak.zygote import Kill
+from letstalk_core.resume import RUN_FILE
+
+__all__ = ["retake"]
+
+FPS = 25
+
+
+@scenario("retake")
+def retake(soak: Soak) -> Outcome:
+    """Retake a part, undisturbed and killed again and again: the same video, and outside the part the old one."""
+    outcome = Outcome()
+    begin = soak.random.uniform(0, soak.seconds * 0.7)
+    end = begin + soak.random.uniform(0.1, soak.seconds * 0.3)
+    options = ("--retake", f"{begin:.3f}-{end:.3f}", "--retake-seed", "9")
+    videos, works = [], []
+    for name in ("retaken", "retaken-killed"):
+        folder = soak.fresh(name)
+        out = folder / "v.mp4"
+        outcome.check(soak.zygote.run(soak.generate(out, "--keep-work"), folder).status == 0, "cannot be made")
+        before, files = frame_hashes(out), _files(folder / "v.mp4.work")
+        kills = soak.kills // 4 if name != "retaken" else 0
+        ended = _until_done(soak, folder, soak.generate(out, *options), kills, outcome)
+        if ended is not None:
+            outcome.failures.append(ended)
+            return outcome
+        after = frame_hashes(out)
+        frames = _range(begin, end, len(before))
+        outside = [i for i in range(len(before)) if i not in frames]
+        outcome.check(len(after) == len(before), f"{len(before)} frames became {len(after)}")
+        outcome.check(all(before[i] == after[i] for i in outside), "frames outside the part differ")
+        outcome.check(any(before[i] != after[i] for i in frames), "no frame of the part differs")
+        outcome.count("frames outside the part, all the same", len(outside))
+        now_ = _files(folder / "v.mp4.work")
+        changed = {path for path in {*files, *now_} if files.get(path) != now_.get(path)}
+        allowed = {RUN_FILE, "lock", *_names(frames)}
+        outcome.check(changed <= allowed, f"files changed: {sorted(changed - allowed)}")
+        videos.append(after)
+        works.append({name: value for name, value in now_.items() if name.startswith(("clip", "drift", "video"))})
+    outcome.check(videos[0] == videos[1], "the killed retake gives another video")
+    outcome.check(works[0] == works[1], "the killed retake leaves other latents or segments")
+    outcome.count("retakes", 2)
+    return outcome
+
+
+def _until_done(soak: Soak, folder: Path, command: list[str], kills: int, outcome: Outcome) -> str | None:
+    """Give the command until it ends well; what went wrong, or None."""
+    events, duration = 60, 1.0
+    for number in range(kills + 1):
+        kind = soak.random.choice(("event", "time")) if number < kills else "none"
+        begin = now()
+        kill = Kill(event=soak.random.randint(1, events)) if kind == "event" else None
+        pid = soak.zygote.start(command, folder, kill)
+        if kind == "time":
+            time.sleep(soak.random.uniform(0, duration))
+            os.kill(pid, signal.SIGKILL)
+        ended = soak.zygote.wait(pid)
+        if ended.status == 0:
+            return None
+        if not ended.killed:
+            return f"exit code {ended.status}: {ended.errors.strip()[-400:]}"
+        duration = max(duration, now() - begin)
+        outcome.count("kills")
+    return "killed at its last start"
+
+
+def _range(begin: float, end: float, frames: int) -> range:
+    first = int(begin * FPS / SEGMENT_FRAMES) * SEGMENT_FRAMES
+    last = -(-round(end * FPS * 1000) // (SEGMENT_FRAMES * 1000)) * SEGMENT_FRAMES
+    return range(first, min(last, frames))
+
+
+def _names(frames: range) -> set[str]:
+    clips = {f"clip-{i // 16:06d}.safetensors" for i in frames}
+    segments = {i // SEGMENT_FRAMES for i in frames}
+    return clips | {f"video-{i:06d}.mp4" for i in segments} | {f"drift-{i:06d}.json" for i in segments}
+
+
+def _files(work: Path) -> dict[str, Any]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in work.iterdir() if p.is_file()}

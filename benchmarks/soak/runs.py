@@ -1,0 +1,189 @@
+"""Scenarios of one run of `letstalk generate`: killed, twice at once, on a full disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.soak.harness import Outcome, Soak, frames_sha256, now, safe_frames, scenario
+from benchmarks.soak.zygote import Kill
+from letstalk_core.resume import RUN_FILE
+
+__all__ = ["concurrency", "disk_full", "kills"]
+
+SEGMENT_FRAMES = 48
+LAG = 24  # frames at most that the file so far is behind: a fragment of half a second, and what waits for sound
+
+
+@scenario("kills")
+def kills(soak: Soak) -> Outcome:
+    """Kill at random: between file operations, inside writes, by the clock; then lose what was not synced.
+
+    The same command is given until the video is done, which must be, frame by frame and in its sound, that of a
+    run nobody disturbed; while it is not, the file so far must play all finished segments.
+    """
+    outcome = Outcome()
+    calm = soak.fresh("calm") / "v.mp4"
+    begin = now()
+    ended = soak.zygote.run(soak.generate(calm), calm.parent)
+    duration, events = now() - begin, ended.events
+    outcome.check(ended.status == 0, f"the undisturbed run failed: {ended.errors}")
+    if outcome.failures:
+        return outcome
+    expected = frames_sha256(calm)
+    folder = soak.fresh("killed")
+    out, work = folder / "v.mp4", folder / "v.mp4.work"
+    killed = 0
+    while killed < soak.kills or out.exists() is False:
+        last = killed >= soak.kills
+        kind = "none" if last else soak.random.choice(("event", "event", "write", "time"))
+        status = _run_once(soak, folder, out, kind, events, duration, outcome)
+        if status < 0:
+            killed += 1
+            outcome.count(f"kills ({kind})")
+            safe, played = safe_frames(work, SEGMENT_FRAMES)
+            outcome.check(
+                safe == 0 or played >= safe - LAG, f"{SEGMENT_FRAMES}: {safe} frames are safe, {played} play"
+            )
+        if out.exists() and not (work / RUN_FILE).exists():
+            outcome.count("videos finished")
+            outcome.check(frames_sha256(out) == expected, f"frames or sound differ (round {soak.folder})")
+            if not last:
+                out.unlink()
+        elif status > 0:
+            outcome.failures.append(f"exit code {status} after {killed} kills")
+            return outcome
+    left = sorted(p.name for p in folder.iterdir() if p.name not in ("v.mp4", "v.mp4.work"))
+    outcome.check(not left, f"left behind: {left}")
+    return outcome
+
+
+def _run_once(
+    soak: Soak, folder: Path, out: Path, kind: str, events: int, duration: float, outcome: Outcome
+) -> int:
+    """One start of the program; returns its status."""
+    kill = Kill()
+    if kind == "event":
+        kill = Kill(event=soak.random.randint(1, events))
+    elif kind == "write":
+        kill = Kill(written=round(10 ** soak.random.uniform(1, 5.6)))
+    before = {p.stat().st_ino for p in folder.rglob("*")}
+    synced = soak.folder / "synced"
+    synced.unlink(missing_ok=True)
+    pid = soak.zygote.start(soak.generate(out), folder, kill, synced=str(synced))
+    if kind == "time":
+        time.sleep(soak.random.uniform(0, duration))
+        os.kill(pid, signal.SIGKILL)
+    ended = soak.zygote.wait(pid)
+    if ended.killed:
+        safe = {int(n) for n in synced.read_text().split()} if synced.exists() else set()
+        outcome.count("files lost to the power cut", _lose(folder, before | safe, soak.random))
+    elif ended.status:
+        outcome.failures.append(ended.errors.strip()[-500:])
+    return ended.status
+
+
+def _lose(folder: Path, safe: set[int], chance: random.Random) -> int:
+    """What a power cut does to new files that were never synced: they end early, or hold zeros. The number."""
+    lost = 0
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        if not path.is_file() or status.st_ino in safe or not status.st_size or path.name == "so_far.mp4":
+            continue
+        with path.open("r+b") as file:
+            if chance.random() < 0.5:
+                file.truncate(chance.randrange(status.st_size))
+            else:
+                file.write(b"\0" * status.st_size)
+        lost += 1
+    return lost
+
+
+@scenario("two at once")
+def concurrency(soak: Soak) -> Outcome:
+    """The same command twice at once: one works, one refuses; after a kill of the first the second continues."""
+    outcome = Outcome()
+    folder = soak.fresh("two")
+    out = folder / "v.mp4"
+    pids = [soak.zygote.start(soak.generate(out), folder) for _ in range(2)]
+    ended = [soak.zygote.wait(pid) for pid in pids]
+    good = sorted(e.status for e in ended)
+    refused = [e for e in ended if e.status == 2]
+    outcome.check(good in ([0, 0], [0, 2]), f"exit codes {good}")
+    for other in refused:
+        outcome.check(bool(re.search("in use by process|exists already", other.errors)), other.errors[-300:])
+    outcome.count("second runs refused", len(refused))
+    expected = frames_sha256(out)
+    out.unlink()
+    first = soak.zygote.start(soak.generate(out), folder)
+    deadline = now() + 60
+    while not list(folder.glob("v.mp4.work/video-*")) and not out.exists() and now() < deadline:
+        time.sleep(0.01)
+    second = soak.zygote.run(soak.generate(out), folder)
+    os.kill(first, signal.SIGKILL)
+    soak.zygote.wait(first)
+    if not out.exists():
+        outcome.check("in use by process" in second.errors, second.errors[-300:])
+        third = soak.zygote.run(soak.generate(out), folder)
+        outcome.check(third.status == 0, third.errors[-300:])
+        outcome.count("locks freed by a kill")
+    outcome.check(frames_sha256(out) == expected, "frames or sound differ after the other run was killed")
+    return outcome
+
+
+@scenario("disk full")
+def disk_full(soak: Soak) -> Outcome:
+    """A disk too small: the run stops, says how much is missing, and continues when that much was freed."""
+    outcome = Outcome()
+    calm = soak.fresh("roomy") / "v.mp4"
+    soak.zygote.run(soak.generate(calm), calm.parent)
+    expected, size = frames_sha256(calm), calm.stat().st_size
+    folder = soak.fresh("full")
+    size_limit = round(size * soak.random.uniform(1.2, 2.2))
+    mounted = _mount(folder, size_limit)
+    try:
+        out = folder / "v.mp4"
+        limit = 0 if mounted else round(size * soak.random.uniform(0.3, 0.9))
+        ended = soak.zygote.run(soak.generate(out), folder, limit=limit)
+        told = re.search(r"About ([\d.]+ \w?B) are needed for the (\d+) of (\d+) frames", ended.errors)
+        outcome.check(ended.status == 2 and told is not None, f"status {ended.status}: {ended.errors[-400:]}")
+        outcome.check("Traceback" not in ended.errors, ended.errors[-400:])
+        outcome.check(not out.exists(), "a video that is not whole has its name")
+        if told:
+            outcome.count("stops")
+            outcome.figures["it said"] = f"{told[1]} needed, {size / 1e3:.0f} kB is the video"
+        if mounted:
+            needed = _bytes(told[1]) if told else 3 * size
+            free = shutil.disk_usage(folder).free
+            subprocess.run(
+                ["mount", "-o", f"remount,size={size_limit + max(0, needed - free) + 65536}", str(folder)],
+                check=True,
+            )
+        ended = soak.zygote.run(soak.generate(out), folder)
+        outcome.check(ended.status == 0, f"did not continue: {ended.errors[-400:]}")
+        outcome.check(out.exists() and frames_sha256(out) == expected, "frames or sound differ")
+        outcome.figures["disk"] = "tmpfs" if mounted else "limit of file sizes"
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+    return outcome
+
+
+def _mount(folder: Path, size: int) -> bool:
+    """Put a small disk there, which takes a superuser."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
+        return False
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "letstalk-soak", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _bytes(text: str) -> int:
+    number, unit = text.split()
+    return round(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit])

@@ -1,0 +1,131 @@
+"""What `letstalk generate` writes: checked before the work, open while it goes on, finished after it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import ConfigError, OutputError
+from .output import check_output
+
+if TYPE_CHECKING:
+    from ..models import ModelBundle
+    from ..pipeline import GenerateSettings, Summary
+    from ..protocols import FrameSink
+    from ..resume import WorkFolder
+    from ..video.content_credentials import ContentSigner
+    from ..video.segments import SegmentedVideo
+
+__all__ = ["check_outputs", "draw_drift", "make_signer", "make_sinks", "make_video", "sign_video"]
+
+
+def check_outputs(args: argparse.Namespace, resuming: bool) -> None:
+    """Everything about the results that can be wrong before the work starts. Raises: ConfigError, OutputError."""
+    if args.output is None and args.png is None:
+        raise ConfigError("nowhere to write to; add -o out.mp4 or --png DIR")
+    if args.output is not None:
+        output = check_output(args.output, overwrite=args.overwrite or resuming)
+        if output.suffix.lower() != ".mp4":
+            raise ConfigError(f"{output}: the name of the video must end in .mp4")
+    for picture in (args.contact_sheet, args.drift_plot):
+        if picture is not None:
+            check_output(picture, overwrite=args.overwrite or resuming)
+    if args.png is not None:
+        folder = Path(args.png)
+        if not folder.absolute().parent.is_dir():
+            raise OutputError(f"{folder}: folder {folder.parent} does not exist; create it or choose another")
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: is a file; --png needs a folder")
+        if folder.is_dir() and any(folder.glob("*.png")) and not (args.overwrite or resuming):
+            raise OutputError(f"{folder}: holds PNG files already; add --overwrite or choose another folder")
+
+
+def make_sinks(
+    args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path | None
+) -> tuple[FrameSink, WorkFolder | None]:
+    from ..video.contact_sheet import ContactSheet
+    from ..video.tee import Tee
+    from ..video.threaded import ThreadedSink
+    from ..video.writer import PngSequenceWriter
+
+    sinks: list[FrameSink] = []
+    work = None
+    try:
+        if folder is not None:
+            video, work = make_video(args, settings, bundle, folder)
+            sinks.append(video)
+        if args.png is not None:
+            sinks.append(PngSequenceWriter(args.png, metadata=_metadata(settings, bundle)))
+        if args.contact_sheet is not None:
+            sinks.append(ContactSheet(args.contact_sheet))
+    except BaseException:
+        for sink in sinks:
+            sink.abort()
+        raise
+    return ThreadedSink(Tee(sinks)), work
+
+
+def make_video(
+    args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path
+) -> tuple[SegmentedVideo, WorkFolder]:
+    """The video, and the work folder that makes it safe."""
+    from ..resume import WorkFolder
+    from ..video.segments import SegmentedVideo, segment_clips
+
+    assert settings.fps is not None and settings.size is not None  # they are resolved
+    clip_frames = bundle.dit.config.clip_frames
+    video = SegmentedVideo(
+        args.output,
+        settings.fps,
+        settings.size,
+        folder,
+        clip_frames * segment_clips(settings.fps, clip_frames),
+        audio=args.audio,
+        metadata=_metadata(settings, bundle),
+    )
+    keep = args.keep_work or args.retake is not None
+    work = WorkFolder(
+        folder, keep=keep, also=video.settings, restart=args.restart, keep_stopped=args.resume or args.keep_work
+    )
+    return video, work
+
+
+def make_signer(args: argparse.Namespace) -> ContentSigner | None:
+    """Made before the work starts, so that a certificate which cannot sign is told at once."""
+    if args.sign is None and args.sign_key is None:
+        return None
+    if args.sign is None or args.sign_key is None or args.output is None:
+        raise ConfigError("signing needs --sign CERT, --sign-key KEY and --output")
+    from ..video.content_credentials import ContentSigner
+
+    return ContentSigner(Path(args.sign), Path(args.sign_key))
+
+
+def sign_video(
+    signer: ContentSigner, args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle
+) -> None:
+    """Sign the finished video. Raises: OutputError; the video then stays as it is."""
+    signer.sign(Path(args.output), _details(settings, bundle))
+
+
+def draw_drift(args: argparse.Namespace, summary: Summary) -> None:
+    """The plot, if it is asked for."""
+    if args.drift_plot is not None and summary.drift.scores:
+        from ..portrait.image import save_image
+        from ..video.drift_plot import drift_plot
+
+        save_image(args.drift_plot, drift_plot(summary.drift, summary.drift_level))
+
+
+def _details(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
+    return {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
+
+
+def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
+    """Says in the file that it is generated, by what, and how to repeat it."""
+    from ..video.writer import AI_MARKER
+
+    comment = f"{AI_MARKER}, made by LetsTalk {__version__}"
+    return {"comment": comment, "letstalk": _details(settings, bundle)}
