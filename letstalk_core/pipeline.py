@@ -30,6 +30,7 @@ from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
 from .sampling.schedules import default_shift, make_sigmas
 from .sampling.solvers import check_solver
+from .video.threaded import ThreadedSink
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
@@ -97,7 +98,7 @@ class GenerateSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `clip` and `step` count finished ones."""
+    """Where a run stands. `clip` and `step` count sampled ones, `frames` those that the sink has."""
 
     clip: int
     clips: int
@@ -163,7 +164,8 @@ class TalkingPortrait:
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
-        written = 0
+        decoded: _Decoded | None = None
+        decoding: FrameSink = sink
         summary: Summary | None = None
         try:
             resolved = (settings or GenerateSettings()).resolve(self.bundle)
@@ -179,25 +181,32 @@ class TalkingPortrait:
             if work is not None:
                 work.begin({**_fingerprint(resolved, image, source, self.bundle), "models": summary.models})
             report = _Reporter(progress, plan, resolved.steps, features.frames)
+            decoded = _Decoded(sink, self._decode, plan)
+            # One clip is decoded and written while the next is sampled.
+            decoding = queue = ThreadedSink(decoded, capacity=-(-plan[0].count // resolved.decode_batch))
             for clip, latents in self._clips(image, features, plan, resolved, report, work, summary):
                 for part in latents[0].split(resolved.decode_batch):
-                    sink.write(self._decode(part, clip))
-                    written += len(part)
-                report.clip_done(written)
-            sink.close()
+                    queue.write(part)
+                if clip is plan[-1]:
+                    queue.finish()
+                report.clip_done(decoded.frames)
+            queue.close()
         except KeyboardInterrupt:
-            if summary is None or not written:
-                sink.abort()
-                raise
             try:
-                sink.close(partial=True)
+                if summary is None or decoded is None:
+                    raise
+                queue.finish()
+                if not decoded.frames:
+                    raise
+                queue.close(partial=True)
             except BaseException:
-                sink.abort()
+                decoding.abort()
                 raise
             summary.interrupted = True
         except BaseException:
-            sink.abort()
+            decoding.abort()
             raise
+        written = decoded.frames
         if work is not None and not summary.interrupted:
             work.remove()
         summary.frames, summary.seconds = written, written / summary.fps
@@ -278,18 +287,39 @@ class TalkingPortrait:
             )
         return latents
 
+    @torch.no_grad()  # for each thread
     def _decode(self, latents: Tensor, clip: Clip) -> Tensor:
         """Model-space latents (t, c, h, w) -> frames (t, h, w, 3) uint8 on the CPU."""
         bundle = self.bundle
         factor = bundle.autoencoder.config.spatial_factor
         tiling = self._tiling(latents.shape[-1] * latents.shape[-2] * factor**2)
-        z = (latents / bundle.autoencoder.config.scaling_factor).to(bundle.dtype)
+        z = (latents.to(bundle.device) / bundle.autoencoder.config.scaling_factor).to(bundle.dtype)
         images = bundle.autoencoder.decode_frames(z, batch=len(z), tiling=tiling).float()
         if not torch.isfinite(images).all():
             raise NumericalError(
                 f"the autoencoder gave NaN or infinity in clip {clip.index + 1}; use float32 (--dtype float32)"
             )
         return from_unit(images).cpu().contiguous()
+
+
+class _Decoded:
+    """A sink of latents: decodes the frames of a plan in their order, and hands them to a sink of frames."""
+
+    def __init__(self, sink: FrameSink, decode: Callable[[Tensor, Clip], Tensor], plan: list[Clip]) -> None:
+        self.sink, self.decode, self.plan = sink, decode, plan
+        self.frames = 0  # handed on
+
+    def write(self, frames: Tensor) -> None:
+        """Latents (t, c, h, w) of one clip."""
+        clip = self.plan[self.frames // self.plan[0].count]
+        self.sink.write(self.decode(frames, clip))
+        self.frames += len(frames)
+
+    def close(self, partial: bool = False) -> None:
+        self.sink.close(partial=partial)
+
+    def abort(self) -> None:
+        self.sink.abort()
 
 
 class _Reporter:
