@@ -68,6 +68,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
+    add("--compile", action="store_true", help="compile the networks first (minutes; for long runs on a GPU)")
     add("--threads", type=int, help="CPU threads")
     add("--resume", action="store_true", help="keep finished clips in OUTPUT.work and continue from there")
     add("--overwrite", action="store_true", help="replace existing results")
@@ -90,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     settings = settings.resolve(bundle)
+    if args.compile:
+        bundle.dit.compile()
+        bundle.autoencoder.decoder.compile()
     if bundle.is_demo and not args.quiet:
         sys.stderr.write(DEMO_NOTE + "\n")
     line = ProgressLine(quiet=args.quiet)
