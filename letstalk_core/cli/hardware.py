@@ -51,10 +51,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """A dtype by name; "auto" is bfloat16 on GPUs that multiply it, else float32."""
+    """A dtype by name; "auto" is bfloat16 on GPUs and processors that multiply it, else float32."""
     import torch
 
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # Without the instruction a processor widens every number first, which is slower than float32.
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and ask is not None and bool(ask())

@@ -30,9 +30,12 @@ class RMSNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
-        y = y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + self.eps)
+        size = torch.linalg.vector_norm(y, dim=1, keepdim=True)  # one pass, without a tensor of squares
+        y = y * torch.rsqrt(size.square() / x.shape[1] + self.eps)
         weight, bias = (rearrange(p.to(x.device, torch.float32), "c -> c 1 1") for p in (self.weight, self.bias))
-        return torch.addcmul(bias, y, weight).to(x.dtype)
+        if torch.is_grad_enabled():
+            return torch.addcmul(bias, y, weight).to(x.dtype)
+        return torch.addcmul(bias, y, weight, out=y).to(x.dtype)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
