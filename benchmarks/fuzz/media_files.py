@@ -98,7 +98,7 @@ def check_video(folder: Path) -> None:
     count = 0
     for _ in read_video(path):
         count += 1
-    if count > 60 * 25:  # five true frames
+    if count > 5 * 61 * 25:  # five true frames, a minute apart at most
         raise AssertionError(f"{count} frames came out of five")
 
 
@@ -164,6 +164,7 @@ def check_picture(folder: Path) -> None:
 
     (path,) = folder.iterdir()
     tolerated(describe, path)
-    tolerated(load_alpha, path)
+    if path.stat().st_size < 200_000:  # larger ones are bombs, which take seconds to unpack each time
+        tolerated(load_alpha, path)
     image = load_portrait(path)
     fit_to(image, (64, 64))

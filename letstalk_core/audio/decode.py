@@ -18,7 +18,7 @@ from einops import reduce
 from torch import Tensor
 
 from ..errors import ConfigError, MediaError
-from ..media import audio_stream, decoded_frames, open_media, start_seconds, video_stream
+from ..media import audio_stream, check_form, decoded_frames, open_media, start_seconds, video_stream
 from .alignment import SAMPLE_RATE
 from .statistics import WaveformMoments
 
@@ -36,7 +36,6 @@ __all__ = [
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
 PLANES = 7  # PyAV looks for the end of the list of planes behind the eighth, where there is none
-RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,6 @@ class AudioSource(_Source):
         self.stream = stream
         with open_media(self.path) as container:
             audio = audio_stream(container, self.path, stream)
-            _check_rate(self.path, audio.codec_context.sample_rate or SAMPLE_RATE)
             self.source_rate: int = audio.codec_context.sample_rate or 0  # of the file
             self.channels: int = audio.codec_context.channels
             self.start_seconds = start_seconds(audio)
@@ -129,7 +127,7 @@ def _resampled_frames(
     for frame in decoded_frames(container, stream, path):
         frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
         if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-            _check_rate(path, frame.sample_rate)
+            check_form(path, frame.sample_rate, len(frame.layout.channels))
             if resampler is not None:  # the format changes within the file
                 yield from resampler.resample(None)
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -143,13 +141,6 @@ def _resampled_frames(
         yield from resampled
     if resampler is not None:
         yield from resampler.resample(None)
-
-
-def _check_rate(path: Path, rate: int) -> None:
-    if not RATES[0] <= rate <= RATES[1]:
-        raise MediaError(
-            f"{path}: claims {rate} samples a second, needs {RATES[0]} to {RATES[1]}; export the sound again"
-        )
 
 
 def _mono(frame: Any) -> Tensor:
@@ -221,7 +212,6 @@ def load_sound(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
     with open_media(path) as container:
         stream = audio_stream(container, path)
         rate = stream.codec_context.sample_rate or SAMPLE_RATE
-        _check_rate(path, rate)
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         frames = _resampled_frames(container, stream, path, rate, layout)
         parts = [torch.from_numpy(frame.to_ndarray()) for frame in frames]
@@ -242,4 +232,4 @@ def load_video_sound(path: str | os.PathLike[str]) -> Tensor:
     if abs(shift) > 60:
         log.warning("%s: sound and picture claim to start %.0f s apart; ignored", path, shift)
         return waveform
-    return F.pad(waveform, (round(shift * SAMPLE_RATE), 0))  # a negative shift cuts
+    return F.pad(waveform, (max(round(shift * SAMPLE_RATE), -len(waveform)), 0))  # a negative shift cuts

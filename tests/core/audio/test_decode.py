@@ -247,3 +247,10 @@ def test_rates_that_would_take_hours_are_refused(tmp_path: Path, rate: int) -> N
     for function in (AudioSource, load_sound):
         with pytest.raises(MediaError, match=f"claims {rate} samples a second"):
             function(path)
+
+
+def test_more_channels_than_can_be_mixed_are_refused(tmp_path: Path) -> None:
+    path = _many_channels(tmp_path / "a.wav", 65, 16_000, samples=400)
+    for function in (AudioSource, load_sound):
+        with pytest.raises(MediaError, match="claims 65 channels"):
+            function(path)
