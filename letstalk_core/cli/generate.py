@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models import load_bundle
     from ..pipeline import TalkingPortrait
     from ..resume import RUN_FILE, WorkFolder
-    from .hardware import choose_device, choose_dtype, use_threads
+    from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
 
     work = _work_folder(args)
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     use_threads(args.threads)
     device = choose_device(args.device)
+    keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     settings = settings.resolve(bundle)
     if args.compile:
