@@ -56,6 +56,12 @@ def _norm(kind: str, dim: int, device: Device, dtype: DType) -> nn.Module:
     return RMSNorm2d(dim, device=device, dtype=dtype)
 
 
+def _normalise(norm: nn.Module, y: Tensor) -> Tensor:
+    """The norm of what a layer has just returned."""
+    out: Tensor = norm(y, own=True) if isinstance(norm, RMSNorm2d) else norm(y)
+    return out
+
+
 def average_channels(x: Tensor, channels: int) -> Tensor:
     """Average neighbouring channels down to `channels`: (b, channels * g, h, w) -> (b, channels, h, w)."""
     return reduce(x, "b (c g) h w -> b c h w", "mean", c=channels)
@@ -86,7 +92,7 @@ class ResBlock(nn.Module):
         self.norm = _norm(norm, dim, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.conv2(self.act(self.conv1(x))))
+        y = _normalise(self.norm, self.conv2(self.act(self.conv1(x))))
         return add_residual(x, y)
 
 
@@ -159,8 +165,7 @@ class MultiScaleLinearAttention(nn.Module):
             ]
         attended = torch.cat([rearrange(y, "b heads n e -> b n (heads e)") for y in heads], dim=-1).to(x.dtype)
         y = self.to_out(attended.unflatten(1, (height, width)))
-        out: Tensor = self.norm_out(y.permute(0, 3, 1, 2))
-        return out
+        return _normalise(self.norm_out, y.permute(0, 3, 1, 2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.shape[-2] <= self.head_dim:

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models import load_bundle
     from ..pipeline import TalkingPortrait
     from ..resume import RUN_FILE
-    from .hardware import choose_device, choose_dtype, use_threads
+    from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
     from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video, sign_video
 
@@ -115,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     signer = make_signer(args)
     use_threads(args.threads)
     device = choose_device(args.device)
+    keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     settings = settings.resolve(bundle)
     if args.compile:

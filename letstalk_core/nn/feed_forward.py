@@ -45,4 +45,4 @@ class GLUMBConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.conv_depth(silu_of_own(self.conv_inverted(x))).chunk(2, dim=1)
         y: Tensor = self.conv_point(value * silu_of_own(gate))
-        return y if self.norm is None else self.norm(y)
+        return y if self.norm is None else self.norm(y, own=True)
