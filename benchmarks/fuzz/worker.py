@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from random import Random
 
-from benchmarks.fuzz.checks import is_ours
+from benchmarks.fuzz.checks import REFUSALS, is_ours
 from benchmarks.fuzz.kinds import KINDS, SELF_TEST, Kind
 
 __all__ = ["main"]
@@ -76,8 +76,11 @@ def _run(kind: Kind, seed: str, root: Path) -> dict[str, object]:
     _reset_peak()
     memory, start = _status("VmRSS"), time.process_time()
     outcome, error = "accepted", ""
+    REFUSALS.clear()
     try:
         kind.check(folder)
+        if REFUSALS:
+            outcome, error = "refused", REFUSALS[0]
     except BaseException as caught:  # nothing but our errors may come
         if is_ours(caught):
             outcome, error = "refused", type(caught).__name__
