@@ -125,6 +125,15 @@ class ClipMedia:
         self._working = report.server is not None
         self._clip = self._done = 0
 
+    @property
+    def held(self) -> int:
+        """Nothing of earlier runs is needed for watching this one."""
+        return self._run.frames
+
+    def resume_at(self, frame: int) -> None:
+        self._done = self._report.frames_done = frame
+        self._clip = sum(clip.first - self._run.first_frame < frame for clip in self._run.plan)
+
     def write(self, frames: Tensor) -> None:
         media = None
         if self._working:
