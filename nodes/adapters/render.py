@@ -120,10 +120,11 @@ def render_video(
             audio=under,
             metadata=tags(settings or {}, models_sha256(run.guider.model_patcher.model, vae), prompt, extra),
             **encoder_choice(crf),
+            frames=run.frames,
         )
         work = open_work(found, video.settings, work_folder, unfinished)
         video.folder = work.folder
-        sink = ThreadedSink(Tee([video, ClipMedia(report, files, run, decoder.size, sound)]))
+        sink = ThreadedSink(Tee([video, ClipMedia(report, files, run, decoder.size, sound, video)]))
         try:
             work.begin(found)
             if part is not None:
