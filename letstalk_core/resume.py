@@ -304,7 +304,8 @@ def resumable_clips(
     """
     origin = plan[0].first
     safe = held()
-    start = work.restore(bank, sum(clip.first + clip.count - origin <= safe for clip in plan))
+    # The last clip is always among them: its frames or the memory after it may be wanted.
+    start = work.restore(bank, sum(clip.first + clip.count - origin <= safe for clip in plan[:-1]))
     if drift is not None:
         drift.extend(work.drift(start // segment))
     loaded: set[int] = set()

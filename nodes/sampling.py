@@ -8,8 +8,9 @@ from comfy_api.latest import io, ui
 
 from .adapters.clip_run import ClipRun, model_name, prepare_run
 from .adapters.guider import schedule_names
-from .adapters.render import IMAGES, render_latents, render_video
+from .adapters.render import IMAGES, Part, render_latents, render_video
 from .adapters.schema import Memory, MemorySettingsType, make_schema
+from .adapters.work import UNFINISHED
 
 __all__ = ["NODES"]
 
@@ -196,6 +197,51 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     max=51,
                     tooltip="Quality of H.264 where x264 is there: 18 looks lossless, 23 is smaller, 51 is worst.",
                 ),
+                io.String.Input(
+                    "work_folder",
+                    default="",
+                    optional=True,
+                    tooltip="Name of a folder in output/letstalk_work that keeps finished clips, and stays when"
+                    " the video is done, for retakes. With other settings than its own it is refused. Empty: a"
+                    " folder named by the settings, which goes when the video is done.",
+                ),
+                io.Combo.Input(
+                    "unfinished",
+                    options=list(UNFINISHED),
+                    default=UNFINISHED[0],
+                    optional=True,
+                    tooltip="What to do with clips that an earlier run of the same settings has finished before it"
+                    " was cancelled or killed: continue after them, or delete them and start anew.",
+                ),
+                io.Float.Input(
+                    "retake_from",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Second of the video from which to make it anew, rounded down to a segment of about"
+                    " two seconds. Only used with retake_to.",
+                ),
+                io.Float.Input(
+                    "retake_to",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Second up to which to make the finished video of work_folder anew; everything outside"
+                    " stays as it is. All other settings must be those of that video. 0: no retake.",
+                ),
+                io.Int.Input(
+                    "retake_seed",
+                    default=1,
+                    min=0,
+                    max=MAX_SEED,
+                    optional=True,
+                    tooltip="Noise of the retake; another number gives another take. seed stays that of the"
+                    " video.",
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
@@ -209,9 +255,20 @@ class LetsTalkTalkingVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, vae: Any, images: str, crf: int, audio: dict[str, Any] | None = None, **inputs: Any
+        cls,
+        vae: Any,
+        images: str,
+        crf: int,
+        audio: dict[str, Any] | None = None,
+        work_folder: str = "",
+        unfinished: str = UNFINISHED[0],
+        retake_from: float = 0.0,
+        retake_to: float = 0.0,
+        retake_seed: int = 1,
+        **inputs: Any,
     ) -> io.NodeOutput:
         run = prepare_run(**inputs)
+        part = Part(retake_from, retake_to, retake_seed) if retake_to > 0 else None
         numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
         result = render_video(
             run,
@@ -223,6 +280,9 @@ class LetsTalkTalkingVideo(io.ComfyNode):
             settings={**numbers, "seed": run.seed, "steps": run.steps, "model": _summary(run)["model"]},
             prompt=cls.hidden.prompt,
             extra=cls.hidden.extra_pnginfo,
+            work_folder=work_folder,
+            unfinished=unfinished,
+            part=part,
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}

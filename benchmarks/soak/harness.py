@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import shutil
@@ -152,11 +153,14 @@ def write_speech(path: Path, seconds: float, rate: int = 16_000) -> None:
 
 
 def decoded(path: Path) -> int:
-    """Frames that a player gets out of a file."""
+    """Frames that a player gets out of a file, up to where it is cut off."""
     import av
 
-    with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))
+    count = 0
+    with av.open(str(path)) as container, contextlib.suppress(av.error.InvalidDataError, av.error.EOFError):
+        for _ in container.decode(video=0):
+            count += 1
+    return count
 
 
 def frame_hashes(path: Path) -> list[int]:

@@ -27,16 +27,18 @@ def retake(soak: Soak) -> Outcome:
     end = begin + soak.random.uniform(0.1, soak.seconds * 0.3)
     options = ("--retake", f"{begin:.3f}-{end:.3f}", "--retake-seed", "9")
     videos, works = [], []
+    events = 60
     for name in ("retaken", "retaken-killed"):
         folder = soak.fresh(name)
         out = folder / "v.mp4"
         outcome.check(soak.zygote.run(soak.generate(out, "--keep-work"), folder).status == 0, "cannot be made")
         before, files = frame_hashes(out), _files(folder / "v.mp4.work")
         kills = soak.kills // 4 if name != "retaken" else 0
-        ended = _until_done(soak, folder, soak.generate(out, *options), kills, outcome)
-        if ended is not None:
+        ended = _until_done(soak, folder, soak.generate(out, *options), kills, events, outcome)
+        if isinstance(ended, str):
             outcome.failures.append(ended)
             return outcome
+        events = ended
         after = frame_hashes(out)
         frames = _range(begin, end, len(before))
         outside = [i for i in range(len(before)) if i not in frames]
@@ -56,20 +58,23 @@ def retake(soak: Soak) -> Outcome:
     return outcome
 
 
-def _until_done(soak: Soak, folder: Path, command: list[str], kills: int, outcome: Outcome) -> str | None:
-    """Give the command until it ends well; what went wrong, or None."""
-    events, duration = 60, 1.0
+def _until_done(
+    soak: Soak, folder: Path, command: list[str], kills: int, events: int, outcome: Outcome
+) -> str | int:
+    """Give the command until it ends well; what went wrong, or how many file operations the last start needed."""
+    duration = 1.0
     for number in range(kills + 1):
         kind = soak.random.choice(("event", "time")) if number < kills else "none"
         begin = now()
-        kill = Kill(event=soak.random.randint(1, events)) if kind == "event" else None
+        # early, for only what a start has finished is not done again by the next
+        kill = Kill(event=soak.random.randint(1, max(2, events // 3))) if kind == "event" else None
         pid = soak.zygote.start(command, folder, kill)
         if kind == "time":
             time.sleep(soak.random.uniform(0, duration))
             os.kill(pid, signal.SIGKILL)
         ended = soak.zygote.wait(pid)
         if ended.status == 0:
-            return None
+            return ended.events
         if not ended.killed:
             return f"exit code {ended.status}: {ended.errors.strip()[-400:]}"
         duration = max(duration, now() - begin)

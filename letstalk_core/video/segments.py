@@ -49,7 +49,8 @@ class SegmentedVideo(Sink):
     `resume_at` says. `close` joins the segments, the sound and the metadata to `path`, and leaves the folder to
     its owner. Encoding is the same for every number of processor cores, so that a continued video is the one that
     an unbroken run makes.
-    `segment_frames`: frames of each segment but the last. Other arguments and errors as for VideoWriter.
+    `segment_frames`: frames of each segment but the last. `frames`: of the whole video, if they are known; the
+    last segment is then finished with them and not in `close`. Other arguments and errors as for VideoWriter.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class SegmentedVideo(Sink):
         *,
         encoder: str | None = None,
         encoder_options: Mapping[str, str] | None = None,
+        frames: int | None = None,
     ) -> None:
         self.path, self.folder, self.segment_frames = Path(path), folder, segment_frames
+        self.frames = frames
         self.fps, self.size = frame_rate(fps), frame_size(size)
         check_video_name(self.path)
         if segment_frames < 1:
@@ -127,7 +130,7 @@ class SegmentedVideo(Sink):
                 self._writer.write(frames[:count])
                 self._next += count
                 frames = frames[count:]
-                if self._writer.frames == self.segment_frames:
+                if self._writer.frames == self.segment_frames or self._next == self.frames:
                     self._finish()
         except Exception as error:
             self.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from .conditions import NOT_OURS, check_portrait, check_track
 from .guider import make_guider, make_model_sigmas
 from .model import letstalk_model
 
-__all__ = ["BankSettings", "ClipRun", "make_bank", "model_name", "prepare_run"]
+__all__ = ["BankSettings", "ClipRun", "first_frame", "make_bank", "model_name", "prepare_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,32 +83,55 @@ class ClipRun:
         self,
         on_step: Callable[[int, int, Tensor], None] | None = None,
         inspect: Inspect | None = None,
+        part: list[Clip] | None = None,
+        finished: Callable[[Clip], Tensor | None] | None = None,
     ) -> Iterator[tuple[Clip, Tensor]]:
-        """Yield (clip, latents (1, frames, c, h, w)); both hooks as for ComfyClipSampler."""
-        sampler = ComfyClipSampler(
-            self.guider,
-            self.sampler,
-            self.sigmas,
-            seed=self.seed,
-            noise=self.noise,
-            on_step=on_step,
-            inspect=inspect,
-            clip_name=self.clip_name,
-        )
+        """Yield (clip, latents (1, frames, c, h, w)); both hooks as for ComfyClipSampler.
+
+        `part` of the plan, where `bank` is that far; `finished` as for `generate_clips`.
+        """
         return generate_clips(
-            sampler,
-            self.plan,
+            self.make_sampler(on_step, inspect),
+            self.plan if part is None else part,
             portrait=self.portrait,
-            audio=lambda first, count: torch.tensor(first),  # the guider's model cuts the states itself
+            audio=first_frame,
             bank=self.bank,
             clip_frames=self.config.clip_frames,
             seed=self.seed,
+            finished=finished,
             drift=self.drift,
+        )
+
+    def make_sampler(
+        self,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+        inspect: Inspect | None = None,
+        seed: int | None = None,
+    ) -> ComfyClipSampler:
+        """What samples a clip of this run, if wanted with another seed."""
+        noise = self.noise
+        if seed is not None and hasattr(noise, "seed"):
+            noise = copy.copy(noise)
+            noise.seed = seed
+        return ComfyClipSampler(
+            self.guider,
+            self.sampler,
+            self.sigmas,
+            seed=self.seed if seed is None else seed,
+            noise=noise,
+            on_step=on_step,
+            inspect=inspect,
+            clip_name=self.clip_name,
         )
 
     def drift_image(self) -> Tensor:
         """IMAGE (1, h, w, 3): the scores of the clips so far."""
         return from_bytes(drift_plot(self.drift, self.bank.settings.drift_level))[None]
+
+
+def first_frame(first: int, count: int) -> Tensor:
+    """Stands for the speech of a clip: the guider's model cuts the states itself."""
+    return torch.tensor(first)
 
 
 def prepare_run(

@@ -17,6 +17,9 @@ from einops import rearrange
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.video.container import video_tags
+from ...letstalk_core.video.join import Joiner
+from ...letstalk_core.video.segments import SegmentedVideo, segment_path
 from ...letstalk_core.video.writer import VideoWriter, available_encoder
 from .clip_run import ClipRun
 from .progress import RunReport
@@ -98,21 +101,39 @@ class ClipMedia:
     """A FrameSink for the browser: a short file for every two seconds of finished clips, told to the report.
 
     One `write` is one clip. Watching is a service: whatever goes wrong with it is logged and ends it, not the run.
+    With `video`, which gets the same frames first, its segments are shown, and nothing is encoded twice.
     """
 
     def __init__(
-        self, report: RunReport, files: TempFiles, run: ClipRun, size: tuple[int, int], sound: Any
+        self,
+        report: RunReport,
+        files: TempFiles,
+        run: ClipRun,
+        size: tuple[int, int],
+        sound: Any,
+        video: SegmentedVideo | None = None,
     ) -> None:
+        self._video = video
+        self._shown = 0  # frames
         self._report, self._files, self._run, self._size, self._sound = report, files, run, size, sound
         self._writer: VideoWriter | None = None
         self._working = report.server is not None
         self._clip = self._done = 0
 
+    @property
+    def held(self) -> int:
+        """Nothing of earlier runs is needed for watching this one."""
+        return self._run.frames
+
+    def resume_at(self, frame: int) -> None:
+        self._done = self._shown = self._report.frames_done = frame
+        self._clip = sum(clip.first - self._run.first_frame < frame for clip in self._run.plan)
+
     def write(self, frames: Tensor) -> None:
         media = None
         if self._working:
             try:
-                media = self._write(frames)
+                media = self._write(frames) if self._video is None else self._join(frames, self._video)
             except Exception as error:
                 self._give_up(error)
         self._report.clip_done(self._clip, media)
@@ -131,6 +152,22 @@ class ClipMedia:
         writer, self._writer = self._writer, None
         writer.close()
         return {"filename": writer.path.name, "subfolder": "", "type": "temp"}
+
+    def _join(self, frames: Tensor, video: SegmentedVideo) -> dict[str, str] | None:
+        self._done += len(frames)
+        if self._done % video.segment_frames and self._done < self._run.frames:
+            return None
+        path, count = self._files.next_piece(), self._done - self._shown
+        sound = cut_sound(self._sound, self._run.first_frame + self._shown, count, self._run.fps)
+        joiner = Joiner(path, video.fps, sound, video_tags({}))
+        try:
+            while joiner.frames < count:
+                joiner.add(segment_path(video.folder, (self._shown + joiner.frames) // video.segment_frames))
+            joiner.close()
+        finally:
+            joiner.abort()
+        self._shown = self._done
+        return {"filename": path.name, "subfolder": "", "type": "temp"}
 
     def close(self, partial: bool = False) -> None:
         try:

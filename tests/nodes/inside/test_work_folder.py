@@ -1,0 +1,177 @@
+"""Runs that end too early and are queued again, and parts that are made anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import pytest
+import torch
+from sampling_setup import make_kit, prepare, streams
+
+FRAMES = 112  # 7 clips, 3 segments of 3 clips
+
+
+@pytest.fixture(scope="module")
+def kit(sub: Any) -> Any:
+    return make_kit(sub)
+
+
+@pytest.fixture(autouse=True)
+def root(base: Path) -> Iterator[Path]:
+    """Where work folders lie, empty."""
+    folder = base / "output" / "letstalk_work"
+    shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def render(kit: Any, *, frames: int = FRAMES, seed: int = 1, drift_level: float = 0.0, **options: Any) -> Any:
+    memory = kit.run.BankSettings(drift_level=drift_level)
+    run = prepare(kit, frames, seed=seed, memory_settings=memory)
+    result = kit.render.render_video(run, kit.vae, node_id="a", **options)
+    return run, result
+
+
+def pictures(path: Path) -> list[bytes]:
+    import av
+
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+
+def cancel_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Cancel in the step after so many clips; a clip has one step."""
+
+    def hook(value: int, *_: Any, **__: Any) -> None:
+        if value > clips:
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+
+
+def sampled(kit: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the index of every clip that is sampled."""
+    seen: list[int] = []
+    sampler = kit.run.ComfyClipSampler
+    call = sampler.__call__
+    monkeypatch.setattr(
+        sampler,
+        "__call__",
+        lambda self, *a, clip_index: seen.append(clip_index) or call(self, *a, clip_index=clip_index),
+    )
+    return seen
+
+
+def test_a_finished_run_leaves_no_work_folder(kit: Any, root: Path) -> None:
+    _, result = render(kit, frames=20)
+    assert streams(result.path)[0] == 20 and list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("images", ["last frame", "all frames"])
+def test_a_cancelled_run_continues_when_it_is_queued_again(
+    kit: Any, root: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_run, whole = render(kit, images=images)
+    with monkeypatch.context() as patch:
+        cancel_after(5, patch)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            render(kit, images=images)
+    (folder,) = root.iterdir()
+    assert folder.name.startswith("auto-") and (folder / "so_far.mp4").exists()
+    seen = sampled(kit, monkeypatch)
+    run, result = render(kit, images=images)
+    assert min(seen) >= 5 and pictures(result.path) == pictures(whole.path)
+    assert torch.equal(result.images, whole.images)
+    assert torch.equal(run.bank.read(), whole_run.bank.read()) and run.bank.clips_written == 7
+    assert list(root.iterdir()) == []
+
+
+def test_another_seed_does_not_touch_what_is_unfinished(
+    kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        cancel_after(2, patch)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            render(kit)
+    before = list(root.iterdir())
+    render(kit, frames=20, seed=2)
+    assert list(root.iterdir()) == before
+
+
+def test_only_the_newest_unfinished_videos_are_kept(kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(6):
+        with monkeypatch.context() as patch:
+            cancel_after(1, patch)
+            with pytest.raises(comfy.model_management.InterruptProcessingException):
+                render(kit, frames=40, seed=seed)
+    assert len(list(root.iterdir())) == 4
+
+
+def test_a_named_folder_refuses_other_settings_and_starts_anew_when_asked(
+    kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(kit, frames=20, work_folder="mine")
+    with pytest.raises(kit.errors.ConfigError, match="mine: belongs to a run that differs in seed;"):
+        render(kit, frames=20, seed=2, work_folder="mine")
+    seen = sampled(kit, monkeypatch)
+    render(kit, frames=20, work_folder="mine")
+    assert seen == []
+    render(kit, frames=20, seed=2, work_folder="mine", unfinished="start anew")
+    assert seen == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "auto-1", "x" * 100])
+def test_a_name_that_leaves_the_folder_is_refused(kit: Any, name: str) -> None:
+    with pytest.raises(kit.errors.ConfigError, match="work_folder"):
+        render(kit, frames=20, work_folder=name)
+
+
+def test_a_retake_changes_its_seconds_and_nothing_else(kit: Any, root: Path) -> None:
+    _, old = render(kit, work_folder="mine")
+    part = kit.render.Part(2.0, 2.5, 5)  # in the second segment: frames 48 to 95
+    run, new = render(kit, work_folder="mine", part=part)
+    before, after = pictures(old.path), pictures(new.path)
+    assert len(after) == FRAMES and before[:48] == after[:48] and before[96:] == after[96:]
+    assert before[48:90] != after[48:90]
+    assert run.bank.clips_written == 7 and torch.equal(new.images, old.images)
+    with pytest.raises(kit.errors.ConfigError, match="needs the work_folder"):
+        render(kit, part=part)
+
+
+def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(
+    kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_run, whole = render(kit, drift_level=0.99)
+    assert {2, 3} <= set(whole_run.drift.re_anchored)  # around the first saved memory
+    with monkeypatch.context() as patch:
+        cancel_after(5, patch)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            render(kit, drift_level=0.99, work_folder="mine")
+    run, result = render(kit, drift_level=0.99, work_folder="mine")
+    assert pictures(result.path) == pictures(whole.path)
+    assert run.drift == whole_run.drift and torch.equal(run.bank.read(), whole_run.bank.read())
+    again, _ = render(kit, drift_level=0.99, work_folder="mine", part=kit.render.Part(2.0, 2.5, 5))
+    assert again.drift.scores[:3] == run.drift.scores[:3] and again.drift.since(6) == run.drift.since(6)
+    assert again.drift.scores[3:6] != run.drift.scores[3:6]
+    assert torch.equal(again.bank.read(), run.bank.read())
+    free, _ = render(kit)
+    assert not torch.equal(free.bank.read(), run.bank.read())
+
+
+def test_lora_and_conditions_belong_to_the_settings(kit: Any, sub: Any) -> None:
+    fingerprint = sub("nodes.adapters.work").fingerprint
+    same = [fingerprint(prepare(kit, 20), kit.vae, None) for _ in range(2)]
+    assert same[0] == same[1]
+    patched = prepare(kit, 20)
+    patched.guider.model_patcher = patched.guider.model_patcher.clone()
+    key = next(iter(patched.guider.model_patcher.model.state_dict()))
+    patched.guider.model_patcher.add_patches({key: (torch.ones(1),)}, 0.5)
+    other = fingerprint(patched, kit.vae, None)
+    assert {k for k in other if other[k] != same[0][k]} == {"model_patches"}
+    longer = fingerprint(prepare(kit, 21), kit.vae, None)
+    assert {k for k in longer if longer[k] != same[0][k]} == {"frames", "positive"}
