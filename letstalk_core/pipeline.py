@@ -43,11 +43,11 @@ WHOLE_FRAME_PIXELS = 1024 * 1024  # larger frames go through the autoencoder in 
 
 @dataclass
 class _Job:
-    """What a run works with. portrait: (1, c, h, w) latent. `tokens(first, count)` gives those of the speech."""
+    """What a run works with. image: (h, w, 3) uint8. `tokens(first, count)` gives those of the speech."""
 
     settings: GenerateSettings
     steps: int
-    portrait: Tensor
+    image: Tensor
     tokens: Callable[[int, int], Tensor]
     bank: MemoryBank
     plan: list[Clip]
@@ -181,12 +181,13 @@ class TalkingPortrait:
         """The clips of a take and the segments they are in, into its folder."""
         clip_frames, fps = self.bundle.dit.config.clip_frames, job.summary.fps
         segment = segment_clips(fps, clip_frames)
+        portrait = self._encode(job.image)
         clips = take_clips(
             work,
             job.plan,
             take,
             sample=self.make_sampler(job.settings, report.step_begins),
-            portrait=job.portrait,
+            portrait=portrait,
             audio=job.tokens,
             bank=job.bank,
             clip_frames=clip_frames,
@@ -195,7 +196,7 @@ class TalkingPortrait:
         pictures: list[Tensor] = []
         done = 0
         for clip, latents in clips:
-            pictures += self._frames(latents.to(job.portrait), clip, job.settings)
+            pictures += self._frames(latents.to(portrait), clip, job.settings)
             if (clip.index + 1) % segment == 0 or clip.index == take.last:
                 index = clip.index // segment
                 video.write_segment(segment_path(take_folder(work.folder), index), torch.cat(pictures))
@@ -223,7 +224,7 @@ class TalkingPortrait:
             return result.float()
 
         bank = MemoryBank.for_model(bundle.dit.config, settings=resolved.memory, seed=resolved.seed)
-        return _Job(resolved, resolved.steps, self._encode(image), tokens, bank, plan, summary, fingerprint)
+        return _Job(resolved, resolved.steps, image, tokens, bank, plan, summary, fingerprint)
 
     def _frames(self, latents: Tensor, clip: Clip, settings: GenerateSettings) -> Iterator[Tensor]:
         """Pictures of a clip, a batch at a time."""
@@ -233,6 +234,7 @@ class TalkingPortrait:
         self, job: _Job, report: Reporter, work: WorkFolder | None, sink: FrameSink
     ) -> Iterator[tuple[Clip, Tensor]]:
         plan, summary, config = job.plan, job.summary, self.bundle.dit.config
+        portrait = self._encode(job.image)
         sampler = self.make_sampler(job.settings, report.step_begins)
 
         def make(part: list[Clip], finished: Callable[[Clip], Tensor | None] | None) -> Any:
@@ -241,7 +243,7 @@ class TalkingPortrait:
             return generate_clips(
                 sampler,
                 part,
-                portrait=job.portrait,
+                portrait=portrait,
                 audio=job.tokens,
                 bank=job.bank,
                 clip_frames=config.clip_frames,
@@ -262,7 +264,7 @@ class TalkingPortrait:
         )
         for clip, latents, known in clips:
             summary.resumed_clips += known
-            yield clip, latents.to(job.portrait)
+            yield clip, latents.to(portrait)
 
     def _with_shortage(
         self, error: OutputError, work: WorkFolder, sink: FrameSink, summary: Summary
