@@ -92,6 +92,9 @@ class WorkFolder:
                     f"{self.folder}: belongs to a run that differs in {', '.join(changed)}; repeat its command, or"
                     " delete the folder (--restart) to start anew"
                 )
+        except OutputError:  # such as a disk that is full from the start
+            self.leave()
+            raise
         except BaseException:
             self.release()
             raise

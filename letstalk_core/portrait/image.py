@@ -20,7 +20,7 @@ from ..media import check_file
 __all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "read_texts", "save_image"]
 
 MIN_SIDE = 32  # pixels
-MAX_PIXELS = 150_000_000  # 12000 x 12000 passes; a larger claim may be a decompression bomb
+MAX_PIXELS = 64_000_000  # 8000 x 8000 passes, in a few seconds; a larger claim may be a decompression bomb
 ROWS = 256  # of a deep picture that are converted at once
 WORKING_SIDE = 4096  # larger pictures are reduced while they are read: no model needs more
 # Only formats that Pillow decodes by itself: EPS, for one, would start another program.
