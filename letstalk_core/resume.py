@@ -34,7 +34,7 @@ FORMAT = 1
 OWN = re.compile(
     r"run\.json|lock|so_far\.mp4|retake|clip-\d{6}\.safetensors|bank-\d{6}\.safetensors|drift-\d{6}\.json"
     r"|video-\d{6}\.mp4"
-    r"|\..*\.tmp(\.\w+)?"  # left by a killed run
+    r"|\..*\.tmp(\.\w+)?|\.tmp\w+"  # left by a killed run; safetensors writes to a hidden file of its own, too
 )
 
 
@@ -124,8 +124,9 @@ class WorkFolder:
                         raise
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be used ({error.strerror}); check the path") from error
-        for path in self.folder.glob(".*.tmp*"):
-            path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*"):
+            if OWN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def read(self) -> dict[str, Any] | None:
         """The contents of run.json, or None. Raises: ConfigError for what is damaged or of another version."""

@@ -116,3 +116,18 @@ def test_only_its_own_files_are_deleted(tmp_path: Path) -> None:
     (work.folder / "notes.txt").unlink()
     work.remove()
     assert not work.folder.exists()
+
+
+def test_what_a_kill_inside_safetensors_leaves_goes_with_the_folder(tmp_path: Path) -> None:
+    """It writes to a hidden file of its own making beside ours, and renames that."""
+    work = WorkFolder(tmp_path / "work")
+    work.begin({"seed": 1})
+    work.release()
+    for name in (".tmpwGIXLl", ".clip-000000.safetensors.12.tmp.safetensors"):
+        (work.folder / name).write_bytes(b"half")
+    again = WorkFolder(work.folder)
+    again.begin({"seed": 1})
+    assert sorted(p.name for p in work.folder.iterdir()) == ["lock", "run.json"]
+    (work.folder / ".tmpAt6Ghl").write_bytes(b"half")  # and one of the last moment
+    again.remove()
+    assert not work.folder.exists()
