@@ -43,12 +43,12 @@ Portrait = Union[Tensor, str, Path]
 
 @dataclass
 class _Job:
-    """What a run works with. portrait: (1, c, h, w) latent. `tokens(first, count)` gives those of the speech."""
+    """What a run works with. image: (h, w, 3) uint8. `tokens(first, count)` gives those of the speech."""
 
     settings: GenerateSettings
     steps: int
     stages: Stages
-    portrait: Tensor
+    image: Tensor
     tokens: Callable[[int, int], Tensor]
     bank: MemoryBank
     plan: list[Clip]
@@ -183,12 +183,13 @@ class TalkingPortrait:
         """The clips of a take and the segments they are in, into its folder."""
         clip_frames, fps = self.bundle.dit.config.clip_frames, job.summary.fps
         segment = segment_clips(fps, clip_frames)
+        portrait = job.stages.encode(job.image)
         clips = take_clips(
             work,
             job.plan,
             take,
             sample=self._guarded_sampler(job, report),
-            portrait=job.portrait,
+            portrait=portrait,
             audio=job.tokens,
             bank=job.bank,
             clip_frames=clip_frames,
@@ -198,7 +199,7 @@ class TalkingPortrait:
         pictures: list[Tensor] = []
         done = 0
         for clip, latents in clips:
-            pictures += self._frames(job, latents.to(job.portrait), clip)
+            pictures += self._frames(job, latents.to(portrait), clip)
             if (clip.index + 1) % segment == 0 or clip.index == take.last:
                 index = clip.index // segment
                 video.write_segment(segment_path(take_folder(work.folder), index), torch.cat(pictures))
@@ -225,9 +226,8 @@ class TalkingPortrait:
             return stages.tokens(features, first, count)
 
         stages = Stages(bundle)
-        latent = stages.encode(image)
         bank = MemoryBank.for_model(bundle.dit.config, settings=resolved.memory, seed=resolved.seed)
-        return _Job(resolved, resolved.steps, stages, latent, tokens, bank, plan, summary, fingerprint)
+        return _Job(resolved, resolved.steps, stages, image, tokens, bank, plan, summary, fingerprint)
 
     def _frames(self, job: _Job, latents: Tensor, clip: Clip) -> Iterator[Tensor]:
         """Pictures of a clip, a batch at a time."""
@@ -237,7 +237,7 @@ class TalkingPortrait:
         self, job: _Job, report: Reporter, work: WorkFolder | None, sink: FrameSink
     ) -> Iterator[tuple[Clip, Tensor]]:
         plan, summary, config = job.plan, job.summary, self.bundle.dit.config
-        sampler = self._guarded_sampler(job, report)
+        portrait, sampler = job.stages.encode(job.image), self._guarded_sampler(job, report)
 
         def make(part: list[Clip], finished: Callable[[Clip], Tensor | None] | None) -> Any:
             summary.resumed_clips = len(plan) - len(part)
@@ -245,7 +245,7 @@ class TalkingPortrait:
             return generate_clips(
                 sampler,
                 part,
-                portrait=job.portrait,
+                portrait=portrait,
                 audio=job.tokens,
                 bank=job.bank,
                 clip_frames=config.clip_frames,
@@ -268,7 +268,7 @@ class TalkingPortrait:
         )
         for clip, latents, known in clips:
             summary.resumed_clips += known
-            yield clip, latents.to(job.portrait)
+            yield clip, latents.to(portrait)
 
     def _with_shortage(
         self, error: OutputError, work: WorkFolder, sink: FrameSink, summary: Summary

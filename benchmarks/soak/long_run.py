@@ -29,10 +29,9 @@ def long_run(soak: Soak) -> Outcome:
     begin = now()
     pid = soak.zygote.start(soak.generate(out, speech=speech), folder)
     memory: list[tuple[float, int]] = []  # part of the video, bytes
-    peak = frames = 0
+    peak = 0
     while (resident := _resident(pid)) > 0 and not out.exists():
-        held, frames = _segments(folder) * SEGMENT_FRAMES, max(frames, 1)
-        memory.append((held / (seconds * FPS), resident))
+        memory.append((_segments(folder) * SEGMENT_FRAMES / (seconds * FPS), resident))
         peak = max(peak, _disk(folder))
         time.sleep(0.2 if seconds < 300 else 2.0)
     ended = soak.zygote.wait(pid)

@@ -120,7 +120,9 @@ class SegmentedVideo(Sink):
         if self._closed:
             raise OutputError(f"{self.path}: is closed; make a new writer")
         held = self.held
-        if self._next == held and held % self.segment_frames:  # it ended here once; now it is longer
+        if (
+            len(frames) and self._next == held and held % self.segment_frames
+        ):  # it ended here once; now it is longer
             raise ConfigError(f"{self.folder}: holds a whole video of {held} frames")
         try:
             while len(frames):

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..checkpoint import atomic_path, sync_to_disk
@@ -121,7 +122,9 @@ class VideoWriter(Sink):
         self._sound: Soundtrack | None = None
         check_video_name(self.path)
         self.encoder = encoder or available_encoder()
-        self._options = dict(ENCODERS.get(self.encoder, {}) if encoder_options is None else encoder_options)
+        self._options = _steady(
+            self.encoder, ENCODERS.get(self.encoder, {}) if encoder_options is None else encoder_options
+        )
         self._temporary = self.path.with_name(f".{self.path.stem[:80]}.{os.getpid()}.tmp{self.path.suffix}")
         try:
             self._open(audio, metadata or {})
@@ -224,6 +227,17 @@ class VideoWriter(Sink):
                 pass
             except OSError as error:
                 log.warning("%s: could not be deleted (%s)", self._temporary, error)
+
+
+def _steady(encoder: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Options with which the same frames always give the same file.
+
+    With AVX-512 the macroblock tree of x264 gives other quantisers from run to run, mostly for smooth pictures.
+    """
+    chosen = dict(options)
+    if encoder == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        chosen["x264-params"] = ":".join(filter(None, (chosen.get("x264-params"), "asm=avx2")))
+    return chosen
 
 
 class PngSequenceWriter(Sink):

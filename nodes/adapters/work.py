@@ -75,6 +75,7 @@ def fingerprint(run: ClipRun, vae: Any, sound: tuple[Tensor, int] | None) -> dic
     """Everything that the frames and the sound depend on, by names that tell a user what changed."""
     guider = run.guider
     patcher = guider.model_patcher
+    dtypes = (patcher.model.get_dtype(), patcher.model.manual_cast_dtype, getattr(vae, "vae_dtype", None))
     numbers = {k: v for k, v in vars(guider).items() if isinstance(v, (int, float, str))}
     bank = run.bank
     memory = {} if bank.is_empty else bank.state_dict()
@@ -82,7 +83,7 @@ def fingerprint(run: ClipRun, vae: Any, sound: tuple[Tensor, int] | None) -> dic
         "version": __version__,
         "models": models_sha256(patcher.model, vae),
         "model_patches": _digest([patcher.patches, patcher.object_patches, patcher.model_options]),
-        "precision": f"{patcher.model.get_dtype()}, {patcher.model.manual_cast_dtype}, {vae.vae_dtype}",
+        "precision": ", ".join(map(str, dtypes)),
         "device": str(patcher.load_device),
         "guider": _digest([type(guider).__qualname__, numbers]),
         "positive": _digest(guider.original_conds),

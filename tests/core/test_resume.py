@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from letstalk_core.errors import OutputError
-from letstalk_core.long_video import Clip
+from letstalk_core.errors import ConfigError, OutputError
+from letstalk_core.long_video import Clip, plan_clips
+from letstalk_core.memory_bank import MemoryBank
 from letstalk_core.resume import WorkFolder
+
+CLIP = Clip(0, 0, 4)
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -19,10 +23,85 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
-    WorkFolder(tmp_path).begin({"seed": 1})
-    WorkFolder(tmp_path).begin({"seed": 1})
+def test_an_empty_folder_is_taken_and_held_against_others(tmp_path: Path) -> None:
+    first, second = WorkFolder(tmp_path), WorkFolder(tmp_path)
+    first.begin({"seed": 1})
+    with pytest.raises(OutputError, match=f"in use by process {os.getpid()};"):
+        second.begin({"seed": 1})
+    first.release()
+    second.begin({"seed": 1})
     assert (tmp_path / "run.json").is_file()
+    second.release()
+
+
+def test_other_settings_are_named_or_start_anew(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "work", also={"encoder": "a"})
+    work.begin({"seed": 1, "steps": 2})
+    work.save(CLIP, torch.zeros(1, 4, 2, 2, 2))
+    work.release()
+    other = {"seed": 2, "steps": 2}
+    with pytest.raises(ConfigError, match="differs in encoder, seed;.*--restart"):
+        WorkFolder(work.folder, also={"encoder": "b"}).begin(other)
+    assert work.load(CLIP) is not None
+    anew = WorkFolder(work.folder, restart=True)
+    anew.begin(other)
+    assert anew.load(CLIP) is None
+    anew.release()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"seed": 1}', '{"format": 99, "run": {}}'])
+def test_a_folder_of_another_format_is_refused_or_deleted_when_asked(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match="run.json"):
+        WorkFolder(tmp_path).begin({"seed": 1})
+    if content != "{":
+        work = WorkFolder(tmp_path, restart=True)
+        work.begin({"seed": 1})
+        work.release()
+
+
+def test_one_changed_bit_makes_a_clip_unfinished(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    work.save(CLIP, torch.ones(1, 4, 2, 2, 2))
+    path = work.clip_path(CLIP)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    assert work.load(CLIP) is None
+
+
+def test_what_a_killed_removal_left_counts_for_nothing(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    work.save(CLIP, torch.ones(1, 4, 2, 2, 2))
+    (tmp_path / "video-000000.mp4").write_bytes(b"x")
+    work.begin({"seed": 1})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "run.json"]
+    work.release()
+
+
+def test_latents_go_when_a_memory_after_them_is_kept(tmp_path: Path) -> None:
+    plan = plan_clips(24, 4)
+    work, bank = WorkFolder(tmp_path / "work"), MemoryBank(2, 1)
+    bank.reset(torch.zeros(1, 2, 2, 2))
+    for clip in plan[:4]:
+        latents = torch.full((1, 4, 2, 2, 2), float(clip.index))
+        work.save(clip, latents)
+        bank.write(latents)
+        if clip.index in (1, 3):
+            work.prune(plan[: clip.index + 1])
+            assert work.load(clip) is not None  # no memory is kept yet
+            work.snapshot(clip.index + 1, bank)
+    work.prune(plan[:2])
+    assert [work.load(clip) is not None for clip in plan[:4]] == [False, False, True, True]
+    work.prune(plan[:4])
+    found = MemoryBank(2, 1)
+    assert work.restore(found, 3) == 0 and found.is_empty
+    assert work.restore(found, 5) == 4 and torch.equal(found.read(), bank.read())
+    kept = WorkFolder(tmp_path / "kept", keep=True)
+    kept.save(plan[0], latents)
+    kept.snapshot(1, bank)
+    kept.prune(plan[:1])
+    assert kept.load(plan[0]) is not None
 
 
 def test_only_its_own_files_are_deleted(tmp_path: Path) -> None:

@@ -135,7 +135,9 @@ class ComfyServer:
 
     def __enter__(self) -> ComfyServer:
         (self.base / "custom_nodes").mkdir(parents=True, exist_ok=True)
-        (self.base / "custom_nodes" / "LetsTalk").symlink_to(ROOT, target_is_directory=True)
+        pack = self.base / "custom_nodes" / "LetsTalk"
+        if not pack.exists():  # a base may be used again
+            pack.symlink_to(ROOT, target_is_directory=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -169,6 +171,12 @@ class ComfyServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        """End the server as a crash or a power cut does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.nodes.server import Failed
+from tests.nodes.server import ComfyServer, Failed
 from tests.workflows.graphs import FRAMES, STEPS, load_api, saved_video, shortened
 
 if TYPE_CHECKING:
     from tests.conftest import StartServer
-    from tests.nodes.server import ComfyServer
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm"}
 
@@ -96,6 +96,27 @@ def test_cancel_stops_within_a_step_and_leaves_nothing_behind(server: ComfyServe
     assert set(files(server)) <= videos
     again = server.run(quickstart(seed=16))
     assert saved_video(server, again, graph).frames.shape[0] == FRAMES
+
+
+def test_a_run_continues_after_its_server_was_killed(comfyui: Path, tmp_path: Path) -> None:
+    graph = quickstart(seed=19)
+    for node in graph.values():
+        if node["class_type"] == "LetsTalkEncodeAudio":
+            node["inputs"]["length_seconds"] = 4.0  # 100 frames, 7 clips, segments of 3
+    with ComfyServer(comfyui, tmp_path, ("--cpu",)) as first:
+        prompt_id = first.queue(graph)
+        first.wait_for(prompt_id, "letstalk.clip", lambda event: event["clip"] >= 3, timeout=600)
+        first.kill()
+    (work,) = (tmp_path / "output" / "letstalk_work").iterdir()
+    assert (work / "so_far.mp4").exists()
+    with ComfyServer(comfyui, tmp_path, ("--cpu",)) as second:
+        prompt_id = second.queue(graph)
+        continued = saved_video(second, second.wait(prompt_id, timeout=600), graph)
+        made = [event["clip"] for event in second.events(prompt_id, "letstalk.clip")]
+        assert made[:2] == [-1, 3] and not work.exists()
+        graph[talking(graph)]["inputs"]["unfinished"] = "start anew"
+        whole = saved_video(second, second.run(graph, timeout=600), graph)
+    assert len(whole.frames) == 100 and np.array_equal(continued.frames, whole.frames)
 
 
 def files(server: ComfyServer) -> list[str]:

@@ -60,6 +60,12 @@ def test_every_frame_arrives_in_order_at_its_time(tmp_path: Path, frames: Frames
     assert (blue - written[..., 2].float().mean((1, 2))).abs().max() < 5
 
 
+def test_the_same_frames_always_give_the_same_file(tmp_path: Path, frames: Frames) -> None:
+    written = frames(34)
+    files = {make(tmp_path / "a.mp4", written).read_bytes() for _ in range(6)}
+    assert len(files) == 1
+
+
 def test_colours_are_bt709_limited_as_the_tags_say(tmp_path: Path) -> None:
     colours = torch.tensor(
         [

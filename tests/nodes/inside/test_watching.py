@@ -51,10 +51,10 @@ def test_events_come_in_order_with_files_that_play(kit: Any, server: Server, bas
     assert server.sent[0]["seconds_left"] is None
     assert server.sent[-1]["seconds_left"] == 0
     media = [(e["clip"], e["media"]) for e in server.sent if e["media"]]
-    assert [clip for clip, _ in media] == [3, 6]  # 64 frames are the first whole clips of at least two seconds
+    assert [clip for clip, _ in media] == [2, 5, 6]  # segments of 48 frames, clips that fit into two seconds
     found = [streams(base / "temp" / file["filename"]) for _, file in media]
-    assert [frames for frames, *_ in found] == [64, 36]
-    assert [seconds for *_, seconds in found] == pytest.approx([64 / 25, 36 / 25], abs=0.05)
+    assert [frames for frames, *_ in found] == [48, 48, 4]
+    assert [seconds for *_, seconds in found] == pytest.approx([48 / 25, 48 / 25, 4 / 25], abs=0.05)
 
 
 def test_the_long_sampler_shows_clips_only_with_a_vae(kit: Any, server: Server) -> None:
@@ -80,7 +80,7 @@ def test_results_stay_and_pieces_for_watching_go_after_eight_later_runs(kit: Any
         assert unfinished.exists()
 
 
-@pytest.mark.parametrize("broken", ["server", "writer"])
+@pytest.mark.parametrize("broken", ["server", "joiner"])
 def test_watching_that_fails_is_logged_once_and_the_run_goes_on(
     kit: Any, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
@@ -90,7 +90,7 @@ def test_watching_that_fails_is_logged_once_and_the_run_goes_on(
     if broken == "server":
         monkeypatch.setattr(server, "send_sync", fail)
     else:
-        monkeypatch.setattr(kit.video, "VideoWriter", fail)
+        monkeypatch.setattr(kit.video, "Joiner", fail)
     result = kit.render.render_video(prepare(kit, 40), kit.vae, node_id="a")
     assert streams(result.path)[0] == 40
     assert caplog.text.count("is closed") == 1
