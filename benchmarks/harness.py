@@ -32,7 +32,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table. `reached` is None where there is nothing to reach, or where it cannot be judged."""
+    """One line of the table. `reached` is None where there is nothing to reach, or where it cannot be judged.
+
+    limit: what keeps it from its goal, shown where the goal is missed. headline: also in the README of the pack.
+    """
 
     what: str
     against: str
@@ -40,6 +43,8 @@ class Row:
     reach: str = ""
     reached: bool | None = None
     note: str = ""
+    limit: str = ""
+    headline: bool = False
 
 
 def _clock(device: torch.device) -> float:
@@ -51,13 +56,18 @@ def _clock(device: torch.device) -> float:
 
 
 @torch.inference_mode()
-def paired(functions: Mapping[str, Callable[[], object]], options: Options) -> dict[str, list[float]]:
-    """Seconds of each function in each round. Every round runs all, each time beginning with another one."""
+def paired(
+    functions: Mapping[str, Callable[[], object]], options: Options, *, long: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round. Every round runs all, each time beginning with another one.
+
+    long: calls of many seconds, which the caller has made once already: two rounds, without one to warm up.
+    """
     names = list(functions)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
+    for name in () if long else names:
         functions[name]()  # allocations and kernel choices of the first call
-    for i in range(2 if options.quick else options.rounds):
+    for i in range(min(2, options.rounds) if long or options.quick else options.rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             begin = _clock(options.device)
             functions[name]()

@@ -12,9 +12,19 @@ from typing import Any
 
 from .errors import DependencyError, MediaError
 
-__all__ = ["audio_stream", "check_file", "decoded_frames", "open_media", "start_seconds", "video_stream"]
+__all__ = [
+    "audio_stream",
+    "check_file",
+    "check_form",
+    "decoded_frames",
+    "open_media",
+    "start_seconds",
+    "video_stream",
+]
 
 ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+MAX_CHANNELS = 64  # what FFmpeg mixes; it takes gigabytes for the matrix of more
+RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing
 MAX_PIXELS = 8192 * 8192  # a frame; larger claims are damage or an attack
 
 log = logging.getLogger(__name__)
@@ -73,7 +83,21 @@ def audio_stream(container: Any, path: Path, number: int = 0) -> Any:
         raise MediaError(f"{path}: has {len(streams)} audio streams, number {number} was asked for")
     if streams[number].codec_context is None:
         raise MediaError(f"{path}: no decoder for its audio codec; convert the file to WAV")
+    context = streams[number].codec_context
+    check_form(path, context.sample_rate or RATES[1], context.channels)
     return streams[number]
+
+
+def check_form(path: Path, rate: int, channels: int) -> None:
+    """Raises: MediaError for sound that would take hours or gigabytes to resample."""
+    if channels > MAX_CHANNELS:
+        raise MediaError(
+            f"{path}: claims {channels} channels, at most {MAX_CHANNELS} are read; export it as stereo"
+        )
+    if not RATES[0] <= rate <= RATES[1]:
+        raise MediaError(
+            f"{path}: claims {rate} samples a second, needs {RATES[0]} to {RATES[1]}; export the sound again"
+        )
 
 
 def video_stream(container: Any, path: Path) -> Any:

@@ -43,6 +43,8 @@ class MemorySettings:
     drift_level: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.match_statistics, bool):
+            raise ConfigError(f"match_statistics={self.match_statistics!r:.40} must be true or false")
         if not 0 <= self.noise_sigma < 1:  # NaN, too
             raise ConfigError(f"memory noise {self.noise_sigma} must be >= 0 and < 1; 0 is none")
         if not 0 <= self.drift_level < 1:

@@ -31,10 +31,11 @@ from .sampling.clip import Guidance, SolverClipSampler
 from .sampling.denoisers import make_denoiser
 from .sampling.schedules import make_sigmas
 from .settings import GenerateSettings, Summary
-from .stages import GuardedSampler, Stages
+from .stages import DecodingSink, GuardedSampler, Stages
 from .takes import take_folder
 from .transformer.dit import LetsTalkDiT
 from .video.segments import SegmentedVideo, segment_clips, segment_path
+from .video.threaded import ThreadedSink
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
@@ -89,7 +90,9 @@ class TalkingPortrait:
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
-        written = first = 0
+        first = 0
+        decoded: DecodingSink | None = None
+        queue: ThreadedSink | None = None
         summary: Summary | None = None
         try:
             job = self._job(portrait, audio, settings)
@@ -97,36 +100,42 @@ class TalkingPortrait:
             if work is not None:
                 work.begin(job.fingerprint)
                 if isinstance(sink, ResumableSink):
-                    written = first = sink.held
+                    first = sink.held
                     sink.resume_at(first)
             report = Reporter(progress, len(plan), job.steps, summary.total_frames)
+            decoded = DecodingSink(sink, job.stages.decode, plan, first)
+            # One clip is decoded and written while the next is sampled.
+            queue = ThreadedSink(decoded, capacity=math.ceil(plan[0].count / job.settings.decode_batch))
             for clip, latents in self._clips(job, report, work, sink):
                 if clip.first >= first:
-                    for frames in self._frames(job, latents, clip):
-                        sink.write(frames)
-                        written += len(frames)
-                report.clip_done(written, summary.likeness)
-            sink.close()
+                    for part in latents[0].split(job.settings.decode_batch):
+                        queue.write(part)
+                if clip.index == plan[-1].index:
+                    queue.finish()
+                report.clip_done(decoded.frames, summary.likeness)
+            queue.close()
         except KeyboardInterrupt:
-            if summary is None or not written:
-                sink.abort()
-                _leave(work)
-                raise
             try:
-                sink.close(partial=True)
+                if summary is None or decoded is None or queue is None:
+                    raise
+                queue.finish()
+                if not decoded.frames:
+                    raise
+                queue.close(partial=True)
             except BaseException:
-                sink.abort()
+                (queue or sink).abort()
                 _leave(work)
                 raise
             summary.interrupted = True
         except BaseException as error:
-            sink.abort()
+            (queue or sink).abort()
             if work is not None and summary is not None and isinstance(error, OutputError):
                 error = self._with_shortage(error, work, sink, summary)
             _leave(work)
             raise error
         if work is not None:
             work.end(interrupted=summary.interrupted)
+        written = decoded.frames
         summary.frames, summary.seconds = written, written / summary.fps
         summary.elapsed_seconds = time.monotonic() - started
         summary.frames_per_second = (written - first) / max(summary.elapsed_seconds, 1e-9)

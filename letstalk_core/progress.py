@@ -10,7 +10,7 @@ __all__ = ["Progress", "Reporter"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `clip` and `step` count finished ones."""
+    """Where a run stands. `clip` and `step` count sampled ones, `frames` those that the sink has."""
 
     clip: int
     clips: int

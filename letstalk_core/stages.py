@@ -15,10 +15,10 @@ from .long_video import Clip
 from .models import ModelBundle
 from .numerical_guard import NumericalGuard
 from .pixels import from_unit, to_unit
-from .protocols import ClipSampler
+from .protocols import ClipSampler, FrameSink
 from .transformer.dit import LetsTalkDiT
 
-__all__ = ["GuardedSampler", "Stages"]
+__all__ = ["DecodingSink", "GuardedSampler", "Stages"]
 
 WHOLE_FRAME_PIXELS = 1024 * 1024  # larger frames go through the autoencoder in tiles
 
@@ -50,17 +50,40 @@ class Stages:
             lambda network: network(windows.to(bundle.device, _dtype(network))).float(),
         )
 
+    @torch.no_grad()  # in each thread
     def decode(self, latents: Tensor, clip: Clip) -> Tensor:
         """Model-space latents (t, c, h, w) -> frames (t, h, w, 3) uint8 on the CPU."""
         config = self.bundle.autoencoder.config
         tiling = _tiling(latents.shape[-1] * latents.shape[-2] * config.spatial_factor**2)
 
         def decode(network: AutoencoderDC) -> Tensor:
-            z = (latents / config.scaling_factor).to(_dtype(network))
+            z = (latents.to(self.bundle.device) / config.scaling_factor).to(_dtype(network))
             return network.decode_frames(z, batch=len(z), tiling=tiling).float()
 
         images = self.guard(f"decoding of clip {clip.index + 1}", self.bundle.autoencoder, decode)
         return from_unit(images).cpu().contiguous()
+
+
+class DecodingSink:
+    """A sink of latents: decodes the frames of a plan in their order, and hands them to a sink of frames."""
+
+    def __init__(
+        self, sink: FrameSink, decode: Callable[[Tensor, Clip], Tensor], plan: list[Clip], first: int
+    ) -> None:
+        self.sink, self.decode, self.plan = sink, decode, plan
+        self.frames = first  # the sink has had, also in earlier runs
+
+    def write(self, frames: Tensor) -> None:
+        """Latents (t, c, h, w) of one clip."""
+        clip = self.plan[self.frames // self.plan[0].count]
+        self.sink.write(self.decode(frames, clip))
+        self.frames += len(frames)
+
+    def close(self, partial: bool = False) -> None:
+        self.sink.close(partial=partial)
+
+    def abort(self) -> None:
+        self.sink.abort()
 
 
 class GuardedSampler:

@@ -27,6 +27,7 @@ CORE = ROOT / "letstalk_core"
 # Modules and packages of letstalk_core, top to bottom: a file imports from its own package and from rows below.
 ROWS = [
     {"cli"},
+    {"experiments"},
     {"pipeline", "training", "evaluation"},
     {"settings", "stages"},
     {"models"},

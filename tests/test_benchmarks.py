@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import harness, long_runs
+from benchmarks import gpu, harness, long_runs, tables
 from benchmarks.denoiser import _exponents
 from benchmarks.harness import Options, Row
 
@@ -43,30 +44,59 @@ def test_random_weights_reach_every_parameter() -> None:
     assert layer.weight.isfinite().all() and layer.weight.std() > 0.1
 
 
-def test_the_table_is_written_between_the_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
-    monkeypatch.setattr(command, "README", page)
-    row = Row(what="a", against="b", result="2x", reach=">= 3x", reached=False)
-    command.write(command.table([row]))
-    text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| a | b | 2x | >= 3x | **no** |  |" in text
+ROW = Row(what="a", against="b", result="2x", reach=">= 3x", reached=False, note="n", limit="why", headline=True)
 
 
-@pytest.mark.parametrize("arguments", [["--write", "--quick"], ["--write", "--only", "guidance"]])
-def test_a_part_of_the_table_is_not_written(arguments: list[str]) -> None:
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The long and the short page, and no results yet."""
+    paths = (tmp_path / "long.md", tmp_path / "short.md")
+    for path in paths:
+        path.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    monkeypatch.setattr(tables, "PAGES", dict(zip(paths, (False, True), strict=True)))
+    monkeypatch.setattr(tables.load, "__defaults__", (tmp_path / "results.json",))
+    monkeypatch.setattr(tables.save, "__defaults__", (tmp_path / "results.json",))
+    return paths
+
+
+def test_tables_go_between_the_marks_of_both_pages(
+    pages: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "machine", lambda options: ("this machine", False))
+    monkeypatch.setitem(command.PARTS, "flatness", lambda options: [ROW, replace(ROW, headline=False, what="c")])
+    assert command.main(["--write", "--only", "flatness"]) == 0
+    for page, rows in zip(pages, (2, 1), strict=True):
+        text = page.read_text()
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+        assert "Measured on this machine" in text and text.count("| b | 2x | >= 3x | **no** |") == rows
+    assert "| a | b | 2x | >= 3x | **no** | n; why |" in pages[0].read_text()
+    assert "| a | b | 2x | >= 3x | **no** | why |" in pages[1].read_text()
+
+
+def test_a_part_takes_the_place_of_its_earlier_rows_alone(
+    pages: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.save({}, "guidance", "that machine", [replace(ROW, what="kept")])
+    tables.save(tables.load(), "flatness", "that machine", [replace(ROW, what="replaced")])
+    monkeypatch.setattr(command, "machine", lambda options: ("this machine", False))
+    monkeypatch.setitem(command.PARTS, "flatness", lambda options: [replace(ROW, what="new")])
+    command.main(["--write", "--only", "flatness"])
+    text = pages[0].read_text()
+    assert "| kept |" in text and "| new |" in text and "| replaced |" not in text
+    assert "that machine" in text and "Measured on this machine" in text
+
+
+def test_quick_numbers_are_not_written() -> None:
     with pytest.raises(SystemExit):
-        command.main(arguments)
+        command.main(["--write", "--quick"])
 
 
 def test_a_busy_machine_writes_no_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(command, "machine", lambda options: ("this machine", True))
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"busy \(this machine\)"):
         command.main(["--write"])
-    assert "busy (this machine)" in capsys.readouterr().err
 
 
 def test_without_guidance_the_network_runs_once_a_step() -> None:
@@ -74,7 +104,21 @@ def test_without_guidance_the_network_runs_once_a_step() -> None:
     assert row.reached and row.result == "1" and row.against == "audio guidance: 2"
 
 
-def test_the_page_has_the_marks_and_names_the_command() -> None:
-    text = (Path(command.__file__).parent / "README.md").read_text(encoding="utf-8")
-    assert all(text.count(mark) == 1 for mark in (command.BEGIN, command.END))
-    assert text.index(command.BEGIN) < text.index(command.END)
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_each_page_has_the_marks(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert all(text.count(mark) == 1 for mark in (tables.BEGIN, tables.END))
+    assert text.index(tables.BEGIN) < text.index(tables.END)
+
+
+def test_the_rows_for_a_gpu_run_as_far_as_a_cpu_can_show() -> None:
+    (row,) = gpu.run(Options(quick=True))
+    assert "frames/s" in row.result and "compiled" not in row.what
+    if not torch.cuda.is_available():
+        assert gpu.run(Options()) == []
+
+
+def test_long_calls_are_not_made_once_more_to_warm_up() -> None:
+    calls: list[int] = []
+    assert len(harness.paired({"a": lambda: calls.append(1)}, Options(rounds=5), long=True)["a"]) == 2
+    assert len(calls) == 2

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-__all__ = ["attempt", "is_ours", "tolerated"]
+__all__ = ["REFUSALS", "attempt", "is_ours", "tolerated"]
+
+REFUSALS: list[str] = []  # names of our errors that came in this case
 
 
 def is_ours(error: BaseException) -> bool:
@@ -21,6 +23,7 @@ def attempt(function: Callable[[Any], Any], value: Any) -> Any:
     except Exception as error:
         if not is_ours(error):
             raise
+        REFUSALS.append(type(error).__name__)
         return None
 
 

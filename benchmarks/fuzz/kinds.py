@@ -41,8 +41,9 @@ from benchmarks.fuzz.tables import (
     make_work,
 )
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["KINDS", "SELF_TEST", "Kind"]
 
+SELF_TEST = "self test"  # to see that the watch notices
 Make = Callable[[Random, Path, Path], None]  # generator, seeds, folder of the case
 Check = Callable[[Path], None]
 
@@ -70,4 +71,4 @@ KINDS: dict[str, Kind] = {
     "name": Kind(make_name, check_name),
 }
 if os.environ.get("LETSTALK_FUZZ_SELF_TEST"):
-    KINDS["self test"] = Kind(self_test.make, self_test.check)
+    KINDS[SELF_TEST] = Kind(self_test.make, self_test.check)

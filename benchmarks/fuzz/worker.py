@@ -18,9 +18,8 @@ import warnings
 from pathlib import Path
 from random import Random
 
-from benchmarks.fuzz.checks import is_ours
-from benchmarks.fuzz.kinds import KINDS, Kind
-from benchmarks.fuzz.seeds import make_seeds
+from benchmarks.fuzz.checks import REFUSALS, is_ours
+from benchmarks.fuzz.kinds import KINDS, SELF_TEST, Kind
 
 __all__ = ["main"]
 
@@ -36,7 +35,9 @@ def main(arguments: list[str]) -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     root = Path(place).resolve()
-    _prepare(root)
+    _prepare_outside(root)
+    if any(name != SELF_TEST for name, _, _ in work):
+        _prepare_seeds(root)
     for name, _, _ in work:  # imports, so that their memory and time count for no case
         _run(KINDS[name], "warm", root)
     limit = _status("VmSize") + HEADROOM
@@ -48,14 +49,19 @@ def main(arguments: list[str]) -> None:
             out.write(json.dumps(_run(KINDS[name], f"{seed}:{name}:{number}", root)) + "\n")
 
 
-def _prepare(root: Path) -> None:
+def _prepare_seeds(root: Path) -> None:
     import av
     import torch
+
+    from benchmarks.fuzz.seeds import make_seeds
 
     torch.set_num_threads(1)
     av.logging.set_level(av.logging.PANIC)
     if not (root / "seeds").exists():
         make_seeds(root / "seeds")
+
+
+def _prepare_outside(root: Path) -> None:
     (root / "outside").mkdir(exist_ok=True)
     (root / "outside" / "victim.txt").write_text("untouched", encoding="utf-8")
 
@@ -70,8 +76,11 @@ def _run(kind: Kind, seed: str, root: Path) -> dict[str, object]:
     _reset_peak()
     memory, start = _status("VmRSS"), time.process_time()
     outcome, error = "accepted", ""
+    REFUSALS.clear()
     try:
         kind.check(folder)
+        if REFUSALS:
+            outcome, error = "refused", REFUSALS[0]
     except BaseException as caught:  # nothing but our errors may come
         if is_ours(caught):
             outcome, error = "refused", type(caught).__name__
@@ -82,7 +91,7 @@ def _run(kind: Kind, seed: str, root: Path) -> dict[str, object]:
     if _seen(root) != before:
         outcome, error = "escape", f"files outside its folder changed: {sorted(_seen(root) ^ before)}"
         shutil.rmtree(root / "outside")
-        _prepare(root)
+        _prepare_outside(root)
     return {"outcome": outcome, "error": error, "megabytes": round(megabytes, 1), "seconds": round(seconds, 3)}
 
 

@@ -18,7 +18,7 @@ from einops import reduce
 from torch import Tensor
 
 from ..errors import ConfigError, MediaError
-from ..media import audio_stream, decoded_frames, open_media, start_seconds, video_stream
+from ..media import audio_stream, check_form, decoded_frames, open_media, start_seconds, video_stream
 from .alignment import SAMPLE_RATE
 from .statistics import WaveformMoments
 
@@ -35,7 +35,7 @@ __all__ = [
 
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
-RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing
+PLANES = 7  # PyAV looks for the end of the list of planes behind the eighth, where there is none
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,6 @@ class AudioSource(_Source):
         self.stream = stream
         with open_media(self.path) as container:
             audio = audio_stream(container, self.path, stream)
-            _check_rate(self.path, audio.codec_context.sample_rate or SAMPLE_RATE)
             self.source_rate: int = audio.codec_context.sample_rate or 0  # of the file
             self.channels: int = audio.codec_context.channels
             self.start_seconds = start_seconds(audio)
@@ -121,18 +120,19 @@ class AudioSource(_Source):
 def _resampled_frames(
     container: Any, stream: Any, path: Path, rate: int, layout: str | None = None
 ) -> Iterator[Any]:
-    """Planar float32 frames at one rate, in one channel layout if it is given."""
+    """Float32 frames at one rate, in one channel layout if it is given; planar up to 7 channels."""
     import av
 
     resampler, shape = None, None
     for frame in decoded_frames(container, stream, path):
         frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
         if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-            _check_rate(path, frame.sample_rate)
+            check_form(path, frame.sample_rate, len(frame.layout.channels))
             if resampler is not None:  # the format changes within the file
                 yield from resampler.resample(None)
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            form = "fltp" if layout is not None or len(frame.layout.channels) <= PLANES else "flt"
+            resampler = av.AudioResampler(format=form, layout=layout, rate=rate)
         assert resampler is not None
         try:
             resampled = resampler.resample(frame)
@@ -143,15 +143,11 @@ def _resampled_frames(
         yield from resampler.resample(None)
 
 
-def _check_rate(path: Path, rate: int) -> None:
-    if not RATES[0] <= rate <= RATES[1]:
-        raise MediaError(
-            f"{path}: claims {rate} samples a second, needs {RATES[0]} to {RATES[1]}; export the sound again"
-        )
-
-
 def _mono(frame: Any) -> Tensor:
-    return torch.from_numpy(frame.to_ndarray().mean(axis=0))
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    return torch.from_numpy(samples.mean(axis=0))
 
 
 class WaveformSource(_Source):
@@ -216,7 +212,6 @@ def load_sound(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
     with open_media(path) as container:
         stream = audio_stream(container, path)
         rate = stream.codec_context.sample_rate or SAMPLE_RATE
-        _check_rate(path, rate)
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         frames = _resampled_frames(container, stream, path, rate, layout)
         parts = [torch.from_numpy(frame.to_ndarray()) for frame in frames]
@@ -237,4 +232,4 @@ def load_video_sound(path: str | os.PathLike[str]) -> Tensor:
     if abs(shift) > 60:
         log.warning("%s: sound and picture claim to start %.0f s apart; ignored", path, shift)
         return waveform
-    return F.pad(waveform, (round(shift * SAMPLE_RATE), 0))  # a negative shift cuts
+    return F.pad(waveform, (max(round(shift * SAMPLE_RATE), -len(waveform)), 0))  # a negative shift cuts

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..checkpoint import load_into, load_pickled_tensors, load_tensors, save_checkpoint
+from ..checkpoint import check_keys, load_into, load_pickled_tensors, load_tensors, save_checkpoint
 from ..configs import AudioEncoderConfig
 from ..errors import CheckpointError, ConfigError, DependencyError, LetsTalkError
 from ..protocols import Device, DType
@@ -26,6 +26,7 @@ from .statistics import VARIANCE_FLOOR
 
 __all__ = [
     "AudioEncoder",
+    "filled_encoder",
     "load_wav2vec2_folder",
     "normalise_waveform",
     "read_wav2vec2_config",
@@ -164,15 +165,20 @@ def _build(config: AudioEncoderConfig, device: Device, dtype: DType) -> Any:
         ) from None
     library: Any = transformers  # its signatures are inexact
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.to_dict().items()}
+    values["layer_norm_eps"] = float(config.layer_norm_eps)  # the library takes no whole numbers for it
     dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
-    wav2vec2_config = library.Wav2Vec2Config(
-        **values,
-        **dict.fromkeys((*dropouts, "layerdrop", "mask_time_prob", "mask_feature_prob"), 0.0),
-        apply_spec_augment=False,
-        attn_implementation="sdpa",
-    )
-    with torch.device(device if device is not None else "cpu"):
-        model = library.Wav2Vec2Model(wav2vec2_config)
+    try:
+        wav2vec2_config = library.Wav2Vec2Config(
+            **values,
+            **dict.fromkeys((*dropouts, "layerdrop", "mask_time_prob", "mask_feature_prob"), 0.0),
+            apply_spec_augment=False,
+            attn_implementation="sdpa",
+        )
+        with torch.device(device if device is not None else "cpu"):
+            model = library.Wav2Vec2Model(wav2vec2_config)
+    except Exception as error:  # of many kinds, by version of the library
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"audio_encoder config: its layers cannot be made ({reason})") from None
     return model if dtype is None else model.to(dtype)
 
 
@@ -215,9 +221,18 @@ def load_wav2vec2_folder(path: str | os.PathLike[str]) -> AudioEncoder:
         raise CheckpointError(
             f"{folder}: has no model.safetensors or pytorch_model.bin; download the whole folder"
         )
-    encoder = AudioEncoder(config)
-    load_into(encoder, {k: v.float() for k, v in wav2vec2_keys(tensors).items()}, weights)
-    return encoder.eval()
+    return filled_encoder(config, {k: v.float() for k, v in wav2vec2_keys(tensors).items()}, weights).eval()
+
+
+def filled_encoder(config: AudioEncoderConfig, tensors: Mapping[str, Tensor], path: Path) -> AudioEncoder:
+    """A float32 encoder with these weights. Raises: CheckpointError before a config that lies can take memory."""
+    try:
+        check_keys(path, tensors, AudioEncoder(config, device="meta").state_dict())
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    encoder = AudioEncoder(config, dtype=torch.float32)
+    load_into(encoder, tensors, path)
+    return encoder
 
 
 def read_wav2vec2_config(path: Path) -> AudioEncoderConfig:

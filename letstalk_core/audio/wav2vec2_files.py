@@ -8,13 +8,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from ..checkpoint import load_into, load_tensors
+from ..checkpoint import load_tensors
 from ..configs import AudioEncoderConfig
 from ..errors import CheckpointError
-from .encoder import AudioEncoder, read_wav2vec2_config, wav2vec2_keys
+from .encoder import AudioEncoder, filled_encoder, read_wav2vec2_config, wav2vec2_keys
 
 __all__ = ["infer_wav2vec2_config", "load_wav2vec2_file"]
 
@@ -69,9 +68,7 @@ def load_wav2vec2_file(path: str | os.PathLike[str]) -> AudioEncoder:
     """
     path = Path(path)
     tensors = {key: value.float() for key, value in wav2vec2_keys(load_tensors(path)).items()}
-    encoder = AudioEncoder(_config(path, tensors), dtype=torch.float32)
-    load_into(encoder, tensors, path)
-    return encoder.eval().requires_grad_(False)
+    return filled_encoder(_config(path, tensors), tensors, path).eval().requires_grad_(False)
 
 
 def _config(path: Path, tensors: Mapping[str, Tensor]) -> AudioEncoderConfig:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..nn.attention import without_autocast
 from ..nn.feed_forward import GLUMBConv
+from ..nn.inplace import add_residual, silu_of_own
 from ..nn.norms import RMSNorm2d
 from ..protocols import Device, DType
+from .convolutions import PhaseConv, PointwiseGroups, grouped_conv, phase_conv
 
 __all__ = [
     "DownBlock",
@@ -34,17 +36,30 @@ __all__ = [
 EXPANSION = 4  # of the feed-forward in an EfficientViTBlock
 
 
+class _SiLU(nn.Module):
+    """SiLU of what another layer has just returned: without gradients it is overwritten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return silu_of_own(x)
+
+
 def activation(name: str) -> nn.Module:
-    """The activation of a config. Raises: ConfigError for an unknown name."""
+    """The activation of a config, for results of other layers. Raises: ConfigError for an unknown name."""
     if name not in ("silu", "relu"):
         raise ConfigError(f"activation {name!r} is unknown; known are silu and relu")
-    return nn.SiLU() if name == "silu" else nn.ReLU()
+    return _SiLU() if name == "silu" else nn.ReLU()
 
 
 def _norm(kind: str, dim: int, device: Device, dtype: DType) -> nn.Module:
     if kind == "batch_norm":
         return nn.BatchNorm2d(dim, device=device, dtype=dtype)
     return RMSNorm2d(dim, device=device, dtype=dtype)
+
+
+def _normalise(norm: nn.Module, y: Tensor) -> Tensor:
+    """The norm of what a layer has just returned."""
+    out: Tensor = norm(y, own=True) if isinstance(norm, RMSNorm2d) else norm(y)
+    return out
 
 
 def average_channels(x: Tensor, channels: int) -> Tensor:
@@ -77,8 +92,8 @@ class ResBlock(nn.Module):
         self.norm = _norm(norm, dim, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.conv2(self.act(self.conv1(x))))
-        return x + y
+        y = _normalise(self.norm, self.conv2(self.act(self.conv1(x))))
+        return add_residual(x, y)
 
 
 class _Aggregation(nn.Module):
@@ -88,11 +103,14 @@ class _Aggregation(nn.Module):
         super().__init__()
         common = {"bias": False, "device": device, "dtype": dtype}
         self.proj_in = operations.Conv2d(3 * dim, 3 * dim, kernel, padding=kernel // 2, groups=3 * dim, **common)
-        self.proj_out = operations.Conv2d(3 * dim, 3 * dim, 1, groups=3 * heads, **common)
+        self.proj_out = grouped_conv(operations.Conv2d)(3 * dim, 3 * dim, 1, groups=3 * heads, **common)
 
     def forward(self, qkv: Tensor) -> Tensor:
+        """(b, 3 * dim, h, w) -> (b, 3 * heads, h * w, e)."""
         y: Tensor = self.proj_out(self.proj_in(qkv))
-        return y
+        if isinstance(self.proj_out, PointwiseGroups):
+            return y
+        return rearrange(y, "b (g e) h w -> b g (h w) e", g=self.proj_out.groups)
 
 
 class MultiScaleLinearAttention(nn.Module):
@@ -135,18 +153,19 @@ class MultiScaleLinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        tokens = rearrange(x, "b c h w -> b h w c")
+        tokens = x.permute(0, 2, 3, 1)
         fused = torch.cat([self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)], dim=-1)
-        fused = rearrange(fused, "b h w c -> b c h w")
-        fused = torch.cat([fused, *(scale(fused) for scale in self.to_qkv_multiscale)], dim=1)
-        q, k, v = rearrange(
-            fused.float(), "b (heads three e) h w -> three b heads (h w) e", three=3, e=self.head_dim
-        ).unbind(0)
-        with without_autocast(x.device.type):
-            y = self._attend(q.relu(), k.relu(), v).to(x.dtype)
-        y = self.to_out(rearrange(y, "b heads (h w) e -> b h w (heads e)", h=height, w=width))
-        out: Tensor = self.norm_out(rearrange(y, "b h w c -> b c h w"))
-        return out
+        scales = [rearrange(fused, "b h w (g e) -> b g (h w) e", e=self.head_dim)]
+        image = fused.permute(0, 3, 1, 2)
+        scales += [scale(image) for scale in self.to_qkv_multiscale]
+        with without_autocast(x.device.type):  # groups of channels run (head, q|k|v)
+            heads = [
+                self._attend(y[:, 0::3].float().relu(), y[:, 1::3].float().relu(), y[:, 2::3].float())
+                for y in scales
+            ]
+        attended = torch.cat([rearrange(y, "b heads n e -> b n (heads e)") for y in heads], dim=-1).to(x.dtype)
+        y = self.to_out(attended.unflatten(1, (height, width)))
+        return _normalise(self.norm_out, y.permute(0, 3, 1, 2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.shape[-2] <= self.head_dim:
@@ -182,9 +201,8 @@ class EfficientViTBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(x)
-        y: Tensor = x + self.conv_out(x)
-        return y
+        x = add_residual(x, self.attn(x))
+        return add_residual(x, self.conv_out(x))
 
 
 class DownBlock(nn.Module):
@@ -250,11 +268,38 @@ class UpBlock(nn.Module):
         self.interpolate = kind == "interpolate"
         self.out, self.shortcut = out, shortcut
         width = out if self.interpolate else 4 * out
-        self.conv = operations.Conv2d(dim, width, 3, padding=1, device=device, dtype=dtype)
+        conv = phase_conv(operations.Conv2d, self.interpolate)
+        self.conv = conv(dim, width, 3, padding=1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.conv, PhaseConv) and not torch.is_grad_enabled():
+            return self._by_phases(x)
         if self.interpolate:
             y: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         else:
             y = F.pixel_shuffle(self.conv(x), 2)
         return y + F.pixel_shuffle(repeat_channels(x, 4 * self.out), 2) if self.shortcut else y
+
+    def _by_phases(self, x: Tensor) -> Tensor:
+        """The same, each phase of the output at the size of the input, with its part of the shortcut."""
+        height, width = x.shape[-2:]
+        phases = self.conv(x)
+        y = torch.empty(
+            (len(x), self.out, 2 * height, 2 * width),
+            dtype=phases[0].dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
+        for phase, part in enumerate(phases):
+            if self.shortcut:
+                part = part + _phase_of_shortcut(x, self.out, phase)
+            y[:, :, phase // 2 :: 2, phase % 2 :: 2] = part
+        return y
+
+
+def _phase_of_shortcut(x: Tensor, out: int, phase: int) -> Tensor:
+    """Phase 2i + j of pixel_shuffle(repeat_channels(x, 4 * out), 2): (b, dim, h, w) -> (b, out, h, w)."""
+    repeats = 4 * out // x.shape[1]
+    if repeats in (1, 2, 4):
+        return x[:, phase // repeats :: 4 // repeats]
+    return x[:, (torch.arange(out, device=x.device) * 4 + phase) // repeats]

@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         self.latent_channels, self.shortcut = config.latent_channels, config.encoder_out_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = self.conv_in(_image_layout(x))
         for stage in self.down_blocks:
             x = stage(x)
         y: Tensor = self.conv_out(x)
@@ -111,6 +111,7 @@ class Decoder(nn.Module):
             self.conv_out = UpBlock(width, config.in_channels, up, shortcut=False, **place)
 
     def forward(self, z: Tensor) -> Tensor:
+        z = _image_layout(z)
         x: Tensor = self.conv_in(z)
         if self.shortcut:
             x = x + repeat_channels(z, self.width_in)
@@ -194,6 +195,13 @@ class AutoencoderDC(nn.Module):
                 nn.init.zeros_(module.norm.get_parameter("weight"))
             elif isinstance(module, MultiScaleLinearAttention):
                 nn.init.zeros_(module.norm_out.get_parameter("weight"))
+
+
+def _image_layout(x: Tensor) -> Tensor:
+    """The order in memory that convolutions are fastest in: channels last on a CPU, and in 16 bits on a GPU."""
+    if x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype in (torch.float16, torch.bfloat16)):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
 
 
 def _truncated_normal(weight: Tensor) -> None:

@@ -20,7 +20,7 @@ from ..errors import LetsTalkError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("generate", "info", "convert", "synthesize", "prepare", "encode", "train", "evaluate")
+COMMANDS = ("generate", "info", "convert", "synthesize", "prepare", "encode", "train", "evaluate", "experiment")
 
 
 class _Parser(argparse.ArgumentParser):

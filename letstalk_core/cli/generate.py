@@ -75,6 +75,7 @@ def add_parser(subparsers: Any) -> None:
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
+    add("--compile", action="store_true", help="compile the networks first (minutes; for long runs on a GPU)")
     add("--threads", type=int, help="CPU threads")
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
     add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models import load_bundle
     from ..pipeline import TalkingPortrait
     from ..resume import RUN_FILE
-    from .hardware import choose_device, choose_dtype, use_threads
+    from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
     from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video, sign_video
 
@@ -114,8 +115,12 @@ def run(args: argparse.Namespace) -> int:
     signer = make_signer(args)
     use_threads(args.threads)
     device = choose_device(args.device)
+    keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     settings = settings.resolve(bundle)
+    if args.compile:
+        bundle.dit.compile()
+        bundle.autoencoder.decoder.compile()
     if bundle.is_demo and not args.quiet:
         sys.stderr.write(DEMO_NOTE + "\n")
     if resuming and not args.restart and not args.quiet:

@@ -18,7 +18,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     target = Path(path)
     folder = target.parent
     try:
-        target.is_dir()
+        target.is_dir(), folder.is_dir()  # names that are too long
     except OSError as error:
         raise OutputError(
             f"{str(target)[:80]}: cannot be written ({error.strerror}); choose another name"

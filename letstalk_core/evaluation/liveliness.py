@@ -12,7 +12,7 @@ from .speech_clip import BLINK, JAW, LOOKS_CLOSED, fit_reader, speak, strip
 from .store import ClipResult
 from .trials import Subject, Trial, stream
 
-__all__ = ["MOVING", "measure_diversity", "measure_idle"]
+__all__ = ["MOVING", "measure_diversity", "measure_idle", "true_movement", "variance_over_seeds"]
 
 MOVING = EYES + HEAD
 DATA_SEEDS = 32  # of the true movement; it costs no drawing
@@ -28,16 +28,16 @@ def measure_diversity(subject: Subject, trial: Trial, *, seeds: int, poses: int)
     errors of reading would add (from the round trip of drawn frames).
     """
     reader = fit_reader(trial, poses)
-    runs = [reader.read(speak(subject, trial, shift=k)) for k in range(seeds)]
-    data = _true_movement(trial, subject.fps, DATA_SEEDS)
+    runs = np.stack([reader.read(speak(subject, trial, shift=k)) for k in range(seeds)])
+    data = true_movement(trial, subject.fps, DATA_SEEDS)
     some = np.linspace(0, len(trial.motion) - 1, min(NOISE_FRAMES, len(trial.motion))).round().astype(int)
     decoded = subject.round_trip(trial.drawing(some.tolist())).cpu()
     noise = reader.read(decoded) - face_truth(trial.motion[some])
     metrics: dict[str, float] = {}
     for name in MOVING:
         i = FACE.index(name)
-        metrics[f"diversity variance, generated: {name}"] = float(_variance([r[:, i] for r in runs]))
-        metrics[f"diversity variance, data: {name}"] = float(_variance([d[:, i] for d in data]))
+        metrics[f"diversity variance, generated: {name}"] = variance_over_seeds(runs[:, :, i])
+        metrics[f"diversity variance, data: {name}"] = variance_over_seeds(data[:, :, i])
         metrics[f"diversity variance, reading: {name}"] = float(noise[:, i].var())
     return ClipResult(metrics, {f"run {k}": r for k, r in enumerate(runs)}, notes=trial.notes())
 
@@ -47,7 +47,7 @@ def measure_idle(subject: Subject, trial: Trial, *, poses: int) -> ClipResult:
     reader = fit_reader(trial, poses)
     frames = speak(subject, trial)
     measured = reader.read(frames)
-    data = _true_movement(trial, subject.fps, DATA_SEEDS)
+    data = true_movement(trial, subject.fps, DATA_SEEDS)
     minutes = len(frames) / subject.fps / 60
     count = blinks(measured[:, BLINK])
     metrics = {
@@ -64,11 +64,13 @@ def measure_idle(subject: Subject, trial: Trial, *, poses: int) -> ClipResult:
     return ClipResult(metrics, {"measured": measured}, {"strip": strip(trial, frames)}, trial.notes())
 
 
-def _true_movement(trial: Trial, fps: float, seeds: int) -> list[Array]:
+def true_movement(trial: Trial, fps: float, seeds: int) -> Array:
+    """What the person could have done while saying this: columns FACE, (seeds, t, 11)."""
     rng = stream(trial.seed, trial.index, "noise")
-    return [face_truth(motion_from_speech(trial.utterance, len(trial.motion), fps, rng)) for _ in range(seeds)]
+    runs = [face_truth(motion_from_speech(trial.utterance, len(trial.motion), fps, rng)) for _ in range(seeds)]
+    return np.stack(runs)
 
 
-def _variance(curves: list[Array]) -> float:
-    """Variance over runs (each (t,)) at each frame, mean over frames; NaN for a single run."""
-    return float(np.stack(curves).var(0, ddof=1).mean()) if len(curves) > 1 else float("nan")
+def variance_over_seeds(curves: Array) -> float:
+    """Variance over runs (seeds, t) at each frame, mean over frames; NaN for a single run."""
+    return float(curves.var(0, ddof=1).mean()) if len(curves) > 1 else float("nan")

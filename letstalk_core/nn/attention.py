@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from ..protocols import Device, DType, Operations
 __all__ = [
     "Attend",
     "CrossAttention",
+    "Guide",
     "KeyValue",
     "LinearAttention",
     "SoftmaxAttention",
@@ -25,6 +26,19 @@ __all__ = [
 ]
 
 KeyValue = tuple[Tensor, Tensor]
+
+
+class Guide(NamedTuple):
+    """Keys and values of a condition for one block.
+
+    rows: the entries of the batch that have this condition, where the others have none: tokens of zeros. Keys and
+    values are those of these entries only. None if all have it.
+    """
+
+    key_value: KeyValue
+    rows: tuple[int, ...] | None = None
+
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)
 EPS = 1e-8
 
@@ -74,25 +88,32 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         """x (b, n, d) -> (b, n, d); with `queries`, only the first `queries` tokens get results."""
-        q, k, v = rearrange(self.qkv(x), "b n (s h d) -> s b h n d", s=3, d=self.head_dim).unbind(0)
-        y = self.attend(q[:, :, :queries], k, v).to(x.dtype)
+        # Nothing here holds the projection: `attend` can free it as soon as it has its copy.
+        y = self.attend(rearrange(self.qkv(x), "b n (s h d) -> s b h n d", s=3, d=self.head_dim), queries)
+        y = y.to(x.dtype)
         out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)"))
         return out
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)."""
-        # A column of ones beside the values makes the same two products give the normaliser.
-        with without_autocast(q.device.type):
-            values = F.pad(v.float(), (0, 1), value=1.0)
-            y = q.float().relu() @ (k.float().relu().transpose(-1, -2) @ values)
-            return y[..., :-1] / (y[..., -1:] + EPS)
+    def attend(self, qkv: Tensor, queries: int | None = None) -> Tensor:
+        """Queries, keys and values (3, b, h, n, d) -> (b, h, n or queries, d)."""
+        with without_autocast(qkv.device.type):
+            grad = torch.is_grad_enabled()
+            if not grad:  # one copy brings all to float32 and each head's tokens together, to be overwritten
+                qkv = torch.empty(qkv.shape, dtype=torch.float32, device=qkv.device).copy_(qkv)
+            q, k, v = qkv.unbind(0)
+            q = F.relu(q[:, :, :queries].float(), inplace=not grad)
+            k = F.relu(k.float(), inplace=not grad)
+            y = q @ (k.mT @ v.float())
+            size = q @ k.sum(dim=-2).unsqueeze(-1) + EPS
+            return y / size if grad else y.div_(size)
 
 
 class SoftmaxAttention(LinearAttention):
     """The same projections with softmax instead: the comparison that `spatial_attention="softmax"` runs."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return softmax_attention(q, k, v)
+    def attend(self, qkv: Tensor, queries: int | None = None) -> Tensor:
+        q, k, v = qkv.unbind(0)
+        return softmax_attention(q[:, :, :queries], k, v)
 
 
 class TemporalAttention(nn.Module):
@@ -148,6 +169,11 @@ class CrossAttention(nn.Module):
             rearrange(layer(context), "b k (h d) -> b h k d", h=self.num_heads) for layer in (self.key, self.value)
         )
         return key, value
+
+    def nothing(self, x: Tensor) -> Tensor:
+        """What tokens of zeros give: their values are zeros, so it is the bias of the output. Shapes: -> (d,)."""
+        out: Tensor = self.out(x.new_zeros(x.shape[-1]))
+        return out
 
     def forward(self, x: Tensor, key_value: KeyValue, attend: Attend = softmax_attention) -> Tensor:
         """x (..., n, d) whose elements divide evenly over the batch of the keys, in order -> the same shape."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..protocols import Device, DType
+from .inplace import silu_of_own
 from .norms import RMSNorm2d
 
 __all__ = ["GLUMBConv"]
@@ -43,6 +43,6 @@ class GLUMBConv(nn.Module):
         self.norm = RMSNorm2d(dim, device=device, dtype=dtype) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.conv_depth(F.silu(self.conv_inverted(x))).chunk(2, dim=1)
-        y: Tensor = self.conv_point(value * F.silu(gate))
-        return y if self.norm is None else self.norm(y)
+        value, gate = self.conv_depth(silu_of_own(self.conv_inverted(x))).chunk(2, dim=1)
+        y: Tensor = self.conv_point(value * silu_of_own(gate))
+        return y if self.norm is None else self.norm(y, own=True)

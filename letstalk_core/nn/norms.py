@@ -28,11 +28,16 @@ class RMSNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(dim, device=device, dtype=dtype))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, own: bool = False) -> Tensor:
+        """own: x belongs to the caller, who needs it no more: without gradients it may be overwritten."""
         y = x.float()
-        y = y * torch.rsqrt(y.square().mean(dim=1, keepdim=True) + self.eps)
+        size = torch.linalg.vector_norm(y, dim=1, keepdim=True)  # one pass, without a tensor of squares
+        scale = torch.rsqrt(size.square() / x.shape[1] + self.eps)
+        y = y.mul_(scale) if not torch.is_grad_enabled() and (own or y is not x) else y * scale
         weight, bias = (rearrange(p.to(x.device, torch.float32), "c -> c 1 1") for p in (self.weight, self.bias))
-        return torch.addcmul(bias, y, weight).to(x.dtype)
+        if torch.is_grad_enabled():
+            return torch.addcmul(bias, y, weight).to(x.dtype)
+        return torch.addcmul(bias, y, weight, out=y).to(x.dtype)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 C = TypeVar("C", bound=Config)
+MAX_CHARACTERS, MAX_DOTS = 2**18, 200  # of a recipe, and of a line in it
 
 
 def _require(condition: bool, message: str) -> None:
@@ -375,6 +376,10 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
             raise DependencyError(
                 f"reading recipes before Python 3.11 needs tomli ({error}); pip install 'comfyui-letstalk[train]'"
             ) from None
+    if len(text) > MAX_CHARACTERS or any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise ConfigError(
+            f"{where}: is too long, or has keys of too many parts, for a recipe"
+        )  # minutes of parsing
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError, OverflowError) as error:  # dates that are none, too

@@ -108,10 +108,11 @@ class _DiTModule(nn.Module):
         noisy = add_noise(clean, noise, time, self.config.prediction)
         output = self.dit(noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=audio).float()
         channels = clean.shape[2]
-        target, scale = noisy.target, 1.0
+        error = output[:, :, :channels] - noisy.target
         if self.config.output == "sample":  # the flow's error is that of the sample over sigma
-            target, scale = clean, 1 / noisy.level.clamp(min=self.objective.smallest_sigma).view(-1, 1, 1, 1, 1)
-        error = ((output[:, :, :channels] - target) * scale).square() * weights
+            sigma = noisy.level.clamp(min=self.objective.smallest_sigma).view(-1, 1, 1, 1, 1)
+            error = (output[:, :, :channels] - clean) / sigma
+        error = error.square() * weights
         variance = None
         if self.config.learned_variance:
             variance = variance_bound(clean, noisy, output[:, :, :channels], output[:, :, channels:])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..checkpoint import atomic_path
 
-__all__ = ["CsvLog", "grid", "plot_curves", "save_png"]
+__all__ = ["CsvLog", "grid", "plot_curves", "read_csv", "save_png"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a head line, by column."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 

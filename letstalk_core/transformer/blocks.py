@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,14 @@ from ..configs import DiTConfig
 from ..nn.attention import (
     Attend,
     CrossAttention,
-    KeyValue,
+    Guide,
     LinearAttention,
     SoftmaxAttention,
     TemporalAttention,
     softmax_attention,
 )
 from ..nn.feed_forward import GLUMBConv
+from ..nn.inplace import add_residual
 from ..protocols import Device, DType, Operations
 
 __all__ = [
@@ -40,7 +42,9 @@ def layer_norm(x: Tensor) -> Tensor:
 
 
 def norm_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Norm, then scale and shift: LN(x) * (1 + scale) + shift."""
+    """Norm, then scale and shift: LN(x) * (1 + scale) + shift; one pass where the batch shares one of each."""
+    if shift.numel() == x.shape[-1]:
+        return F.layer_norm(x, x.shape[-1:], (1 + scale).flatten(), shift.flatten(), NORM_EPS)
     return torch.addcmul(shift, layer_norm(x), 1 + scale)
 
 
@@ -60,7 +64,10 @@ def mix_feed_forward(layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tens
 
 
 class Modulation(nn.Module):
-    """`count` vectors (b, 1, 1, d) out of the timestep embedding (b, d): SiLU-Linear, zero at the start."""
+    """`count` vectors (b, 1, 1, d) out of the timestep embedding (b, d): SiLU-Linear, zero at the start.
+
+    A batch at one common timestep has b = 1 here.
+    """
 
     def __init__(
         self, dim: int, count: int, *, operations: Operations = nn, device: Device = None, dtype: DType = None
@@ -108,10 +115,10 @@ class Block(nn.Module):
         self.feed_forward = GLUMBConv(dim, hidden, operations=operations, device=device, dtype=dtype)
         self.modulation = Modulation(dim, 6, operations=operations, device=device, dtype=dtype)
 
-    def key_value(self, name: str, tokens: Tensor) -> KeyValue:
-        """Keys and values of a guide's tokens (b, k, width) for this block."""
+    def key_value(self, name: str, tokens: Tensor, rows: tuple[int, ...] | None = None) -> Guide:
+        """Keys and values of a guide's tokens (b, k, width) for this block, which are those of `rows` if given."""
         attention: CrossAttention = self.guide_attention[name]  # type: ignore[assignment]
-        return attention.key_value(tokens)
+        return Guide(attention.key_value(tokens), rows)
 
     def forward(
         self,
@@ -119,16 +126,16 @@ class Block(nn.Module):
         memory: Tensor,
         carried: Tensor | None,
         embedding: Tensor,
-        guides: Mapping[str, KeyValue],
+        guides: Mapping[str, Guide],
         grid: tuple[int, int],
         attend: Attend = softmax_attention,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x (b, f, n, d), memory (b, m, n, d), carried (b, f, r, d), embedding (b, d) -> the next three."""
+        """x (b, f, n, d), memory (b, m, n, d), carried (b, f, r, d), embedding (b or 1, d) -> the next three."""
         time = torch.cat([memory, x], dim=1)
-        time = time + self.temporal_out(self.temporal_attention(self.temporal_norm(time), attend))
+        time = add_residual(time, self.temporal_out(self.temporal_attention(self.temporal_norm(time), attend)))
         memory, x = time[:, : memory.shape[1]], time[:, memory.shape[1] :]
         for name, attention in self.guide_attention.items():
-            x = x + attention(layer_norm(x), guides[name], attend)
+            x = _read_guide(attention, x, guides[name], attend)
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(embedding)
         x, carried = self._space(x, carried, shift, scale, gate)
         y = mix_feed_forward(self.feed_forward, norm_modulate(x, shift_ff, scale_ff), grid)
@@ -145,6 +152,17 @@ class Block(nn.Module):
         if carried is not None and not self.last:
             carried = torch.addcmul(carried, gate, y[:, :, n:])
         return x, carried
+
+
+def _read_guide(attention: Any, x: Tensor, guide: Guide, attend: Attend) -> Tensor:
+    """x (b, f, n, d) with what it reads of the guide."""
+    if guide.rows is None:
+        return add_residual(x, attention(layer_norm(x), guide.key_value, attend))
+    y = x + attention.nothing(x)
+    if guide.rows:
+        some = x[list(guide.rows)]
+        y[list(guide.rows)] = add_residual(some, attention(layer_norm(some), guide.key_value, attend))
+    return y
 
 
 class FinalLayer(nn.Module):

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..configs import DiTConfig
 from ..errors import ConfigError
-from ..nn.attention import Attend, KeyValue, softmax_attention
+from ..nn.attention import Attend, Guide, softmax_attention
 from ..nn.embeddings import PatchEmbedding, TimestepEmbedding, space_table, time_table
 from ..protocols import Device, DType, Operations
 from .blocks import Block, FinalLayer, Modulation
@@ -113,7 +113,13 @@ class LetsTalkDiT(nn.Module):
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)
         known: EncodedConditions | None = None if cache is None else cache.get(CACHE_KEY)
         if known is None:
-            known = self.encode_conditions(portrait.to(x.dtype), memory.to(x.dtype), audio.to(x.dtype), attend)
+            known = self.encode_conditions(
+                portrait.to(x.dtype),
+                memory.to(x.dtype),
+                audio.to(x.dtype),
+                attend,
+                skip_silence=cache is not None and not torch.is_grad_enabled(),
+            )
             if cache is not None:
                 cache[CACHE_KEY] = known
         elif known.memory.shape[:3] != (x.shape[0], memory.shape[1], grid[0] * grid[1]):
@@ -121,6 +127,8 @@ class LetsTalkDiT(nn.Module):
                 f"cache: was filled by memory tokens {list(known.memory.shape)}, which differ from this call's;"
                 " give an empty dict to each new clip"
             )
+        if run_block is None and _is_common(timestep):
+            timestep = timestep[:1]
         embedding = self.time_embed(timestep, x.dtype)
         _, time = self._times(memory.shape[1], x.shape[1], x)
         tokens = self._embed_frames(x) + time
@@ -138,9 +146,18 @@ class LetsTalkDiT(nn.Module):
         return out
 
     def encode_conditions(
-        self, portrait: Tensor, memory: Tensor, audio: Tensor, attend: Attend = softmax_attention
+        self,
+        portrait: Tensor,
+        memory: Tensor,
+        audio: Tensor,
+        attend: Attend = softmax_attention,
+        *,
+        skip_silence: bool = False,
     ) -> EncodedConditions:
-        """All of the network that does not depend on the noisy clip; shapes as in `forward`."""
+        """All of the network that does not depend on the noisy clip; shapes as in `forward`.
+
+        skip_silence: look which clips have audio of zeros only, as guidance gives; they then cost no attention.
+        """
         frames = audio.shape[1]
         patch = self.config.patch_size
         grid = (portrait.shape[-2] // patch, portrait.shape[-1] // patch)
@@ -160,8 +177,13 @@ class LetsTalkDiT(nn.Module):
             else:
                 tokens[name] = [own] * len(self.blocks)
         blocks: list[Any] = list(self.blocks)
-        guides: list[dict[str, KeyValue]] = [
-            {name: block.key_value(name, own[i].flatten(0, 1)) for name, own in tokens.items()}
+        rows: dict[str, tuple[int, ...] | None] = dict.fromkeys(tokens)
+        if skip_silence and self.config.audio_fusion == "direct" and not torch.compiler.is_compiling():
+            spoken = audio.flatten(1).any(dim=1).tolist()
+            if not all(spoken):
+                rows["audio"] = tuple(i for i, found in enumerate(spoken) if found)
+        guides: list[dict[str, Guide]] = [
+            {name: _guide(block, name, own[i], rows[name]) for name, own in tokens.items()}
             for i, block in enumerate(blocks)
         ]
         return EncodedConditions(self._embed_frames(memory) + before, beside(carried, frames), tuple(guides))
@@ -203,3 +225,17 @@ class LetsTalkDiT(nn.Module):
                 f"audio: has shape {list(audio.shape)}, needs ({b}, {f}, tokens, {config.audio_token_dim});"
                 " tokens come from the audio projection of the same checkpoint"
             )
+
+
+def _guide(block: Any, name: str, tokens: Tensor, rows: tuple[int, ...] | None) -> Guide:
+    """The guide of one block out of a condition's tokens (b, t, k, d)."""
+    chosen = tokens if rows is None else tokens[list(rows)]
+    guide: Guide = block.key_value(name, chosen.flatten(0, 1), rows)
+    return guide
+
+
+def _is_common(timestep: Tensor) -> bool:
+    """Whether a batch is at one timestep, where asking costs nothing: its modulation is then computed once."""
+    if timestep.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return bool((timestep == timestep[0]).all())

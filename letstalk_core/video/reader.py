@@ -97,7 +97,7 @@ def read_video(
 
 def _fps(stream: Any) -> Fraction:
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return rate if 0 < rate <= 1000 else Fraction(25)
+    return rate if 1 / MAX_GAP_SECONDS <= rate <= 1000 else Fraction(25)
 
 
 def _timed(frames: Iterator[Any], interval: Fraction) -> Iterator[tuple[float, Any]]:

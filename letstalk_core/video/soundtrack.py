@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..audio.alignment import SAMPLE_RATE
 from ..errors import MediaError
-from ..media import audio_stream, decoded_frames, open_media
+from ..media import audio_stream, check_form, decoded_frames, open_media
 
 __all__ = ["Soundtrack", "SoundtrackSource", "check_sound"]
 
@@ -40,6 +40,7 @@ class Soundtrack:
     """
 
     def __init__(self, source: SoundtrackSource, container: Any) -> None:
+        self._path = Path("sound")  # for messages
         waveform: Any = getattr(source, "waveform", None)
         if waveform is not None:
             source = (waveform, getattr(source, "sample_rate", SAMPLE_RATE))
@@ -52,7 +53,7 @@ class Soundtrack:
             with open_media(path) as opened:
                 context = audio_stream(opened, path, number).codec_context
                 self.source_rate, self.channels = context.sample_rate, min(2, context.channels)
-            self._blocks = _file_blocks(path, number)
+            self._path, self._blocks = path, _file_blocks(path, number)
         self.layout = "mono" if self.channels == 1 else "stereo"
         self.rate = 44_100 if self.source_rate in (11_025, 22_050, 44_100, 88_200) else 48_000
         self.container = container
@@ -106,6 +107,7 @@ class Soundtrack:
                 if resampler is not None:
                     yield from (f.to_ndarray() for f in resampler.resample(None))
                 shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+                check_form(self._path, frame.sample_rate, len(frame.layout.channels))
                 resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
             assert resampler is not None
             yield from (np.nan_to_num(f.to_ndarray()) for f in resampler.resample(frame))

@@ -49,10 +49,14 @@ class ThreadedSink:
         self._raise()
         self._queue.put(frames.detach().cpu().clone())
 
-    def close(self, partial: bool = False) -> None:
-        """Wait for the queue, then close the inner sink in the caller's thread."""
+    def finish(self) -> None:
+        """Wait until the inner sink has all frames. Afterwards only `close` or `abort` may be called."""
         self._stop()
         self._raise()
+
+    def close(self, partial: bool = False) -> None:
+        """Wait for the queue, then close the inner sink in the caller's thread."""
+        self.finish()
         self.sink.close(partial=partial)
 
     def abort(self) -> None:

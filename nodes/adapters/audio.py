@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -37,6 +39,8 @@ WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.0  # of native encoders, whose attenti
 HOP = 320  # samples at 16 kHz between two steps of any wav2vec2
 FIELD = MIN_SAMPLES  # samples that one step sees
 FPS = 25.0
+
+log = logging.getLogger(__name__)
 
 
 class LetsTalkAudioEncoder:
@@ -189,6 +193,7 @@ def _native_track(encoder: Any, source: WaveformSource, fps: float, **sound: Any
     Its steps lie on the grid of one pass over everything, whose ends are those of the frames.
     """
     waveform, frames = source.waveform, frame_count(source.seconds, fps)
+    hearing = [encoder]  # and its copy in float32, once it was needed
     steps = max(1, (waveform.numel() - FIELD) // HOP + 1)
 
     def blocks() -> Iterator[Tensor]:
@@ -196,8 +201,11 @@ def _native_track(encoder: Any, source: WaveformSource, fps: float, **sound: Any
             positions = frame_positions(window.begin, window.end - window.begin, frames, steps)
             first, last = int(positions[0]), min(steps - 1, int(positions[-1]) + 1)
             piece = waveform[first * HOP : last * HOP + FIELD]
-            output = encoder.encode_audio(rearrange(piece, "s -> 1 1 s"), SAMPLE_RATE)
-            states = _native_states(output, piece.numel())
+            states = _native_piece(hearing[-1], piece)
+            if not states.isfinite().all() and len(hearing) == 1 and hasattr(encoder, "patcher"):
+                log.warning("LetsTalk: the audio encoder gave NaN or infinity; the rest is encoded in float32")
+                hearing.append(_float32_encoder(encoder))
+                states = _native_piece(hearing[-1], piece)
             inside = positions[window.first - window.begin :][: window.count] - first
             below = inside.floor().long().clamp(max=len(states) - 1)
             weight = rearrange((inside - inside.floor()).float(), "n -> n 1 1")
@@ -206,6 +214,21 @@ def _native_track(encoder: Any, source: WaveformSource, fps: float, **sound: Any
     kind = f"native {type(getattr(encoder, 'model', encoder)).__name__}"
     stream = _with_progress(blocks(), frames)
     return AudioTrack.build(stream, frames, fps, kind=kind, spool=temp_folder(), **sound)
+
+
+def _native_piece(encoder: Any, piece: Tensor) -> Tensor:
+    return _native_states(encoder.encode_audio(rearrange(piece, "s -> 1 1 s"), SAMPLE_RATE), piece.numel())
+
+
+def _float32_encoder(encoder: Any) -> Any:
+    """A copy of a native encoder with float32 weights of its own; the given one is shared and stays as it is."""
+    result, patcher = copy.copy(encoder), encoder.patcher
+    result.model = copy.deepcopy(encoder.model).to(patcher.offload_device).float()
+    result.dtype = torch.float32
+    result.patcher = comfy.model_patcher.ModelPatcher(
+        result.model, load_device=patcher.load_device, offload_device=patcher.offload_device
+    )
+    return result
 
 
 def _native_states(output: dict[str, Any], samples: int) -> Tensor:

@@ -45,7 +45,8 @@ class FrameAutoencoder(AutoencoderDC):
 
     def decode(self, z: Tensor) -> Tensor:
         def decode(part: Tensor) -> Tensor:
-            return super(FrameAutoencoder, self).decode((part.float() / self._scale).to(part.dtype))
+            images = super(FrameAutoencoder, self).decode((part.float() / self._scale).to(part.dtype))
+            return images.masked_fill_(images.isinf(), torch.nan)  # which survives clamping, and is then noticed
 
         return self._by_frames(decode, z, self.config.spatial_factor)
 

@@ -154,3 +154,8 @@ def test_the_frames_move_to_the_device_of_the_run() -> None:
     bank.reset(torch.zeros(1, 4, 2, 2))
     bank.to("meta")
     assert bank.read().device.type == "meta"
+
+
+def test_statistics_are_matched_or_not() -> None:
+    with pytest.raises(ConfigError, match="match_statistics=\\[1\\] must be true or false"):
+        MemorySettings(match_statistics=[1])  # type: ignore[arg-type]

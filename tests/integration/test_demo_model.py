@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from letstalk_core.audio.decode import WaveformSource, load_waveform
+from letstalk_core.drift_guard import DriftScore, drift_score
 from letstalk_core.models import ModelBundle, load_bundle
 from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
+from letstalk_core.pixels import to_unit
+from letstalk_core.portrait.crop import fit_to
 from letstalk_core.portrait.image import load_portrait
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
@@ -63,3 +66,27 @@ def test_a_bundled_portrait_speaks_and_stays_itself(bundle: ModelBundle) -> None
     mouth = frames[:, 150:220, 85:171].mean(-1)
     brow = frames[:, 60:85, 20:60].mean(-1)
     assert mouth.std(0).mean() > 1.5 * brow.std(0).mean()  # what moves most is the mouth
+
+
+def test_drift_scores_tell_persons_apart_and_bear_small_movements(bundle: ModelBundle) -> None:
+    """With the bundled autoencoder: what `--drift-level 0.6` rests on."""
+    pictures = {
+        name: fit_to(load_portrait(DEMO / "portraits" / f"{name}.png"), (256, 256))
+        for name in ("ada", "bo", "dev")
+    }
+
+    @torch.no_grad()
+    def latents(image: torch.Tensor) -> torch.Tensor:
+        encoded: torch.Tensor = bundle.autoencoder.encode(to_unit(image[None]))
+        return encoded
+
+    def score(image: torch.Tensor) -> DriftScore:
+        return drift_score(latents(image)[:, None], portrait)
+
+    ada = pictures["ada"]
+    portrait = latents(ada)
+    assert score(torch.roll(ada, 2, 1)).lowest > 0.9
+    assert score(torch.roll(ada, 6, 1)).lowest > 0.6
+    darker = score((0.8 * ada.float()).to(torch.uint8))
+    assert darker.identity > 0.95 and darker.colour < 0.93
+    assert all(score(pictures[name]).identity < 0.5 for name in ("bo", "dev"))

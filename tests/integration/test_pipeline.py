@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_the_paper_setting_runs_with_learned_variance(bundle: ModelBundle) -> No
     assert (resolved.solver, resolved.steps) == ("ddpm", 250)
     sink, _ = run(paper, 0.1, GenerateSettings(steps=3))
     assert torch.equal(sink.video, run(paper, 0.1, GenerateSettings(steps=3))[0].video)
+
+
+def test_a_clip_is_decoded_while_the_next_is_sampled(bundle: ModelBundle) -> None:
+    """The sink of the first clip waits until a step of the second has begun."""
+    sampling = threading.Event()
+
+    class Waiting(Frames):
+        def write(self, frames: Tensor) -> None:
+            assert sampling.wait(30)
+            super().write(frames)
+
+    def progress(now: Progress) -> None:
+        if now.clip == 1 and now.step == 1:
+            sampling.set()
+
+    sink, plain = Waiting(), run(bundle)[0]
+    TalkingPortrait(bundle).generate(PORTRAIT, speech(0.6), sink, FAST, progress=progress)
+    assert torch.equal(sink.video, plain.video)
 
 
 # ---- stopping and resuming

@@ -218,3 +218,39 @@ def test_sound_to_be_heard_keeps_its_rate_and_at_most_two_channels(
 def test_sound_to_be_heard_needs_sound(tmp_path: Path, write_sound: WriteSound) -> None:
     with pytest.raises(MediaError, match="ms"):
         load_sound(write_sound(tmp_path / "a.wav", torch.zeros(1, 100)))
+
+
+def _many_channels(path: Path, channels: int, rate: int, samples: int = 4000) -> Path:
+    data = b"".join(struct.pack("<h", 1000 * (i % channels == channels - 1)) for i in range(channels * samples))
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
+    path.write_bytes(
+        b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt \x10\0\0\0" + form + b"data"
+        + struct.pack("<I", len(data)) + data
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("channels", [7, 8, 9, 64])
+def test_sound_of_many_channels_is_their_mean(tmp_path: Path, channels: int) -> None:
+    """PyAV crashes on 8 planes and more, 7.1 included."""
+    found = load_waveform(_many_channels(tmp_path / "a.wav", channels, 16_000))
+    assert len(found) == 4000
+    torch.testing.assert_close(found, torch.full((4000,), 1000 / 32768 / channels), atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [1, 900, 2**31 - 1])
+def test_rates_that_would_take_hours_are_refused(tmp_path: Path, rate: int) -> None:
+    path = _many_channels(tmp_path / "a.wav", 1, 16_000)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 24, rate)
+    path.write_bytes(data)
+    for function in (AudioSource, load_sound):
+        with pytest.raises(MediaError, match=f"claims {rate} samples a second"):
+            function(path)
+
+
+def test_more_channels_than_can_be_mixed_are_refused(tmp_path: Path) -> None:
+    path = _many_channels(tmp_path / "a.wav", 65, 16_000, samples=400)
+    for function in (AudioSource, load_sound):
+        with pytest.raises(MediaError, match="claims 65 channels"):
+            function(path)

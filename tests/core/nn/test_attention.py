@@ -48,10 +48,10 @@ def test_linear_attention_normalises_in_float32_under_half_precision() -> None:
 
 
 def test_linear_attention_stays_in_float32_under_autocast() -> None:
-    q, k, v = torch.randn(3, 1, 2, 50, 16).unbind(0)
-    expected = LinearAttention(32, 16).attend(q, k, v)
+    qkv = torch.randn(3, 1, 2, 50, 16)
+    expected = LinearAttention(32, 16).attend(qkv)
     with torch.autocast("cpu", torch.bfloat16):
-        found = LinearAttention(32, 16).attend(q, k, v)
+        found = LinearAttention(32, 16).attend(qkv)
     assert found.dtype == torch.float32 and torch.equal(found, expected)
 
 

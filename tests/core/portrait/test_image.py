@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
-from letstalk_core.portrait.image import load_alpha, load_portrait, save_image
+from letstalk_core.portrait.image import load_alpha, load_portrait, read_texts, save_image
 
 
 def picture(height: int = 40, width: int = 60) -> Any:
@@ -214,3 +214,19 @@ def test_the_alpha_of_a_picture_has_its_size_and_turns_with_it(tmp_path: Path) -
 
 def test_an_opaque_picture_has_no_alpha(tmp_path: Path) -> None:
     assert load_alpha(save(tmp_path / "a.png", picture())) is None
+
+
+@pytest.mark.parametrize("size", [(33, 60_000), (60_000, 33)])
+def test_a_line_is_no_picture(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "a.png").write_bytes(_bomb(*size))
+    with pytest.raises(MediaError, match="a line and not a picture"):
+        load_portrait(tmp_path / "a.png")
+
+
+def test_texts_of_a_png_are_read_without_its_pixels(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt("comment", "AI-generated video")
+    save(tmp_path / "a.png", picture(20, 30), pnginfo=info)
+    assert read_texts(tmp_path / "a.png") == ((20, 30), {"comment": "AI-generated video"})

@@ -46,6 +46,7 @@ class Allocated(TorchDispatchMode):
     [{}, {"mlp_ratio": 2.0}, {"portrait_fusion": "siamese"}, {"portrait_fusion": "direct"}, {"depth": 4}],
     ids=str,
 )
+@torch.no_grad()  # as hosts run it
 def test_estimate_is_what_torch_allocates(changes: dict[str, Any], dtype: torch.dtype) -> None:
     shape = {"hidden_size": 64, "depth": 2, "num_heads": 4, "in_channels": 4, "audio_token_dim": 16}
     config = DiTConfig(**{**shape, **changes})

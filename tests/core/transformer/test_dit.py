@@ -240,3 +240,30 @@ def test_inputs_that_do_not_belong_together_are_refused(
 def test_a_grid_that_is_no_multiple_of_the_patch_is_refused(make_dit: Make, make_inputs: Inputs) -> None:
     with pytest.raises(ConfigError, match="3 x 4 is not a multiple of patch_size=2"):
         make_dit(patch_size=2)(**make_inputs(grid=(3, 4)))
+
+
+@pytest.mark.parametrize("spoken", [(1, 0), (0, 1, 0), (0, 0)], ids=str)
+@torch.no_grad()
+def test_clips_without_sound_skip_its_attention_and_give_the_same(
+    make_dit: Make, make_inputs: Inputs, spoken: tuple[int, ...]
+) -> None:
+    """As in guidance. Without a cache nothing is looked for, and the attention is computed."""
+    dit, inputs = make_dit(), make_inputs(batch=len(spoken))
+    inputs["audio"] = inputs["audio"] * torch.tensor(spoken).view(-1, 1, 1, 1)
+    kept = {name: value.clone() for name, value in inputs.items()}
+    for t in ([700.0] * len(spoken), [100.0 + 50 * i for i in range(len(spoken))]):
+        inputs["timestep"] = kept["timestep"] = torch.tensor(t)
+        cache: dict[str, Any] = {}
+        for _ in range(2):
+            torch.testing.assert_close(dit(**inputs, cache=cache), dit(**inputs), rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(inputs[name], kept[name]) for name in kept)
+
+
+def test_without_gradients_the_results_are_the_same(make_dit: Make, make_inputs: Inputs) -> None:
+    """Then memory is reused, and a batch at one timestep is modulated as one."""
+    dit, inputs = make_dit(), make_inputs(batch=2)
+    for t in ([300.0, 300.0], [300.0, 800.0]):
+        inputs["timestep"] = torch.tensor(t)
+        expected = dit(**inputs)
+        with torch.no_grad():
+            torch.testing.assert_close(dit(**inputs), expected, rtol=1e-5, atol=1e-6)

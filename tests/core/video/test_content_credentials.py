@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,6 @@ def test_damaged_manifests_are_described_and_raise_nothing(chain: tuple[Path, Pa
 
 
 def test_signing_without_the_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "c2pa", None)
+    monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(DependencyError, match=r"comfyui-letstalk\[c2pa\]"):
         ContentSigner(tmp_path / "a.pem", tmp_path / "a.key")

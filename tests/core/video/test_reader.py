@@ -178,3 +178,17 @@ def test_unusable_files_and_settings_are_refused(tmp_path: Path, write_sound: Wr
             next(read_video(cut, fps))
     with pytest.raises(MediaError, match="no audio stream"):
         load_video_sound(write(tmp_path / "silent.mp4", frames(3)))
+
+
+def test_time_stamps_far_ahead_are_not_filled_with_frames(tmp_path: Path) -> None:
+    """A day between two frames would be two million copies of the first."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        for number, time in enumerate((0, 1, 2, 86_400 * 25, 86_400 * 25 + 1)):
+            frame = av.VideoFrame.from_ndarray(counter(8)[number].numpy().copy(), format="rgb24")
+            frame.pts = time
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(numbers(path, 25.0)) == 5

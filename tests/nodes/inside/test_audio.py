@@ -211,3 +211,24 @@ def test_all_of_it_is_where_it_was_loaded_when_comfyui_loads_in_part(encoder: An
     """Plain layers cannot fetch what stays behind. A weight norm would leave the bias beside it."""
     encoder.patcher.load(torch.device("meta"), lowvram_model_memory=2 * encoder.patcher.model_size())
     assert {t.device.type for t in encoder.model.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("cured", [True, False])
+def test_a_native_encoder_that_gives_nan_is_run_again_in_float32(adapter: Any, sub: Any, cured: bool) -> None:
+    encoder, audio = native_wav2vec2(), make_audio(1.0)
+    clean, _ = adapter.encode_audio(audio, encoder, **SETTINGS)
+    original = encoder.model
+
+    def spoil(module: Any, inputs: Any, output: Any) -> Any:
+        states, layers = output
+        bad = module is original or not cured
+        return (states, tuple(layer * float("nan") for layer in layers)) if bad else None
+
+    original.register_forward_hook(spoil)
+    if cured:
+        found, _ = adapter.encode_audio(audio, encoder, **SETTINGS)
+        torch.testing.assert_close(found["encoded_audio"], clean["encoded_audio"], atol=1e-4, rtol=1e-4)
+        assert encoder.model is original
+    else:
+        with pytest.raises(sub("letstalk_core.errors").NumericalError, match="audio encoder gave NaN"):
+            adapter.encode_audio(audio, encoder, **SETTINGS)

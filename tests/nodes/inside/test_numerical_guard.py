@@ -13,8 +13,8 @@ from torch import nn
 FOREVER = 10**9
 STAGES: dict[str, tuple[Any, int, str]] = {  # layer, calls of it before the bad one, message
     "audio projection": (lambda kit: network(kit).audio_projection.norm, 1, r"clip 2 of 3: the audio projection"),
-    "step": (lambda kit: network(kit).final, 3, r"clip 2 of 3: the model returned .* step . of 2"),
-    "decoding": (lambda kit: kit.vae.first_stage_model.decoder, 3, r"clip 2 of 3: the autoencoder gave"),
+    "step": (lambda kit: network(kit).final, 3, r"clip 2 of 3: the model returned"),
+    "decoding": (lambda kit: kit.vae.first_stage_model.decoder, 2, r"clip 2 of 3: the autoencoder gave"),
 }
 
 
@@ -89,19 +89,8 @@ def test_encoding_of_the_portrait(kit: Any, sub: Any, count: int) -> None:
     picture = kit.portrait[None].float() / 255
     clean = encode(picture, kit.vae, 64, 64)["samples"]
     spoil(kit.vae.first_stage_model.encoder, 0, float("inf"), count)
-    if count == 1:  # the copy in float32 has a count of its own
-        kit.vae.first_stage_model.encoder._forward_hooks.clear()
-        spoil_once_in_the_original(kit)
+    if count == 1:
         torch.testing.assert_close(encode(picture, kit.vae, 64, 64)["samples"], clean, atol=1e-4, rtol=1e-4)
         return
     with pytest.raises(kit.errors.NumericalError, match=r"vae: encoding of the portrait gave NaN.*float32, too"):
         encode(picture, kit.vae, 64, 64)
-
-
-def spoil_once_in_the_original(kit: Any) -> None:
-    original = kit.vae.first_stage_model.encoder
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        return output * float("nan") if module is original else None
-
-    original.register_forward_hook(hook)
