@@ -87,7 +87,11 @@ def make_video(
     )
     keep = args.keep_work or args.retake is not None
     work = WorkFolder(
-        folder, keep=keep, also=video.settings, restart=args.restart, keep_stopped=args.resume or args.keep_work
+        folder,
+        keep=keep,
+        also={**video.settings, "compile": args.compile},
+        restart=args.restart,
+        keep_stopped=args.resume or args.keep_work,
     )
     return video, work
 

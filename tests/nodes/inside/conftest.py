@@ -7,6 +7,7 @@ import copy
 import importlib
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -49,8 +50,6 @@ def _loaded() -> Iterator[None]:
 
     asyncio.run(load())
     yield
-    import shutil
-
     shutil.rmtree(BASE, ignore_errors=True)
 
 
@@ -61,6 +60,12 @@ def _as_in_a_prompt() -> Iterator[None]:
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_continue() -> None:
+    """Runs of a test do not go on from what another test left unfinished."""
+    shutil.rmtree(BASE / "output" / "letstalk_work", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def test_fifty_cancelled_runs_leave_nothing_and_spoil_nothing(kit: Any, base: Pa
         run = prepare(kit, 37, steps=2)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             if cycle % 2:
-                kit.render.render_video(run, kit.vae, node_id="cancelled")
+                kit.render.render_video(run, kit.vae, node_id="cancelled", unfinished="start anew")
             else:
                 kit.render.render_latents(run, "cancelled", kit.vae)
         assert interrupting.after <= 1, "the run went on"
