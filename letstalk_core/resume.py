@@ -79,7 +79,11 @@ class WorkFolder:
                 found = None
             if found is None:
                 self._clear()  # what a killed `remove` left
-                self._write({"format": FORMAT, "run": run})
+                try:
+                    self._write({"format": FORMAT, "run": run})
+                except OutputError:
+                    self.leave()
+                    raise
                 return
             known = found.get("run")
             changed = _changed(known, json.loads(json.dumps(run))) if isinstance(known, dict) else ["all"]
