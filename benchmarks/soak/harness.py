@@ -157,7 +157,7 @@ def decoded(path: Path) -> int:
     import av
 
     count = 0
-    with av.open(str(path)) as container, contextlib.suppress(av.error.InvalidDataError, av.error.EOFError):
+    with contextlib.suppress(av.error.InvalidDataError, av.error.EOFError), av.open(str(path)) as container:
         for _ in container.decode(video=0):
             count += 1
     return count

@@ -85,6 +85,7 @@ class SegmentedVideo(Sink):
         self._next = 0  # frame that comes next
         self._writer: VideoWriter | None = None
         self._live: Joiner | None = None
+        self._hidden: Path | None = None
         self._closed = False
 
     @property
@@ -158,14 +159,20 @@ class SegmentedVideo(Sink):
     def _so_far(self, segments: int) -> Joiner:
         """The file that plays while the run goes on; an earlier run's stays until the new one is as long."""
         path = self.folder / SO_FAR
-        # Windows cannot rename open files.
-        first = path.with_name(f".{SO_FAR}.tmp.mp4") if segments and sys.platform != "win32" else path
-        live = Joiner(first, self.fps, self._audio, self._tags, live=True)
+        if sys.platform != "win32":  # which cannot rename open files
+            self._hidden = path.with_name(f".{SO_FAR}.tmp.mp4")
+        live = Joiner(self._hidden or path, self.fps, self._audio, self._tags, live=True)
         for index in range(segments):
             live.add(segment_path(self.folder, index))
-        if first != path:
-            first.replace(path)
+        if segments:
+            self._show()
         return live
+
+    def _show(self) -> None:
+        """Give the file so far its name, once there is something in it to play."""
+        if self._hidden is not None:
+            self._hidden.replace(self.folder / SO_FAR)
+            self._hidden = None
 
     def _finish(self) -> None:
         """Give the current segment its name."""
@@ -174,6 +181,7 @@ class SegmentedVideo(Sink):
         writer.close()
         self._held = max(self.held, self._next)
         self._live.add(writer.path)
+        self._show()
 
     def close(self, partial: bool = False) -> None:
         """Join all segments to the final file. `partial`: a segment that is not full is in it, but not kept."""
