@@ -37,7 +37,8 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
                 f"{name}: {size} pixels is not a multiple of {factor}, which this VAE needs; use"
                 f" {max(1, round(size / factor)) * factor}"
             )
-    fitted = from_bytes(fit_to(to_bytes(image[0, ..., :3]).cpu(), (height, width))[None])
+    picture = fit_to(to_bytes(image[0, ..., :3]).cpu(), (height, width))[None]
+    fitted = from_bytes(picture)
     latents = vae.encode(fitted)
     if not torch.isfinite(latents).all():
         log.warning("LetsTalk: encoding of the portrait gave NaN or infinity; it is done again in float32")
@@ -50,7 +51,7 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
     config = getattr(vae, "autoencoder_config", None)
     colours: Any = (config.latent_rgb_factors, config.latent_rgb_bias) if config is not None else ()
     if not all(colours) or not colours:
-        colours = fit_latent_preview(latents[:, :, 0].float().cpu(), to_unit(fitted[None]))
+        colours = fit_latent_preview(latents[:, :, 0].float().cpu(), to_unit(picture))
     result: dict[str, Any] = {"samples": latents, "letstalk_rgb": colours}
     if config is not None:
         result["letstalk_autoencoder"] = f"f{config.spatial_factor}c{config.latent_channels}"

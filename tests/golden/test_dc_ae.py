@@ -23,8 +23,8 @@ from letstalk_core.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.autoencoder.tiling import Tiling, tiled_decode, tiled_encode
 from letstalk_core.configs import AutoencoderConfig
 from letstalk_core.long_video import Clip
-from letstalk_core.pipeline import TalkingPortrait
 from letstalk_core.presets import AUTOENCODER
+from letstalk_core.stages import Stages
 
 FULL = os.environ.get("LETSTALK_GOLDEN") == "full"
 WHOLE = "f32c32-sana-1.1"
@@ -160,12 +160,12 @@ def test_a_run_scales_latents_as_the_pipelines_of_diffusers_do() -> None:
     config = reduced(WHOLE, 1, 16)
     ours, reference = pair(config, random_state(config))
     bundle: Any = SimpleNamespace(autoencoder=ours, device=torch.device("cpu"), dtype=torch.float32)
-    run = TalkingPortrait(bundle)
+    stages = Stages(bundle)
     image = torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8)
     pixels = image.permute(2, 0, 1)[None] / 127.5 - 1
     scaled = reference.encode(pixels).latent * reference.config.scaling_factor
-    assert_same(run._encode(image), scaled)
+    assert_same(stages.encode(image), scaled)
     decoded = reference.decode(scaled / reference.config.scaling_factor).sample
     expected = ((decoded + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1)
-    found = run._decode(scaled, Clip(0, 0, 1))
+    found = stages.decode(scaled, Clip(0, 0, 1))
     assert (found - expected).abs().max() <= 0.51  # rounded to whole numbers

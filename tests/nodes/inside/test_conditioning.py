@@ -26,9 +26,10 @@ def portrait(channels: int = 32, frames: int = 1) -> dict[str, Any]:
 def test_a_portrait_equals_that_of_the_standalone_pipeline(vae: Any, sub: Any, comfy_nodes: Any) -> None:
     (image, _) = comfy_nodes["LetsTalkLoadPortrait"].execute("bo (bundled demo portrait)").args
     (latent,) = comfy_nodes["LetsTalkEncodePortrait"].execute(image, vae, 128, 96).args
-    pipeline = sub("letstalk_core.pipeline").TalkingPortrait(sub("letstalk_core.models").load_bundle())
+    stages = sub("letstalk_core.stages").Stages(sub("letstalk_core.models").load_bundle())
     path = sub("letstalk_core.models").DEMO_FOLDER / "portraits" / "bo.png"
-    expected = pipeline._encode(pipeline._image(path, (96, 128)))
+    picture = sub("letstalk_core.portrait.image").load_portrait(path)
+    expected = stages.encode(sub("letstalk_core.portrait.crop").fit_to(picture, (96, 128)))
     assert tuple(latent["samples"].shape) == (1, 32, 1, 3, 4)
     torch.testing.assert_close(latent["samples"][:, :, 0], expected, rtol=1e-4, atol=1e-4)
     factors, bias = latent["letstalk_rgb"]

@@ -57,7 +57,7 @@ def test_keeping_what_the_conditions_give_changes_nothing(setup: Setup) -> None:
     patcher.wrappers.clear()
     dit, encoded = setup.patcher.model.diffusion_model, []
     encode = dit.encode_conditions
-    dit.encode_conditions = lambda *args: encoded.append(1) or encode(*args)
+    dit.encode_conditions = lambda *args, **options: encoded.append(1) or encode(*args, **options)
     kept = sample(setup, guided(setup), sigmas=setup.sigmas(3))
     assert len(encoded) == 1
     anew = sample(setup, guided(setup, patcher), sigmas=setup.sigmas(3))
