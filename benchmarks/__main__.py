@@ -41,6 +41,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help="keep the results and write the tables of the README files"
     )
+    parser.add_argument(
+        "--busy", action="store_true", help="with --write: on a machine that does something else too; tables say so"
+    )
     args = parser.parse_args(arguments)
     if args.write and args.quick:
         parser.error("--write: not with --quick")
@@ -52,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     text, busy = machine(Options(device=device))
-    if args.write and busy:
-        sys.exit(f"--write: the machine is busy ({text}); its numbers would say nothing")
+    if args.write and busy and not args.busy:
+        sys.exit(f"--write: the machine is busy ({text}); its numbers would say little (--busy writes them)")
     fast, words = fast_bfloat16(device)
     dtypes = (torch.float32, torch.bfloat16) if fast else (torch.float32,)
     options = Options(quick=args.quick, rounds=args.rounds, device=device, dtypes=dtypes)
