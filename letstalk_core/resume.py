@@ -79,11 +79,7 @@ class WorkFolder:
                 found = None
             if found is None:
                 self._clear()  # what a killed `remove` left
-                try:
-                    self._write({"format": FORMAT, "run": run})
-                except OutputError:
-                    self.leave()
-                    raise
+                self._write({"format": FORMAT, "run": run})
                 return
             known = found.get("run")
             changed = _changed(known, json.loads(json.dumps(run))) if isinstance(known, dict) else ["all"]
