@@ -39,7 +39,7 @@ def conditioning(
     """A positive CONDITIONING with random portrait and speech."""
     generator = torch.Generator().manual_seed(frames)
     track = demo.AudioTrack(torch.randn(frames, layers, 128, generator=generator), 25.0)
-    portrait = torch.randn(1, values.pop("channels", 32), 1, *size, generator=generator)
+    portrait = torch.randn(1, values.pop("channels", 64), 1, *size, generator=generator)
     entry = {"reference_latents": [portrait], "letstalk_audio": track, "letstalk_first_frame": 0, **values}
     return [[torch.zeros(1, 1, 1), {"letstalk_audio_gain": 1.0, "letstalk_portrait_gain": 1.0, **entry}]]
 
@@ -256,7 +256,7 @@ def test_room_is_made_for_float32_before_the_model_computes_in_it(
 
 
 def test_not_square_pictures_and_a_single_frame_of_sound_work(demo: Any) -> None:
-    assert latents(prepare(demo, conditioning(demo, 1, (4, 6)))).shape == (1, 1, 32, 4, 6)
+    assert latents(prepare(demo, conditioning(demo, 1, (4, 6)))).shape == (1, 1, 64, 4, 6)
 
 
 def test_inputs_that_do_not_fit_are_named(demo: Any, sub: Any) -> None:
@@ -267,7 +267,7 @@ def test_inputs_that_do_not_fit_are_named(demo: Any, sub: Any) -> None:
     fails("guider, or model and positive", model=None)
     fails("model.*LetsTalk", model=SimpleNamespace(model=torch.nn.Linear(1, 1)))
     fails("layers", positive=conditioning(demo, layers=4))
-    fails("4 latent channels.*32", positive=conditioning(demo, channels=4))
+    fails("4 latent channels.*64", positive=conditioning(demo, channels=4))
     fails("first_frame=37", positive=conditioning(demo, letstalk_first_frame=37))
     fails("guider", guider=object())
     fails("schedule", schedule="none of these")

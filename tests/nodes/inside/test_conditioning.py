@@ -19,7 +19,7 @@ def track(sub: Any) -> Any:
     return sub("letstalk_core.audio.track").AudioTrack(torch.randn(40, 3, 128), 25.0, waveform=torch.zeros(1, 100))
 
 
-def portrait(channels: int = 32, frames: int = 1) -> dict[str, Any]:
+def portrait(channels: int = 64, frames: int = 1) -> dict[str, Any]:
     return {"samples": torch.randn(1, channels, frames, 4, 6), "letstalk_rgb": ("factors", "bias")}
 
 
@@ -30,17 +30,17 @@ def test_a_portrait_equals_that_of_the_standalone_pipeline(vae: Any, sub: Any, c
     path = sub("letstalk_core.models").DEMO_FOLDER / "portraits" / "bo.png"
     picture = sub("letstalk_core.portrait.image").load_portrait(path)
     expected = stages.encode(sub("letstalk_core.portrait.crop").fit_to(picture, (96, 128)))
-    assert tuple(latent["samples"].shape) == (1, 32, 1, 3, 4)
+    assert tuple(latent["samples"].shape) == (1, 64, 1, 3, 4)
     torch.testing.assert_close(latent["samples"][:, :, 0], expected, rtol=1e-4, atol=1e-4)
     factors, bias = latent["letstalk_rgb"]
-    assert len(factors) == 32 and len(bias) == 3
+    assert len(factors) == 64 and len(bias) == 3
 
 
 def test_an_autoencoder_without_preview_colours_gets_them_from_the_portrait(vae: Any, sub: Any) -> None:
     vae.autoencoder_config = dataclasses.replace(vae.autoencoder_config, latent_rgb_factors=(), latent_rgb_bias=())
     latent = sub("nodes.adapters.conditioning").encode_portrait(torch.rand(1, 64, 64, 3), vae, 64, 64)
     factors, bias = latent["letstalk_rgb"]
-    assert len(factors) == 32 and len(bias) == 3
+    assert len(factors) == 64 and len(bias) == 3
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_positive_and_negative_differ_in_sound_only(comfy_nodes: Any, track: Any
     node = comfy_nodes["LetsTalkConditioning"]
     positive, negative, latent, frames = node.execute(portrait(), {"letstalk_track": track}, 10, 16).args
     assert frames == 30
-    assert tuple(latent["samples"].shape) == (1, 32, 16, 4, 6) and latent["samples"].count_nonzero() == 0
+    assert tuple(latent["samples"].shape) == (1, 64, 16, 4, 6) and latent["samples"].count_nonzero() == 0
     (text, on), (_, off) = positive[0], negative[0]
     assert tuple(text.shape) == (1, 1, 1)
     assert on.keys() == off.keys() and on["letstalk_audio"] is off["letstalk_audio"] is track
     assert (on.pop("letstalk_audio_gain"), off.pop("letstalk_audio_gain")) == (1.0, 0.0)
     assert (on["letstalk_first_frame"], on["letstalk_portrait_gain"]) == (10, 1.0)
     assert on["letstalk_rgb"] == ("factors", "bias")
-    assert tuple(on["reference_latents"][0].shape) == (1, 32, 1, 4, 6)
+    assert tuple(on["reference_latents"][0].shape) == (1, 64, 1, 4, 6)
 
 
 def test_conditions_that_cannot_work_are_named(comfy_nodes: Any, track: Any) -> None:

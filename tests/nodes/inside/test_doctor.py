@@ -37,7 +37,7 @@ def test_without_anything_wired_it_reports_what_is_there(examine: Any, sub: Any)
     )
     assert f"sha256 {digest[:12]}" in text
     assert text.count("drawn faces only, not for photographs") == 3
-    assert "f32c32" in text and "wire a model" in text
+    assert "f32c64" in text and "wire a model" in text
 
 
 def test_what_is_wired_is_measured(examine: Any, sub: Any) -> None:

@@ -38,7 +38,7 @@ def faces(sub: Any) -> torch.Tensor:
 def test_latents_are_scaled_and_equal_those_of_the_library(vae: Any, core: Any, faces: torch.Tensor) -> None:
     latents = vae.encode(faces)
     expected = core.encode_frames(faces.movedim(-1, 1) * 2 - 1) * core.config.scaling_factor
-    assert tuple(latents.shape) == (1, 32, 4, 4, 4)
+    assert tuple(latents.shape) == (1, 64, 4, 4, 4)
     torch.testing.assert_close(latents[0].movedim(1, 0), expected, rtol=1e-5, atol=1e-5)
     images = vae.decode(latents)
     decoded = core.decode_frames(expected / core.config.scaling_factor).movedim(1, -1)
@@ -68,7 +68,7 @@ def test_native_nodes_encode_and_decode_in_4d_and_5d_whole_and_in_tiles(
 
 def test_many_frames_go_through_in_chunks(vae: Any, sub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = sub("nodes.adapters.vae")
-    latents = torch.randn(1, 32, 5, 4, 4)
+    latents = torch.randn(1, 64, 5, 4, 4)
     whole = vae.decode(latents)
     monkeypatch.setattr(adapter, "CHUNK_PIXELS", 2 * 128 * 128)
     sizes = []
@@ -79,17 +79,17 @@ def test_many_frames_go_through_in_chunks(vae: Any, sub: Any, monkeypatch: pytes
 
 def test_the_memory_estimate_is_that_of_a_chunk(vae: Any) -> None:
     vae.device = torch.device("cuda")  # results are kept on the CPU then
-    few = vae.memory_used_decode((1, 32, 8, 8, 8), torch.float32)
-    many = vae.memory_used_decode((1, 32, 800, 8, 8), torch.float32)
+    few = vae.memory_used_decode((1, 64, 8, 8, 8), torch.float32)
+    many = vae.memory_used_decode((1, 64, 800, 8, 8), torch.float32)
     assert few < many < 1.5 * few
-    assert vae.memory_used_decode((1, 32, 8, 8), torch.float32) < few
+    assert vae.memory_used_decode((1, 64, 8, 8), torch.float32) < few
     assert vae.memory_used_encode((1, 3, 1, 512, 512), torch.float32) > 512 * 512 * 4 * 3
 
 
 def test_running_out_of_memory_falls_back_to_tiles(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management as mm
 
-    latents = torch.randn(1, 32, 2, 16, 16) * 0.1
+    latents = torch.randn(1, 64, 2, 16, 16) * 0.1
     decode = type(vae.first_stage_model).decode
     sizes = []
 
