@@ -42,7 +42,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--write", action="store_true", help="keep the results and write the tables of the README files"
     )
     parser.add_argument(
-        "--busy", action="store_true", help="with --write: on a machine that does something else too; tables say so"
+        "--busy",
+        action="store_true",
+        help="with --write: on a machine that does something else too; tables say so",
     )
     args = parser.parse_args(arguments)
     if args.write and args.quick:
