@@ -334,6 +334,7 @@ class DiTConfig(Config):
     fps: float = 25.0
     memory_noise: float = 0.0  # default sigma of the noise on memory at inference, in latent units
     audio_guidance: float = 1.0  # default scale of the audio guidance at inference; 1 is none
+    shift: float = 1.0  # of a flow model's default schedule; above 1 it spends more steps at high noise
 
     def validate(self) -> None:
         _require_positive(
@@ -348,6 +349,7 @@ class DiTConfig(Config):
             "fps",
             "residual_scale",
             "audio_guidance",
+            "shift",
         )
         _require_at_most(self, "layers", "depth")
         _require_at_most(self, "width", "hidden_size", "in_channels", "audio_token_dim", "mlp_ratio")

@@ -113,8 +113,10 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
 
 
 def default_shift(config: DiTConfig) -> float:
-    """The shift that spreads the steps evenly over the levels a model works at; 1 unless it scales a residual."""
-    return config.residual_scale if config.portrait_residual and config.prediction == "flow" else 1.0
+    """The model's own shift, counted over the levels that it works at: those of the residual if it scales one."""
+    if config.prediction != "flow":
+        return 1.0
+    return config.shift * (config.residual_scale if config.portrait_residual else 1.0)
 
 
 def make_sigmas(prediction: str, steps: int, shift: float = 1.0, *, schedule: str = "model") -> Tensor:

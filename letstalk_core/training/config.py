@@ -215,6 +215,7 @@ class DiTObjective(Config):
     drop_audio: float = 0.1
     drop_portrait: float = 0.1
     drop_memory: float = 0.1
+    model_guidance: float = 0.0  # trains guidance by sound into the network: g stands for a scale of 1 / (1 - g)
     timestep_mean: float = 0.0  # logit-normal timesteps (flow)
     timestep_std: float = 1.0
     uniform_timesteps: float = 0.1  # part of the samples whose timestep is uniform instead
@@ -244,6 +245,10 @@ class DiTObjective(Config):
         ):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"[objective] {name}={value} must be in 0..1")
+        _require(
+            0 <= self.model_guidance < 1,
+            f"[objective] model_guidance={self.model_guidance} must be in 0..1, not 1",
+        )
         _require(self.timestep_std > 0, f"[objective] timestep_std={self.timestep_std} must be > 0")
         _require(0 <= self.memory_ddpm_steps <= 1000, "[objective] memory_ddpm_steps must be in 0..1000")
         _require(

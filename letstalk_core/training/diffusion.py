@@ -63,14 +63,16 @@ class _DiTModule(nn.Module):
             mask=o.memory_mask,
             mask_probability=o.memory_mask_probability,
         )
-        audio = audio * keep(o.drop_audio).view(-1, 1, 1, 1)
+        heard = keep(o.drop_audio)
+        audio = audio * heard.view(-1, 1, 1, 1)
         portrait = portrait * keep(o.drop_portrait).view(-1, 1, 1, 1)
         memory = memory * keep(o.drop_memory).view(-1, 1, 1, 1, 1)
         if self.config.prediction == "flow":
             time = draw_times(b, device, mean=o.timestep_mean, std=o.timestep_std, uniform=o.uniform_timesteps)
         else:
             time = 1 - torch.rand(b, device=device)
-        losses, variance = self.losses(clean, torch.randn_like(clean), time, portrait, memory, audio, weights)
+        noise, guided = torch.randn_like(clean), heard * o.model_guidance
+        losses, variance = self.losses(clean, noise, time, portrait, memory, audio, weights, guided)
         loss = losses.mean()
         metrics = {"mse": loss.detach()}
         if variance is not None:
@@ -101,17 +103,29 @@ class _DiTModule(nn.Module):
         memory: Tensor,
         audio: Tensor,
         weights: Tensor,
+        guided: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Weighted squared error of each sample (b,), and its variance term when the variance is learned."""
+        """Weighted squared error of each sample (b,), and its variance term when the variance is learned.
+
+        `guided` (b,) moves each target away from what the network puts out without sound, by this part of the
+        difference: g makes an unguided network of one that guidance at a scale of 1 / (1 - g) would have made.
+        """
         if self.config.portrait_residual:
             clean = (clean - portrait.unsqueeze(1)) / self.config.residual_scale
         noisy = add_noise(clean, noise, time, self.config.prediction)
         output = self.dit(noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=audio).float()
         channels = clean.shape[2]
-        error = output[:, :, :channels] - noisy.target
+        target = clean if self.config.output == "sample" else noisy.target
+        if guided is not None and bool(guided.any()):
+            with torch.no_grad():
+                deaf = self.dit(
+                    noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=torch.zeros_like(audio)
+                )
+            effect = (output.detach() - deaf.float())[:, :, :channels]
+            target = target + guided.view(-1, 1, 1, 1, 1) * effect
+        error = output[:, :, :channels] - target
         if self.config.output == "sample":  # the flow's error is that of the sample over sigma
-            sigma = noisy.level.clamp(min=self.objective.smallest_sigma).view(-1, 1, 1, 1, 1)
-            error = (output[:, :, :channels] - clean) / sigma
+            error = error / noisy.level.clamp(min=self.objective.smallest_sigma).view(-1, 1, 1, 1, 1)
         error = error.square() * weights
         variance = None
         if self.config.learned_variance:

@@ -122,6 +122,8 @@ def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe
             "objective.drop_memory=1.0",
         ),
         ("model.output=sample", "objective.smallest_sigma=0.3"),
+        ("objective.model_guidance=0.3",),
+        ("model.output=sample", "objective.model_guidance=0.3"),
         ("model.portrait_residual=false", "model.anchor_frames=0", "objective.memory_sigma=0.2", "data.workers=2"),
     ],
 )
@@ -131,6 +133,33 @@ def test_every_kind_of_objective_takes_steps(make_recipe: MakeRecipe, changes: t
     assert [r["step"] for r in rows] == ["1", "2"]
     assert all(float(r["loss"]) > 0 and float(r["gradient_norm"]) > 0 for r in rows)
     assert ("variance" in rows[0]) == ("model.learned_variance=true" in changes)
+
+
+@pytest.mark.parametrize("output", ["prediction", "sample"])
+def test_model_guidance_moves_the_target_away_from_what_is_made_without_sound(
+    make_recipe: MakeRecipe, output: str
+) -> None:
+    module = build_stage(
+        make_recipe("dit", f"model.output={output}", "objective.smallest_sigma=1.0")
+    ).module.eval()
+    torch.manual_seed(0)
+    for parameter in module.parameters():  # a new network puts out zeros whatever it hears
+        torch.nn.init.normal_(parameter, std=0.05)
+    config = module.dit.config
+    clean = torch.randn(2, config.clip_frames, config.in_channels, *config.grid_size)
+    memory = torch.randn(2, config.bank_frames, *clean.shape[2:])
+    audio = torch.randn(2, config.clip_frames, module.audio_projection.config.tokens, config.audio_token_dim)
+    noise, time, weights = torch.randn_like(clean), torch.tensor([0.5, 1.0]), torch.ones_like(clean[:, :, :1])
+
+    def loss(target: torch.Tensor, guided: torch.Tensor | None) -> torch.Tensor:
+        with torch.no_grad():
+            return module.losses(target, noise, time, clean[:, 0], memory, audio, weights, guided)[0]
+
+    unguided, zero = loss(clean, None), loss(clean, torch.zeros(2))
+    torch.testing.assert_close(zero, unguided)
+    half = loss(clean, torch.tensor([0.5, 0.0]))
+    assert abs(float(half[0] - unguided[0])) > 1e-5
+    torch.testing.assert_close(half[1], unguided[1])  # a sample that hears nothing keeps its target
 
 
 def test_a_run_can_start_from_an_exported_model(make_recipe: MakeRecipe, tmp_path: Path) -> None:

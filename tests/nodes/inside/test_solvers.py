@@ -1,4 +1,4 @@
-"""The core's solvers and the Karras schedule against the k-diffusion that ComfyUI carries, on a nonlinear denoiser.
+"""The core's solvers and Karras schedule against the k-diffusion in ComfyUI, on a nonlinear denoiser.
 
 Both work in float32 in another order of operations: 2e-5 of the range of values.
 """
