@@ -29,7 +29,7 @@ class Budget:
     clip_frames: int = 16
     hidden_size: int = 96
     depth: int = 3
-    lr: float = 2e-3
+    lr: float = 1.5e-3
     people: int = 12
     seconds: float = 2.56
     noises: int = 2

@@ -115,6 +115,7 @@ def make_recipe(
         "portrait_residual": True,
         "residual_scale": round(facts.from_portrait, 4),
         "output": "sample",  # a narrow network need not carry the noise of all channels
+        "shift": 3.0,
         **variant.model,
     }
     return DiTRecipe(
@@ -160,7 +161,8 @@ def make_recipe(
         objective=DiTObjective(
             **{
                 "far_portrait": 0.2,
-                "timestep_mean": 0.4,  # a little more high noise: there the mouth is decided
+                "timestep_mean": 1.1,  # high noise: there the mouth, the head and blinks are decided
+                "timestep_std": 1.2,
                 "smallest_sigma": 0.5,
                 "mouth_weight": 4.0,
                 "eyes_weight": 2.0,
