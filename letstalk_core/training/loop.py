@@ -322,23 +322,27 @@ class _Run:
         )
 
     def _periodic(self, done: bool, *, final: bool) -> None:
-        """Validation, samples, exports and checkpoints that are due; all of them when the budget is used up."""
+        """Checkpoints, validation, samples and exports that are due; all of them when the budget is used up.
+
+        The checkpoint comes first: what fails after it costs no training.
+        """
         loop = self.recipe.loop
-        if self.main:
-            validate, sample = self._due(loop.validate_every), self._due(loop.sample_every)
-            if validate or sample or (done and (loop.validate_every or loop.sample_every)):
-                with self.ema.applied(self.stage.module), torch.no_grad(), self.accelerator.autocast():
-                    if validate or (done and loop.validate_every):
-                        self._validate()
-                    if sample or (done and loop.sample_every):
-                        self.stage.sample(self.folder / "samples" / f"step-{self.step:07d}.png", self.device)
-            if self._due(loop.export_every) and not done:
-                self._export()
         late = loop.checkpoint_minutes and time.monotonic() - self.last_checkpoint > 60 * loop.checkpoint_minutes
         if self.accelerator.num_processes > 1:
             late = False  # clocks differ between processes
         if final or self._due(loop.checkpoint_every) or late:
             self.checkpoint()
+        if not self.main:
+            return
+        validate, sample = self._due(loop.validate_every), self._due(loop.sample_every)
+        if validate or sample or (done and (loop.validate_every or loop.sample_every)):
+            with self.ema.applied(self.stage.module), torch.no_grad(), self.accelerator.autocast():
+                if validate or (done and loop.validate_every):
+                    self._validate()
+                if sample or (done and loop.sample_every):
+                    self.stage.sample(self.folder / "samples" / f"step-{self.step:07d}.png", self.device)
+        if self._due(loop.export_every) and not done:
+            self._export()
 
     def _validate(self) -> None:
         values = dict(self.stage.validate(self.device))

@@ -44,7 +44,8 @@ def layer_norm(x: Tensor) -> Tensor:
 def norm_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Norm, then scale and shift: LN(x) * (1 + scale) + shift; one pass where the batch shares one of each."""
     if shift.numel() == x.shape[-1]:
-        return F.layer_norm(x, x.shape[-1:], (1 + scale).flatten(), shift.flatten(), NORM_EPS)
+        weight, bias = (1 + scale).flatten().to(x.dtype), shift.flatten().to(x.dtype)  # autocast mixes them
+        return F.layer_norm(x, x.shape[-1:], weight, bias, NORM_EPS)
     return torch.addcmul(shift, layer_norm(x), 1 + scale)
 
 

@@ -171,3 +171,17 @@ def test_a_run_can_start_from_an_exported_model(make_recipe: MakeRecipe, tmp_pat
 def test_latents_of_other_networks_are_refused_by_name(make_recipe: MakeRecipe) -> None:
     with pytest.raises(ConfigError, match="in_channels=8"):
         train(build_stage(make_recipe("dit", "model.in_channels=8")))
+
+
+def test_samples_are_drawn_under_bfloat16_autocast(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    small = make_recipe("autoencoder")
+    assert isinstance(small, AutoencoderRecipe)
+    autoencoder = AutoencoderDC(small.model)
+    autoencoder.init_weights()
+    save_checkpoint(tmp_path / "ae.safetensors", {"autoencoder": (small.model, autoencoder.state_dict())})
+    options = (f"objective.autoencoder={tmp_path / 'ae.safetensors'}", "objective.sample_steps=2")
+    stage = build_stage(make_recipe("dit", *options))
+    stage.refresh()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        stage.sample(tmp_path / "strip.png", torch.device("cpu"))
+    assert (tmp_path / "strip.png").stat().st_size > 0
