@@ -68,8 +68,9 @@ def without_autocast(device_type: str) -> Any:
 class LinearAttention(nn.Module):
     """Self-attention whose cost is linear in the tokens: y = relu(q) (relu(k)^T v) / (relu(q) sum relu(k)).
 
-    k^T v comes first, a head_dim x head_dim matrix a head. Sums run in float32 whatever the dtype of the model:
-    with many tokens the normaliser leaves the range of half precision. Source: paper (arXiv 2411.16748).
+    k^T v comes first, a head_dim x head_dim matrix a head. The normaliser is summed in float32 whatever the dtype
+    of the model: with many tokens it leaves the precision of bfloat16 and the range of float16. Products run in
+    float32, too, but for bfloat16 outside of training, which has the range. Source: paper (arXiv 2411.16748).
     """
 
     def __init__(
@@ -98,13 +99,17 @@ class LinearAttention(nn.Module):
         """Queries, keys and values (3, b, h, n, d) -> (b, h, n or queries, d)."""
         with without_autocast(qkv.device.type):
             grad = torch.is_grad_enabled()
-            if not grad:  # one copy brings all to float32 and each head's tokens together, to be overwritten
-                qkv = torch.empty(qkv.shape, dtype=torch.float32, device=qkv.device).copy_(qkv)
-            q, k, v = qkv.unbind(0)
-            q = F.relu(q[:, :, :queries].float(), inplace=not grad)
-            k = F.relu(k.float(), inplace=not grad)
-            y = q @ (k.mT @ v.float())
-            size = q @ k.sum(dim=-2).unsqueeze(-1) + EPS
+            if not grad:  # one copy brings each head's tokens together, to be overwritten
+                dtype = qkv.dtype if qkv.dtype == torch.bfloat16 else torch.float32
+                qkv = torch.empty(qkv.shape, dtype=dtype, device=qkv.device).copy_(qkv)
+                qkv[:2].relu_()
+                q, k, v = qkv.unbind(0)
+                q = q[:, :, :queries]
+            else:
+                q, k, v = qkv.float().unbind(0)
+                q, k = F.relu(q[:, :, :queries]), F.relu(k)
+            y = q @ (k.mT @ v)
+            size = (q * k.sum(dim=-2, keepdim=True, dtype=torch.float32)).sum(dim=-1, keepdim=True) + EPS
             return y / size if grad else y.div_(size)
 
 

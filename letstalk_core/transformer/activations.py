@@ -17,10 +17,11 @@ def peak_activation_elements(
     height: int,
     width: int,
     memory: int | None = None,
-    half: bool = False,
+    float16: bool = False,
 ) -> int:
     """Numbers alive at the peak of a pass over latents (batch, frames, c, height, width), to be multiplied by the
-    size of the compute dtype. `half`: that dtype has 16 bits, and the sums in float32 count twice.
+    size of the compute dtype. `float16`: it is that, and linear attention, which then runs in float32, counts
+    twice.
 
     memory: frames of memory, by default those the model was trained with.
     """
@@ -37,7 +38,7 @@ def peak_activation_elements(
     kept += 2 * config.depth * batch * places * dim if "portrait" in guides else 0
     kept += 2 * config.depth * batch * frames * audio_tokens * dim if "audio" in guides else 0
     # Factors are counted on the operations of a block, and checked against what torch allocates (test).
-    wide = 2 if half else 1
+    wide = 2 if float16 else 1
     state = clip + past + beside
     temporal = state + 6 * (clip + past)
     spatial = state + (clip + beside) * (7 + 4 * wide)

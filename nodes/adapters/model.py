@@ -119,7 +119,7 @@ class LetsTalkModel(comfy.model_base.BaseModel):
         """Bytes that a pass over latents (b, c, f, h, w) needs besides the weights."""
         batch, _, *clip = input_shape
         frames, height, width = clip if len(clip) == 3 else (1, *clip)
-        size = mm.dtype_size(self._coming_dtype or self.manual_cast_dtype or self.get_dtype())
+        dtype = self._coming_dtype or self.manual_cast_dtype or self.get_dtype()
         elements = peak_activation_elements(
             self.dit_config,
             audio_tokens=self.projection_config.tokens,
@@ -127,9 +127,9 @@ class LetsTalkModel(comfy.model_base.BaseModel):
             frames=frames,
             height=height,
             width=width,
-            half=size == 2,
+            float16=dtype == torch.float16,
         )
-        return float(elements * size)
+        return float(elements * mm.dtype_size(dtype))
 
 
 def _fresh_cache(executor: Any, *args: Any, **kwargs: Any) -> Any:

@@ -39,12 +39,22 @@ def test_linear_attention_of_silent_keys_is_zero_before_the_output_projection() 
     torch.testing.assert_close(layer(torch.randn(1, 5, 32)), layer.out.bias.expand(1, 5, -1))
 
 
-def test_linear_attention_normalises_in_float32_under_half_precision() -> None:
-    layer = LinearAttention(32).half()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_linear_attention_normalises_in_float32_under_half_precision(dtype: torch.dtype) -> None:
+    layer = LinearAttention(32).to(dtype)
     with torch.no_grad():
         layer.qkv.weight.copy_(torch.eye(32).repeat(3, 1) * 8)
-        x = torch.full((1, 4096, 32), 8.0, dtype=torch.float16)  # the sum over keys is 262144, beyond float16
+        x = torch.full((1, 4096, 32), 8.0, dtype=dtype)  # the sum over keys is 262144, beyond float16
         assert layer(x).isfinite().all()
+
+
+def test_linear_attention_in_bfloat16_is_as_exact_as_its_inputs() -> None:
+    qkv = torch.randn(3, 2, 4, 5000, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+    layer = LinearAttention(128)
+    with torch.no_grad():
+        exact, found = layer.attend(qkv.double().float()), layer.attend(qkv)
+    error = (found.float() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert found.dtype == torch.bfloat16 and error < 2**-7  # a few roundings to 8 bits
 
 
 def test_linear_attention_stays_in_float32_under_autocast() -> None:

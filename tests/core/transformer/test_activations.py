@@ -40,7 +40,7 @@ class Allocated(TorchDispatchMode):
         self.storages.discard(storage)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"mlp_ratio": 2.0}, {"portrait_fusion": "siamese"}, {"portrait_fusion": "direct"}, {"depth": 4}],
@@ -65,6 +65,6 @@ def test_estimate_is_what_torch_allocates(changes: dict[str, Any], dtype: torch.
         height=GRID,
         width=GRID,
         memory=MEMORY,
-        half=dtype.itemsize == 2,
+        float16=dtype == torch.float16,
     )
     assert 0.85 < estimate / allocated.peak < 1.25  # so small a shape has its share of odds and ends
