@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 __all__ = ["Options", "Row", "fast_bfloat16", "identical", "machine", "paired", "ratio", "randomise", "seconds"]
 
-LOADED = 0.3  # load average per core before the start from which a machine is busy with something else
+LOADED = 0.3  # part of a core, times the cores, that may be taken before the start
 SAME = 2e-5  # of the largest value: float32 with sums in another order
 
 
@@ -132,13 +132,17 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def machine(options: Options) -> tuple[str, bool]:
-    """One line about where and when this was measured, and whether the machine was busy with something else."""
-    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+def machine(options: Options, cores: int = 0) -> tuple[str, bool]:
+    """One line about where and when this was measured, and whether something else took the cores it needs.
+
+    `cores` is how many that is, by default one per thread.
+    """
+    total = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     where = torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else _cpu()
     date = datetime.date.today().isoformat()
     count = torch.get_num_threads()
     threads = f"{count} thread{'s' if count > 1 else ''} of {os.cpu_count()} cores"
     flags = torch.backends.cpu.get_cpu_capability()
-    text = f"{date}, {where}, {threads}, {flags}, torch {torch.__version__}, load per core {load:.2f}"
-    return text, load > LOADED
+    text = f"{date}, {where}, {threads}, {flags}, torch {torch.__version__}, load {load:.1f} from other work"
+    return text, load > total - min(total, cores or count) + LOADED * total

@@ -62,7 +62,7 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 def test_tables_go_between_the_marks_of_both_pages(
     pages: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "machine", lambda options: ("this machine", False))
+    monkeypatch.setattr(command, "machine", lambda options, cores: ("this machine", False))
     monkeypatch.setitem(command.PARTS, "flatness", lambda options: [ROW, replace(ROW, headline=False, what="c")])
     assert command.main(["--write", "--only", "flatness"]) == 0
     for page, rows in zip(pages, (2, 1), strict=True):
@@ -78,7 +78,7 @@ def test_a_part_takes_the_place_of_its_earlier_rows_alone(
 ) -> None:
     tables.save({}, "guidance", "that machine", [replace(ROW, what="kept")])
     tables.save(tables.load(), "flatness", "that machine", [replace(ROW, what="replaced")])
-    monkeypatch.setattr(command, "machine", lambda options: ("this machine", False))
+    monkeypatch.setattr(command, "machine", lambda options, cores: ("this machine", False))
     monkeypatch.setitem(command.PARTS, "flatness", lambda options: [replace(ROW, what="new")])
     command.main(["--write", "--only", "flatness"])
     text = pages[0].read_text()
@@ -94,9 +94,20 @@ def test_quick_numbers_are_not_written() -> None:
 def test_a_busy_machine_writes_no_table(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "machine", lambda options: ("this machine", True))
+    monkeypatch.setattr(command, "machine", lambda options, cores: ("this machine", True))
     with pytest.raises(SystemExit, match=r"busy \(this machine\)"):
         command.main(["--write"])
+
+
+def test_a_machine_is_busy_when_other_work_takes_the_cores_that_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(harness.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(harness.torch, "get_num_threads", lambda: 1)
+    for load, one, all_of_them in ((0.2, False, False), (3.0, False, True), (4.5, True, True)):
+        monkeypatch.setattr(harness.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert harness.machine(Options())[1] is one
+        assert harness.machine(Options(), cores=4)[1] is all_of_them
 
 
 def test_without_guidance_the_network_runs_once_a_step() -> None:
