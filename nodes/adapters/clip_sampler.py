@@ -26,8 +26,6 @@ REMEDY = (
     " patches"
 )
 
-CURED_CLIPS = 2  # by float32, before the rest of a run is sampled so
-
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +58,7 @@ class ComfyClipSampler:
     differently for each clip. A NOISE object replaces the noise it is given. `on_step(clip_index, step, denoised)`
     is called after each step. `inspect(latents, clip_index)` returns what is wrong with finished latents, or None.
     `clip_name(clip_index)` is what people call a clip. A bad clip is sampled again in float32 with plain
-    attention; where that was the cure of two clips, the others are sampled so at once.
+    attention; the next one is tried as it comes, so that a resumed run samples every clip as an unbroken one.
     Raises: NumericalError naming clip and cause when a clip stays bad; ComfyUI's InterruptProcessingException.
     """
 
@@ -81,26 +79,20 @@ class ComfyClipSampler:
         self.seed, self.noise = seed, noise
         self.on_step, self.inspect, self.clip_name = on_step, inspect, clip_name
         self._exact: Any = None  # the guider in float32, once it was needed
-        self._cured = 0
 
     def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
         noise = rearrange(noise, "b f c h w -> b c f h w")
         if self.noise is not None:
             noise = clip_noise_of(self.noise, clip_index, noise)
-        first, name = None, self.clip_name(clip_index)
-        if self._cured < CURED_CLIPS:
-            result, first = self._attempt(self.guider, noise, conditions, clip_index)
-            if result is not None and first is None:
-                return result
-            log.warning("LetsTalk: %s: %s; it is sampled again in float32 with plain attention", name, first)
+        result, first = self._attempt(self.guider, noise, conditions, clip_index)
+        if result is not None and first is None:
+            return result
+        name = self.clip_name(clip_index)
+        log.warning("LetsTalk: %s: %s; it is sampled again in float32 with plain attention", name, first)
         self._exact = self._exact or exact_guider(self.guider)
         result, cause = self._attempt(self._exact, noise, conditions, clip_index)
         if result is None or cause is not None:
-            again = "" if first is None else ", too"
-            raise NumericalError(f"{name}: {cause}, in float32 with plain attention{again}; {REMEDY}")
-        self._cured += 1
-        if self._cured == CURED_CLIPS:
-            log.warning("LetsTalk: the rest of this run is sampled in float32 with plain attention, which helped")
+            raise NumericalError(f"{name}: {cause}, in float32 with plain attention, too; {REMEDY}")
         return result
 
     def _attempt(

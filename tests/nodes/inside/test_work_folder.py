@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import comfy.k_diffusion.sampling
 import comfy.model_management
+import comfy.samplers
 import comfy.utils
 import pytest
 import torch
 from sampling_setup import make_kit, prepare, streams
+from torch import Tensor
 
 FRAMES = 112  # 7 clips, 3 segments of 3 clips
 
@@ -89,6 +92,58 @@ def test_a_cancelled_run_continues_when_it_is_queued_again(
     assert torch.equal(result.images, whole.images)
     assert torch.equal(run.bank.read(), whole_run.bank.read()) and run.bank.clips_written == 7
     assert list(root.iterdir()) == []
+
+
+def overflowing(model: Any, x: Tensor, sigmas: Tensor, **kwargs: Any) -> Tensor:
+    """A sampler that spoils the first two clips of seed 1, unless the network computes in float32."""
+    bad = kwargs["extra_args"]["seed"] in overflowing.seeds  # type: ignore[attr-defined]
+    result = comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, **kwargs)
+    exact = model.inner_model.inner_model.manual_cast_dtype == torch.float32
+    return result * float("nan") if bad and not exact else result
+
+
+def overflow_once(decoder: torch.nn.Module) -> None:
+    """Spoil what is decoded after the portrait, and the same again, unless it is done in float32."""
+    seen: list[Tensor] = []
+
+    def hook(module: torch.nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if len(seen) < 2:
+            seen.append(inputs[0].clone())
+        bad = len(seen) == 2 and inputs[0].shape == seen[1].shape and torch.equal(inputs[0], seen[1])
+        return output * float("nan") if bad and output.dtype != torch.float32 else output
+
+    decoder.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("stage", ["sampling", "decoding"])
+def test_a_continued_run_repeats_in_float32_what_an_unbroken_one_does(
+    kit: Any, sub: Any, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, vae, options = sub("letstalk_core.models").DEMO_FOLDER, kit.vae, {}
+    half = kit.patcher.clone()
+    half.set_model_compute_dtype(torch.bfloat16)
+    if stage == "sampling":
+        seeded = sub("letstalk_core.sampling.clip").seeded_generator
+        overflowing.seeds = {  # type: ignore[attr-defined]
+            seeded(1, clip, "sampler").initial_seed() for clip in (0, 1)
+        }
+        options["sampler"] = comfy.samplers.KSAMPLER(overflowing)
+    else:
+        vae = sub("nodes.adapters.vae").load_vae(folder / "autoencoder.safetensors", dtype=torch.bfloat16)
+        overflow_once(vae.first_stage_model.decoder)
+
+    def run() -> Path:
+        prepared = prepare(kit, FRAMES, model=half, **options)
+        result: Path = kit.render.render_video(prepared, vae, node_id="a").path
+        return result
+
+    whole = run()
+    assert "again in float32" in caplog.text
+    with monkeypatch.context() as patch:
+        cancel_after(5, patch)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            run()
+    assert pictures(run()) == pictures(whole)
 
 
 def test_another_seed_does_not_touch_what_is_unfinished(
