@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from ..resume import RUN_FILE
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
-    from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video, sign_video
+    from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video
 
     folder = _work_folder(args)
     resuming = folder is not None and (folder / RUN_FILE).is_file()
@@ -130,19 +130,17 @@ def run(args: argparse.Namespace) -> int:
     with _Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
-            video, work = make_video(args, settings, bundle, folder)
+            video, work = make_video(args, settings, bundle, folder, signer)
             summary = TalkingPortrait(bundle).retake(
                 *(portrait, args.audio, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
             )
         else:
-            sink, kept = make_sinks(args, settings, bundle, folder)
+            sink, kept = make_sinks(args, settings, bundle, folder, signer)
             summary = TalkingPortrait(bundle).generate(
                 portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
             )
     draw_drift(args, summary)
-    if signer is not None:
-        sign_video(signer, args, settings, bundle)
     _report(args, summary, folder if args.resume or args.keep_work else None)
     return 130 if summary.interrupted else 0
 

@@ -112,6 +112,7 @@ def render_video(
     report = _report(run, node_id)
     with TempFiles(node_id) as files:
         found = fingerprint(run, vae, under)
+        models = models_sha256(run.guider.model_patcher.model, vae, run.track)
         video = SegmentedVideo(
             files.result,
             run.fps,
@@ -119,7 +120,7 @@ def render_video(
             work_root(),  # until the folder has its name
             run.config.clip_frames * segment,
             audio=under,
-            metadata=tags(settings or {}, models_sha256(run.guider.model_patcher.model, vae), prompt, extra),
+            metadata=lambda: tags(settings or {}, models, work.takes, prompt, extra),
             **encoder_choice(crf),
             frames=run.frames,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,14 @@ def pictures(path: Path) -> list[bytes]:
 
     with av.open(str(path)) as container:
         return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+
+def told(path: Path) -> Any:
+    """What a video says of how it was made."""
+    import av
+
+    with av.open(str(path)) as container:
+        return json.loads(container.metadata["letstalk"])
 
 
 def cancel_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +203,11 @@ def test_a_retake_changes_its_seconds_and_nothing_else(kit: Any, root: Path) -> 
     assert len(after) == FRAMES and before[:48] == after[:48] and before[96:] == after[96:]
     assert before[48:90] != after[48:90]
     assert run.bank.clips_written == 7 and torch.equal(new.images, old.images)
+    assert "retakes" not in told(old.path)
+    takes = [{"seconds": [1.92, 3.84], "seed": 5}]
+    assert told(new.path)["retakes"] == takes
+    _, joined_again = render(kit, work_folder="mine")
+    assert told(joined_again.path)["retakes"] == takes
     with pytest.raises(kit.errors.ConfigError, match="needs the work_folder"):
         render(kit, part=part)
 
