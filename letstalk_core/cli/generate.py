@@ -76,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
     add("--compile", action="store_true", help="compile the networks first (minutes; for long runs on a GPU)")
-    add("--threads", type=int, help="CPU threads")
+    add("--threads", type=int, help="CPU threads; a continued run keeps the number it began with")
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
     add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
     add("--keep-work", action="store_true", help="keep OUTPUT.work when the video is done, for --retake")
@@ -114,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     signer = make_signer(args)
     use_threads(args.threads)
+    if resuming and not args.restart:
+        _same_threads(args, folder)
     device = choose_device(args.device)
     keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
@@ -157,6 +159,21 @@ def _work_folder(args: argparse.Namespace) -> Path | None:
         return None
     output = Path(args.output)
     return output.with_name(output.name + ".work")
+
+
+def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
+    """Go on with as many threads as the run began with: with others its numbers are rounded in another order."""
+    import torch
+
+    from ..resume import WorkFolder
+    from .hardware import use_threads
+
+    threads = WorkFolder(folder).threads if folder is not None else None
+    if threads is None or threads == torch.get_num_threads():
+        return
+    use_threads(threads)
+    if not args.quiet:
+        sys.stderr.write(f"note: uses {threads} CPU threads, as when this run began, for the same frames\n")
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:

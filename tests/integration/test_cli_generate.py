@@ -461,6 +461,35 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(
     assert code == 2 and list(out.iterdir()) == []
 
 
+def test_a_continued_run_uses_the_threads_that_it_began_with(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wav, before, used = make_wav(1.0), torch.get_num_threads(), []
+    from letstalk_core.sampling.clip import SolverClipSampler
+
+    sample = SolverClipSampler.__call__
+    monkeypatch.setattr(
+        SolverClipSampler, "__call__", lambda *a, **k: used.append(torch.get_num_threads()) or sample(*a, **k)
+    )
+    try:
+        with monkeypatch.context() as patch:
+            stop_after(3, patch)
+            assert generate(portrait_png, wav, out, tiny_bundle, "--resume", "--threads", "3") == 130
+        assert set(used) == {3}
+        capsys.readouterr()
+        assert generate(portrait_png, wav, out, tiny_bundle, "--threads", "2") == 0
+        assert set(used) == {3} and "note: uses 3 CPU threads" in capsys.readouterr().err
+        assert generate(portrait_png, wav, out, tiny_bundle, "--threads", "2", "--overwrite") == 0
+        assert used[-1] == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 # ---- drift and signing
 
 
