@@ -223,7 +223,7 @@ def _new_part(
         )
         for clip, latents in clips:
             position = clip.index - start
-            decoder.inspect(latents, clip.index)  # the last one is blended after it was sampled
+            decoder.inspect(latents, clip.index)  # the last one is drawn to the old one once more
             frames.append(to_bytes(decoder.frames))
             if (position + 1) % segment == 0 or position == take.last:
                 number, folder = position // segment, take_folder(work.folder)

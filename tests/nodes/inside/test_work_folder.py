@@ -212,6 +212,46 @@ def test_a_retake_changes_its_seconds_and_nothing_else(kit: Any, root: Path) -> 
         render(kit, part=part)
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
+    kit: Any, sub: Any, root: Path, tmp_path: Path, guidance: float
+) -> None:
+    """Both run the same float32 network; only the order of sums in guidance and solver differs."""
+    frames, inputs = 80, {"steps": 3, "audio_scale": guidance}  # clips 0 to 2 anew, 3 and 4 follow
+    options = {"node_id": "a", "work_folder": "mine"}
+    run = prepare(kit, frames, **inputs)
+    old = kit.render.render_video(run, kit.vae, **options)
+    shutil.copytree(root / "mine", tmp_path / "work")
+    new = kit.render.render_video(
+        prepare(kit, frames, **inputs), kit.vae, part=kit.render.Part(0.0, 1.0, 5), **options
+    )
+    before, after = pictures(old.path), pictures(new.path)
+    assert before[:40] != after[:40] and before[48:] == after[48:]
+    for clip in (3, 4):
+        name = f"clip-{clip:06d}.safetensors"
+        assert (root / "mine" / name).read_bytes() == (tmp_path / "work" / name).read_bytes()
+
+    bundle, pipeline, retake = (sub(f"letstalk_core.{name}") for name in ("models", "pipeline", "retake"))
+    bundle, config = bundle.load_bundle(), run.config
+    settings = pipeline.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
+    plan = sub("letstalk_core.long_video").plan_clips(frames, config.clip_frames)
+    window = bundle.audio_projection.config.window
+    ours = sub("letstalk_core.resume").WorkFolder(root / "mine", keep=True)
+    clips = retake.take_clips(
+        sub("letstalk_core.resume").WorkFolder(tmp_path / "work", keep=True),
+        plan,
+        retake.plan_take(plan, 25.0, 3, 0.0, 1.0, 5, []),
+        sample=pipeline.TalkingPortrait(bundle)._solver_sampler(settings, lambda *_: None),
+        portrait=run.portrait,
+        audio=lambda first, count: bundle.audio_projection(run.track.windows(first, count, window)[None]),
+        bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(config, settings=settings.memory, seed=1),
+        clip_frames=config.clip_frames,
+        fps=25.0,
+    )
+    for clip, latents in clips:
+        torch.testing.assert_close(ours.load(clip), latents, atol=2e-4, rtol=1e-4)
+
+
 def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(
     kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
