@@ -61,7 +61,7 @@ class ComfyClipSampler:
     is called after each step. `inspect(latents, clip_index)` returns what is wrong with finished latents, or None.
     `clip_name(clip_index)` is what people call a clip. `towards` is as in `protocols.DrawnSampler`: the estimates
     of every step are drawn to given latents, whatever the sampler. A bad clip is sampled again in float32 with
-    plain attention; the next one is tried as it comes, so that a resumed run samples every clip as an unbroken one.
+    plain attention; the next is tried as it comes, so that a resumed run samples each clip as an unbroken one.
     Raises: NumericalError naming clip and cause when a clip stays bad; ComfyUI's InterruptProcessingException.
     """
 
