@@ -334,5 +334,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Everything that the frames depend on, besides the weights."""
     sound = file_sha256(source.path) if isinstance(source, AudioSource) else tensor_sha256(source.waveform)
-    where = {"version": __version__, "device": bundle.device.type, "dtype": str(bundle.dtype)}
+    where: dict[str, Any] = {"version": __version__, "device": bundle.device.type, "dtype": str(bundle.dtype)}
+    if bundle.device.type == "cpu":
+        where["threads"] = torch.get_num_threads()  # sums are split among them, and so rounded
     return {**settings.to_dict(), **where, "portrait": tensor_sha256(image), "audio": sound}

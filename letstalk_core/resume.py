@@ -31,6 +31,7 @@ __all__ = ["FORMAT", "RUN_FILE", "WorkFolder", "resumable_clips", "save_latents"
 RUN_FILE = "run.json"
 LOCK_FILE = "lock"
 FORMAT = 1
+MOST_THREADS = 4096
 OWN = re.compile(
     r"run\.json|lock|so_far\.mp4|retake|clip-\d{6}\.safetensors|bank-\d{6}\.safetensors|drift-\d{6}\.json"
     r"|video-\d{6}\.mp4"
@@ -139,6 +140,13 @@ class WorkFolder:
                 " began it, or delete the folder (--restart) to start anew"
             )
         return found
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of the run that left this folder, on which its numbers depend, if it says so."""
+        run = (self.read() or {}).get("run")
+        threads = run.get("threads") if isinstance(run, dict) else None
+        return threads if isinstance(threads, int) and 0 < threads <= MOST_THREADS else None
 
     @property
     def takes(self) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -24,22 +24,23 @@ from .protocols import ClipSampler, DrawnSampler
 from .resume import WorkFolder, save_latents
 from .takes import open_take, take_folder
 
-__all__ = ["BLEND_SECONDS", "Take", "blend_weights", "plan_take", "take_clips"]
+__all__ = ["BLEND_SECONDS", "Take", "blend_weights", "plan_take", "retake_details", "take_clips"]
 
 BLEND_SECONDS = 0.32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Take:
-    """Clips `first` .. `last` of a plan, in whole segments, and the seed of their noise."""
+    """Clips `first` .. `last` of a plan, in whole segments: the seconds they are, and the seed of their noise."""
 
     first: int
     last: int
     seed: int
+    seconds: tuple[float, float]
     number: int = 1  # 1 is the first take after the original
 
-    def to_dict(self) -> dict[str, int]:
-        return {"first": self.first, "last": self.last, "seed": self.seed, "number": self.number}
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": list(self.seconds)}
 
 
 def plan_take(
@@ -53,10 +54,16 @@ def plan_take(
     frames = plan[0].count * segment
     first = math.floor(begin * fps / frames + 1e-6) * segment
     last = min(math.ceil(end * fps / frames - 1e-6) * segment, len(plan)) - 1
-    take = Take(first=first, last=last, seed=seed, number=len(takes) + 1)
-    if takes and {**take.to_dict(), "number": len(takes)} == takes[-1]:
-        return Take(first=first, last=last, seed=seed, number=len(takes))
-    return take
+    ends = (plan[first].first, plan[last].first + plan[last].count)
+    exact = tuple(round((frame - plan[0].first) / fps, 3) for frame in ends)
+    take = Take(first=first, last=last, seed=seed, seconds=(exact[0], exact[1]), number=len(takes) + 1)
+    same = replace(take, number=len(takes))
+    return same if takes and same.to_dict() == takes[-1] else take
+
+
+def retake_details(takes: list[Any]) -> list[dict[str, Any]]:
+    """What a video says of the takes in it, the latest last: seconds of the video, and the seed of their noise."""
+    return [{k: take[k] for k in ("seconds", "seed") if k in take} for take in takes if isinstance(take, dict)]
 
 
 def blend_weights(frames: int, fps: float) -> Tensor:

@@ -26,7 +26,8 @@ class AudioTrack:
 
     states: (frames, layers, dim) float32 on the CPU, in memory or mapped from a file.
     waveform: (channels, samples) float32 at `sample_rate`, as it is to be heard, or None. start_seconds: how much
-    of the recording was cut off before it. kind: which encoder made the states, for messages.
+    of the recording was cut off before it. kind: which encoder made the states, for messages; encoder_file: where
+    its weights are, if that is known.
     Raises: ConfigError for states or a waveform of another shape.
     """
 
@@ -36,6 +37,7 @@ class AudioTrack:
         fps: float,
         *,
         kind: str = "",
+        encoder_file: Path | None = None,
         waveform: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
         start_seconds: float = 0.0,
@@ -48,7 +50,7 @@ class AudioTrack:
             raise ConfigError(f"waveform has shape {list(waveform.shape)}; needs (channels, samples)")
         self.states = states
         self.fps = fps
-        self.kind = kind
+        self.kind, self.encoder_file = kind, encoder_file
         self.waveform = waveform
         self.sample_rate = sample_rate
         self.start_seconds = start_seconds
@@ -81,6 +83,7 @@ class AudioTrack:
         fps: float,
         *,
         kind: str = "",
+        encoder_file: Path | None = None,
         waveform: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
         start_seconds: float = 0.0,
@@ -93,6 +96,7 @@ class AudioTrack:
         """
         sound: dict[str, Any] = {
             "kind": kind,
+            "encoder_file": encoder_file,
             "waveform": waveform,
             "sample_rate": sample_rate,
             "start_seconds": start_seconds,

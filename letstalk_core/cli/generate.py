@@ -76,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
     add("--compile", action="store_true", help="compile the networks first (minutes; for long runs on a GPU)")
-    add("--threads", type=int, help="CPU threads")
+    add("--threads", type=int, help="CPU threads; a continued run keeps the number it began with")
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
     add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
     add("--keep-work", action="store_true", help="keep OUTPUT.work when the video is done, for --retake")
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from ..resume import RUN_FILE
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
-    from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video, sign_video
+    from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video
 
     folder = _work_folder(args)
     resuming = folder is not None and (folder / RUN_FILE).is_file()
@@ -114,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     signer = make_signer(args)
     use_threads(args.threads)
+    if resuming and not args.restart:
+        _same_threads(args, folder)
     device = choose_device(args.device)
     keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
@@ -130,19 +132,17 @@ def run(args: argparse.Namespace) -> int:
     with _Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
-            video, work = make_video(args, settings, bundle, folder)
+            video, work = make_video(args, settings, bundle, folder, signer)
             summary = TalkingPortrait(bundle).retake(
                 *(portrait, args.audio, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
             )
         else:
-            sink, kept = make_sinks(args, settings, bundle, folder)
+            sink, kept = make_sinks(args, settings, bundle, folder, signer)
             summary = TalkingPortrait(bundle).generate(
                 portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
             )
     draw_drift(args, summary)
-    if signer is not None:
-        sign_video(signer, args, settings, bundle)
     _report(args, summary, folder if args.resume or args.keep_work else None)
     return 130 if summary.interrupted else 0
 
@@ -159,6 +159,21 @@ def _work_folder(args: argparse.Namespace) -> Path | None:
         return None
     output = Path(args.output)
     return output.with_name(output.name + ".work")
+
+
+def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
+    """Go on with as many threads as the run began with: with others its numbers are rounded in another order."""
+    import torch
+
+    from ..resume import WorkFolder
+    from .hardware import use_threads
+
+    threads = WorkFolder(folder).threads if folder is not None else None
+    if threads is None or threads == torch.get_num_threads():
+        return
+    use_threads(threads)
+    if not args.quiet:
+        sys.stderr.write(f"note: uses {threads} CPU threads, as when this run began, for the same frames\n")
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..video.content_credentials import ContentSigner
     from ..video.segments import SegmentedVideo
 
-__all__ = ["check_outputs", "draw_drift", "make_signer", "make_sinks", "make_video", "sign_video"]
+__all__ = ["check_outputs", "draw_drift", "make_signer", "make_sinks", "make_video"]
 
 
 def check_outputs(args: argparse.Namespace, resuming: bool) -> None:
@@ -43,7 +43,11 @@ def check_outputs(args: argparse.Namespace, resuming: bool) -> None:
 
 
 def make_sinks(
-    args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path | None
+    args: argparse.Namespace,
+    settings: GenerateSettings,
+    bundle: ModelBundle,
+    folder: Path | None,
+    signer: ContentSigner | None = None,
 ) -> tuple[FrameSink, WorkFolder | None]:
     from ..video.contact_sheet import ContactSheet
     from ..video.tee import Tee
@@ -54,10 +58,10 @@ def make_sinks(
     work = None
     try:
         if folder is not None:
-            video, work = make_video(args, settings, bundle, folder)
+            video, work = make_video(args, settings, bundle, folder, signer)
             sinks.append(video)
         if args.png is not None:
-            sinks.append(PngSequenceWriter(args.png, metadata=_metadata(settings, bundle)))
+            sinks.append(PngSequenceWriter(args.png, metadata=lambda: _metadata(settings, bundle, work)))
         if args.contact_sheet is not None:
             sinks.append(ContactSheet(args.contact_sheet))
     except BaseException:
@@ -68,14 +72,23 @@ def make_sinks(
 
 
 def make_video(
-    args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle, folder: Path
+    args: argparse.Namespace,
+    settings: GenerateSettings,
+    bundle: ModelBundle,
+    folder: Path,
+    signer: ContentSigner | None = None,
 ) -> tuple[SegmentedVideo, WorkFolder]:
-    """The video, and the work folder that makes it safe."""
+    """The video, signed before it has its name if there is a `signer`, and the work folder that makes it safe."""
     from ..resume import WorkFolder
     from ..video.segments import SegmentedVideo, segment_clips
 
     assert settings.fps is not None and settings.size is not None  # they are resolved
     clip_frames = bundle.dit.config.clip_frames
+
+    def seal(path: Path) -> None:
+        if signer is not None:
+            signer.sign(path, _details(settings, bundle, work), Path(args.output).name)
+
     video = SegmentedVideo(
         args.output,
         settings.fps,
@@ -83,10 +96,11 @@ def make_video(
         folder,
         clip_frames * segment_clips(settings.fps, clip_frames),
         audio=args.audio,
-        metadata=_metadata(settings, bundle),
+        metadata=lambda: _metadata(settings, bundle, work),
+        seal=seal,
     )
     keep = args.keep_work or args.retake is not None
-    work = WorkFolder(
+    work: WorkFolder = WorkFolder(
         folder,
         keep=keep,
         also={**video.settings, "compile": args.compile},
@@ -107,13 +121,6 @@ def make_signer(args: argparse.Namespace) -> ContentSigner | None:
     return ContentSigner(Path(args.sign), Path(args.sign_key))
 
 
-def sign_video(
-    signer: ContentSigner, args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle
-) -> None:
-    """Sign the finished video. Raises: OutputError; the video then stays as it is."""
-    signer.sign(Path(args.output), _details(settings, bundle))
-
-
 def draw_drift(args: argparse.Namespace, summary: Summary) -> None:
     """The plot, if it is asked for."""
     if args.drift_plot is not None and summary.drift.scores:
@@ -123,13 +130,17 @@ def draw_drift(args: argparse.Namespace, summary: Summary) -> None:
         save_image(args.drift_plot, drift_plot(summary.drift, summary.drift_level))
 
 
-def _details(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
-    return {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
+def _details(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder | None) -> dict[str, Any]:
+    from ..retake import retake_details
+
+    details = {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
+    takes = retake_details(work.takes) if work is not None else []
+    return {**details, "retakes": takes} if takes else details
 
 
-def _metadata(settings: GenerateSettings, bundle: ModelBundle) -> dict[str, Any]:
+def _metadata(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder | None) -> dict[str, Any]:
     """Says in the file that it is generated, by what, and how to repeat it."""
     from ..video.writer import AI_MARKER
 
     comment = f"{AI_MARKER}, made by LetsTalk {__version__}"
-    return {"comment": comment, "letstalk": _details(settings, bundle)}
+    return {"comment": comment, "letstalk": _details(settings, bundle, work)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from ..errors import DependencyError, LetsTalkError, OutputError
 
@@ -13,6 +13,7 @@ __all__ = [
     "AI_MARKER",
     "DIGITAL_SOURCE_TYPE",
     "SUFFIXES",
+    "Metadata",
     "as_output_error",
     "check_video",
     "import_av",
@@ -23,6 +24,7 @@ __all__ = [
 AI_MARKER = "AI-generated video"
 # The term of the IPTC vocabulary for media made by a trained model.
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+Metadata = Union[Mapping[str, Any], Callable[[], Mapping[str, Any]]]  # or what gives it when it is written
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -55,8 +57,9 @@ def as_output_error(error: BaseException, path: Path) -> BaseException:
     return OutputError(f"{path}: cannot be written ({reason}); check the folder and free disk space")
 
 
-def video_tags(metadata: Mapping[str, Any]) -> dict[str, str]:
+def video_tags(metadata: Metadata) -> dict[str, str]:
     """Metadata as text, values of other kinds as JSON, and always with the marks of a generated video."""
+    metadata = metadata() if callable(metadata) else metadata
     tags = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items() if v is not None}
     if not any(AI_MARKER.lower() in value.lower() for value in tags.values()):
         tags["comment"] = f"{AI_MARKER} (LetsTalk). {tags.get('comment', '')}".strip()

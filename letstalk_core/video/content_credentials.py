@@ -55,8 +55,9 @@ class ContentSigner:
         info = self._c2pa.C2paSignerInfo(self._alg, self._chain, self._key, None)  # None: no time-stamp authority
         return self._c2pa.Signer.from_info(info)
 
-    def sign(self, path: Path, details: Mapping[str, Any]) -> None:
-        """Put a signed manifest into a file, which keeps its name. `details`: JSON values. Raises: OutputError."""
+    def sign(self, path: Path, details: Mapping[str, Any], title: str | None = None) -> None:
+        """Put a signed manifest into a file, which keeps its name. `details`: JSON values. `title`: the name that
+        the manifest tells, if the file gets another one. Raises: OutputError."""
         form = FORMATS.get(path.suffix.lower())
         if form is None:
             raise ConfigError(f"{path}: files of this kind cannot be signed, only {', '.join(FORMATS)}")
@@ -64,7 +65,7 @@ class ContentSigner:
         created = {"action": "c2pa.created", "digitalSourceType": DIGITAL_SOURCE_TYPE, "softwareAgent": agent}
         manifest = {
             "claim_generator_info": [agent],
-            "title": path.name,
+            "title": title or path.name,
             "format": form,
             "assertions": [
                 {"label": "c2pa.actions.v2", "data": {"actions": [created]}},
@@ -77,7 +78,9 @@ class ContentSigner:
                 with builder, self._signer() as signer, path.open("rb") as read, temporary.open("w+b") as write:
                     builder.sign(signer, form, read, write)
         except self._c2pa.C2paError as error:
-            raise OutputError(f"{path}: cannot be signed ({_line(error)}); the unsigned file is kept") from None
+            raise OutputError(
+                f"{path}: cannot be signed ({_line(error)}); check certificate and key, or leave out --sign"
+            ) from None
 
 
 def read_credentials(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..checkpoint import sync_to_disk
 from ..errors import ConfigError, OutputError
-from .container import as_output_error, check_video, import_av, video_tags
+from .container import Metadata, as_output_error, check_video, import_av, video_tags
 from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
 from .writer import ENCODERS, Sink, VideoWriter, available_encoder, check_video_name, frame_rate, frame_size
@@ -50,7 +50,9 @@ class SegmentedVideo(Sink):
     its owner. Encoding is the same for every number of processor cores, so that a continued video is the one that
     an unbroken run makes.
     `segment_frames`: frames of each segment but the last. `frames`: of the whole video, if they are known; the
-    last segment is then finished with them and not in `close`. Other arguments and errors as for VideoWriter.
+    last segment is then finished with them and not in `close`. `metadata` may be a function, which is asked when
+    the file is joined. `seal` gets the joined file before it has its name, and may change it, such as sign it.
+    Other arguments and errors as for VideoWriter.
     """
 
     def __init__(
@@ -61,14 +63,15 @@ class SegmentedVideo(Sink):
         folder: Path,
         segment_frames: int,
         audio: SoundtrackSource | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Metadata | None = None,
         *,
         encoder: str | None = None,
         encoder_options: Mapping[str, str] | None = None,
         frames: int | None = None,
+        seal: Callable[[Path], None] | None = None,
     ) -> None:
         self.path, self.folder, self.segment_frames = Path(path), folder, segment_frames
-        self.frames = frames
+        self.frames, self._seal = frames, seal
         self.fps, self.size = frame_rate(fps), frame_size(size)
         check_video_name(self.path)
         if segment_frames < 1:
@@ -80,7 +83,7 @@ class SegmentedVideo(Sink):
         self._audio = audio
         if audio is not None:
             check_sound(audio)
-        self._tags = video_tags(metadata or {})
+        self._metadata = metadata or {}
         self._held: int | None = None
         self._next = 0  # frame that comes next
         self._writer: VideoWriter | None = None
@@ -154,14 +157,16 @@ class SegmentedVideo(Sink):
 
     def join(self, frames: int) -> None:
         """The first `frames` frames, whole segments, as the final file. Raises: OutputError, MediaError."""
-        join_segments(self.folder, self.path, self.fps, frames, self._audio, self._tags)
+        join_segments(
+            self.folder, self.path, self.fps, frames, self._audio, video_tags(self._metadata), self._seal
+        )
 
     def _so_far(self, segments: int) -> Joiner:
         """The file that plays while the run goes on; an earlier run's stays until the new one is as long."""
         path = self.folder / SO_FAR
         if sys.platform != "win32":  # which cannot rename open files
             self._hidden = path.with_name(f".{SO_FAR}.tmp.mp4")
-        live = Joiner(self._hidden or path, self.fps, self._audio, self._tags, live=True)
+        live = Joiner(self._hidden or path, self.fps, self._audio, video_tags(self._metadata), live=True)
         for index in range(segments):
             live.add(segment_path(self.folder, index))
         if segments:
@@ -224,8 +229,10 @@ def join_segments(
     frames: int,
     audio: SoundtrackSource | None,
     tags: Mapping[str, str],
+    seal: Callable[[Path], None] | None = None,
 ) -> None:
-    """The first `frames` frames, whole segments, and the sound as one file. Raises: OutputError, MediaError."""
+    """The first `frames` frames, whole segments, and the sound as one file, which `seal` may change before it has
+    its name. Raises: OutputError, MediaError, and what `seal` raises."""
     temporary = path.with_name(f".{path.stem[:80]}.joining.tmp{path.suffix}")
     joiner: Joiner | None = None
     try:
@@ -236,6 +243,8 @@ def join_segments(
             joiner.add(segment_path(folder, index))
             index += 1
         joiner.close()
+        if seal is not None:
+            seal(temporary)
         check_video(temporary, frames)
         sync_to_disk(temporary)
         temporary.replace(path)

@@ -21,6 +21,7 @@ from .container import (
     AI_MARKER,
     DIGITAL_SOURCE_TYPE,
     SUFFIXES,
+    Metadata,
     as_output_error,
     check_video,
     import_av,
@@ -243,15 +244,14 @@ def _steady(encoder: str, options: Mapping[str, str]) -> dict[str, str]:
 class PngSequenceWriter(Sink):
     """A FrameSink that writes frame_000000.png, frame_000001.png, …; each appears whole or not at all.
 
-    Files of the same names are replaced. `abort` deletes what this writer wrote. Raises: OutputError.
+    Files of the same names are replaced. `abort` deletes what this writer wrote. `metadata` may be a function,
+    which is asked when frames come. Raises: OutputError.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], start: int = 0, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], start: int = 0, metadata: Metadata | None = None) -> None:
         self.folder = Path(folder)
         self.start, self.frames = start, 0
-        self._tags = video_tags(metadata or {})
+        self._metadata = metadata or {}
         if self.folder.exists() and not self.folder.is_dir():
             raise OutputError(f"{self.folder}: is a file; give a folder")
         try:
@@ -268,7 +268,7 @@ class PngSequenceWriter(Sink):
         from PIL.PngImagePlugin import PngInfo
 
         info = PngInfo()
-        for key, value in self._tags.items():
+        for key, value in video_tags(self._metadata).items():
             info.add_itxt(key, value)
         for image in _pixels(frames, None):
             with atomic_path(self.file(self.start + self.frames)) as temporary:

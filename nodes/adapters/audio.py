@@ -44,11 +44,14 @@ log = logging.getLogger(__name__)
 
 
 class LetsTalkAudioEncoder:
-    """An AUDIO_ENCODER: wav2vec2 with one state per video frame, in float32, for sound of any length."""
+    """An AUDIO_ENCODER: wav2vec2 with one state per video frame, in float32, for sound of any length.
 
-    def __init__(self, encoder: AudioEncoder, kind: str) -> None:
+    `path` is the file it came from.
+    """
+
+    def __init__(self, encoder: AudioEncoder, kind: str, path: Path | None = None) -> None:
         self.model = encoder
-        self.kind = kind
+        self.kind, self.path = kind, path
         self.patcher = comfy.model_patcher.ModelPatcher(
             encoder, load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
         )
@@ -65,7 +68,8 @@ class LetsTalkAudioEncoder:
         mm.load_models_gpu([self.patcher], force_full_load=True)
         frames = frame_count(source.seconds, fps)
         blocks = _with_progress(encode_blocks(self.model, source, fps), frames)
-        return AudioTrack.build(blocks, frames, fps, kind=self.kind, spool=temp_folder(), **sound)
+        known = {"kind": self.kind, "encoder_file": self.path}
+        return AudioTrack.build(blocks, frames, fps, **known, spool=temp_folder(), **sound)
 
 
 def load_audio_encoder(path: Path) -> LetsTalkAudioEncoder:
@@ -74,7 +78,8 @@ def load_audio_encoder(path: Path) -> LetsTalkAudioEncoder:
     encoder = load_model(path, AudioEncoderConfig.kind) if own else load_wav2vec2_file(path)
     _fold_weight_norm(encoder.encoder.pos_conv_embed.conv)
     config = encoder.config
-    return LetsTalkAudioEncoder(encoder, f"{path.stem}, {config.num_hidden_layers} layers of {config.hidden_size}")
+    kind = f"{path.stem}, {config.num_hidden_layers} layers of {config.hidden_size}"
+    return LetsTalkAudioEncoder(encoder, kind, path)
 
 
 def _fold_weight_norm(convolution: torch.nn.Module) -> None:
@@ -126,9 +131,9 @@ def reuse_output(
     track = output.get("letstalk_track")
     if track is None:
         states = _native_states(output, round(seconds * SAMPLE_RATE))
-        kind = _describe_native(states)
+        known = {"kind": _describe_native(states)}
     else:
-        states, kind = track.states, track.kind
+        states, known = track.states, {"kind": track.kind, "encoder_file": track.encoder_file}
     frames = frame_count(seconds, fps)
     if track is None or track.frames != frames:
         states = resample_states(states, frames)
@@ -136,7 +141,7 @@ def reuse_output(
     first = min(frames - 1, round(start_seconds * fps))
     states = states[first : first + frame_count(heard.shape[-1] / sample_rate, fps)]
     sound = {"waveform": heard, "sample_rate": sample_rate, "start_seconds": start_seconds}
-    track = AudioTrack.build([states], len(states), fps, kind=kind, spool=temp_folder(), **sound)
+    track = AudioTrack.build([states], len(states), fps, **known, spool=temp_folder(), **sound)
     return _to_output(track, heard.shape[-1], sample_rate), track.frames
 
 

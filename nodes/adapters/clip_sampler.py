@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.ldm.modules.attention
+import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.samplers
 import torch
 from einops import rearrange
@@ -25,8 +27,6 @@ REMEDY = (
     "use weight_dtype `default` in Load DiT, lower audio_scale and portrait_scale, and check LoRA files and model"
     " patches"
 )
-
-CURED_CLIPS = 2  # by float32, before the rest of a run is sampled so
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ class ComfyClipSampler:
     copy of the guider; portrait and speech are there already. `seed` feeds samplers that add noise as they go,
     differently for each clip. A NOISE object replaces the noise it is given. `on_step(clip_index, step, denoised)`
     is called after each step. `inspect(latents, clip_index)` returns what is wrong with finished latents, or None.
-    `clip_name(clip_index)` is what people call a clip. A bad clip is sampled again in float32 with plain
-    attention; where that was the cure of two clips, the others are sampled so at once.
+    `clip_name(clip_index)` is what people call a clip. `towards` is as in `protocols.DrawnSampler`: the estimates
+    of every step are drawn to given latents, whatever the sampler. A bad clip is sampled again in float32 with
+    plain attention; the next is tried as it comes, so that a resumed run samples each clip as an unbroken one.
     Raises: NumericalError naming clip and cause when a clip stays bad; ComfyUI's InterruptProcessingException.
     """
 
@@ -80,27 +81,22 @@ class ComfyClipSampler:
         self.guider, self.sampler, self.sigmas = guider, sampler, sigmas
         self.seed, self.noise = seed, noise
         self.on_step, self.inspect, self.clip_name = on_step, inspect, clip_name
+        self.towards: dict[int, tuple[Tensor, Tensor]] = {}
         self._exact: Any = None  # the guider in float32, once it was needed
-        self._cured = 0
 
     def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
         noise = rearrange(noise, "b f c h w -> b c f h w")
         if self.noise is not None:
             noise = clip_noise_of(self.noise, clip_index, noise)
-        first, name = None, self.clip_name(clip_index)
-        if self._cured < CURED_CLIPS:
-            result, first = self._attempt(self.guider, noise, conditions, clip_index)
-            if result is not None and first is None:
-                return result
-            log.warning("LetsTalk: %s: %s; it is sampled again in float32 with plain attention", name, first)
+        result, first = self._attempt(self.guider, noise, conditions, clip_index)
+        if result is not None and first is None:
+            return result
+        name = self.clip_name(clip_index)
+        log.warning("LetsTalk: %s: %s; it is sampled again in float32 with plain attention", name, first)
         self._exact = self._exact or exact_guider(self.guider)
         result, cause = self._attempt(self._exact, noise, conditions, clip_index)
         if result is None or cause is not None:
-            again = "" if first is None else ", too"
-            raise NumericalError(f"{name}: {cause}, in float32 with plain attention{again}; {REMEDY}")
-        self._cured += 1
-        if self._cured == CURED_CLIPS:
-            log.warning("LetsTalk: the rest of this run is sampled in float32 with plain attention, which helped")
+            raise NumericalError(f"{name}: {cause}, in float32 with plain attention, too; {REMEDY}")
         return result
 
     def _attempt(
@@ -108,6 +104,8 @@ class ComfyClipSampler:
     ) -> tuple[Tensor | None, str | None]:
         """Latents and what is wrong with them; no latents if they were given up on the way."""
         guider = with_clip(guider, conditions.memory, int(conditions.audio))
+        if clip_index in self.towards:
+            guider = drawn_guider(guider, *self.towards[clip_index])
         steps = len(self.sigmas) - 1
 
         def callback(step: int, denoised: Tensor, x: Tensor, total: int) -> None:
@@ -152,6 +150,27 @@ def with_clip(guider: Any, memory: Tensor, first_frame: int) -> Any:
     guider.original_conds = {
         name: [{**cond, **clip} for cond in conds] for name, conds in guider.original_conds.items()
     }
+    return guider
+
+
+def drawn_guider(guider: Any, latents: Tensor, weights: Tensor) -> Any:
+    """A copy of a guider whose estimates are partly given, frame by frame; the network makes the others fit.
+
+    Shapes: latents (1, f, c, h, w), weights (f,), as of core's sampler.
+    """
+    latents, weights = rearrange(latents, "b f c h w -> b c f h w"), rearrange(weights, "f -> 1 1 f 1 1")
+
+    def drawn(predict: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        denoised: Tensor = predict(x, *args, **kwargs)
+        given = predict.class_obj.inner_model.process_latent_in(latents.to(denoised))
+        return torch.lerp(denoised, given, weights.to(denoised))
+
+    guider = copy.copy(guider)
+    guider.model_options = comfy.model_patcher.create_model_options_clone(guider.model_options)
+    kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
+    comfy.patcher_extension.add_wrapper_with_key(
+        kind, "letstalk_retake", drawn, guider.model_options, is_model_options=True
+    )
     return guider
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from comfy.cli_args import args
 
 from ...letstalk_core import __version__
+from ...letstalk_core.audio.track import AudioTrack
 from ...letstalk_core.checkpoint import file_sha256
+from ...letstalk_core.retake import retake_details
 from ...letstalk_core.video.writer import AI_MARKER
 
 __all__ = ["known_sha256", "models_sha256", "tags"]
@@ -28,21 +30,31 @@ def _sha256(path: Path, modified: int, size: int) -> str:
     return file_sha256(path)
 
 
-def models_sha256(model: Any, vae: Any) -> dict[str, str]:
-    """Hashes of the files that a LetsTalk model and a VAE were loaded from, where these are known."""
-    paths = {"dit": getattr(model, "path", None), "autoencoder": getattr(vae, "path", None)}
+def models_sha256(model: Any, vae: Any, track: AudioTrack) -> dict[str, str]:
+    """Hashes of the files of a LetsTalk model, a VAE and what encoded the speech, where these are known."""
+    paths = {
+        "dit": getattr(model, "path", None),
+        "autoencoder": getattr(vae, "path", None),
+        "audio_encoder": track.encoder_file,
+    }
     return {name: known_sha256(path) for name, path in paths.items() if path is not None and path.is_file()}
 
 
-def tags(settings: Mapping[str, Any], models: Mapping[str, str], prompt: Any, extra: Any) -> dict[str, Any]:
+def tags(
+    settings: Mapping[str, Any], models: Mapping[str, str], takes: list[Any], prompt: Any, extra: Any
+) -> dict[str, Any]:
     """Metadata of a video, as the standalone program writes it; values that are not text become JSON.
 
-    The graph too, as ComfyUI's own nodes save it, unless the user switched that off.
+    `takes`: parts that were made anew, as the work folder has them. The graph too, as ComfyUI's own nodes save it,
+    unless the user switched that off.
     """
+    details: dict[str, Any] = {"version": __version__, "models_sha256": dict(models), "settings": dict(settings)}
+    if takes:
+        details["retakes"] = retake_details(takes)
     result: dict[str, Any] = {
         "title": "LetsTalk",
         "comment": f"{AI_MARKER}, made by LetsTalk {__version__}",
-        "letstalk": {"version": __version__, "models_sha256": dict(models), "settings": dict(settings)},
+        "letstalk": details,
     }
     if not args.disable_metadata:
         result |= {} if prompt is None else {"prompt": prompt}

@@ -112,6 +112,7 @@ def render_video(
     report = _report(run, node_id)
     with TempFiles(node_id) as files:
         found = fingerprint(run, vae, under)
+        models = models_sha256(run.guider.model_patcher.model, vae, run.track)
         video = SegmentedVideo(
             files.result,
             run.fps,
@@ -119,7 +120,7 @@ def render_video(
             work_root(),  # until the folder has its name
             run.config.clip_frames * segment,
             audio=under,
-            metadata=tags(settings or {}, models_sha256(run.guider.model_patcher.model, vae), prompt, extra),
+            metadata=lambda: tags(settings or {}, models, work.takes, prompt, extra),
             **encoder_choice(crf),
             frames=run.frames,
         )
@@ -222,7 +223,7 @@ def _new_part(
         )
         for clip, latents in clips:
             position = clip.index - start
-            decoder.inspect(latents, clip.index)  # the last one is blended after it was sampled
+            decoder.inspect(latents, clip.index)  # the last one is drawn to the old one once more
             frames.append(to_bytes(decoder.frames))
             if (position + 1) % segment == 0 or position == take.last:
                 number, folder = position // segment, take_folder(work.folder)

@@ -45,8 +45,9 @@ log = logging.getLogger(__name__)
 class ClipDecoder:
     """Decodes clips with ComfyUI's VAE and judges them; a ComfyClipSampler's `inspect`.
 
-    A clip that is NaN, black or of one colour, though the portrait is not, is decoded again in float32, and so is
-    all that follows. `frames` of the clip inspected last: (count, h, w, 3) float32 in 0..1, on the CPU.
+    A clip that is NaN, black or of one colour, though the portrait is not, is decoded again in float32. This
+    follows from its latents alone, so a resumed run does the same. `frames` of the clip inspected last:
+    (count, h, w, 3) float32 in 0..1, on the CPU.
     """
 
     def __init__(self, vae: Any, run: ClipRun) -> None:
@@ -60,26 +61,27 @@ class ClipDecoder:
         self.counts = {clip.index: clip.count for clip in run.plan}
         self._name = run.clip_name
         self.frames = torch.zeros(0)
-        self._exact = False
-        picture = self._decode(rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
+        self._exact: Any = None  # the VAE in float32, once it was needed
+        picture = self._decode(vae, rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
         self.size: tuple[int, int] = (picture.shape[1], picture.shape[2])
         self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
 
     def inspect(self, latents: Tensor, clip_index: int) -> str | None:
         """Decode the frames that the plan wants of a clip; returns what is wrong with them, or None."""
         latents = latents[:, : self.counts[clip_index]]
-        frames = self._decode(latents)
+        frames = self._decode(self.vae, latents)
         cause = self._judge(frames)
-        if cause is not None and not self._exact:
+        if cause is not None:
             log.warning("LetsTalk: %s: %s; it is decoded again in float32", self._name(clip_index), cause)
-            self.vae, self._exact = float32_vae(self.vae), True
-            frames = self._decode(latents)
+            self._exact = self._exact or float32_vae(self.vae)
+            frames = self._decode(self._exact, latents)
             cause = self._judge(frames)
         self.frames = frames
         return cause
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        images: Tensor = self.vae.decode(rearrange(latents, "1 f c h w -> 1 c f h w"))
+    @staticmethod
+    def _decode(vae: Any, latents: Tensor) -> Tensor:
+        images: Tensor = vae.decode(rearrange(latents, "1 f c h w -> 1 c f h w"))
         return images.reshape(-1, *images.shape[-3:]).to("cpu", torch.float32)
 
     def _judge(self, frames: Tensor) -> str | None:

@@ -81,10 +81,11 @@ def fingerprint(run: ClipRun, vae: Any, sound: tuple[Tensor, int] | None) -> dic
     memory = {} if bank.is_empty else bank.state_dict()
     return {
         "version": __version__,
-        "models": models_sha256(patcher.model, vae),
+        "models": models_sha256(patcher.model, vae, run.track),
         "model_patches": _digest([patcher.patches, patcher.object_patches, patcher.model_options]),
         "precision": ", ".join(map(str, dtypes)),
         "device": str(patcher.load_device),
+        "threads": torch.get_num_threads() if patcher.load_device.type == "cpu" else None,
         "guider": _digest([type(guider).__qualname__, numbers]),
         "positive": _digest(guider.original_conds),
         "sampler": _digest(run.sampler),

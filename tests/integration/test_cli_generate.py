@@ -461,6 +461,35 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(
     assert code == 2 and list(out.iterdir()) == []
 
 
+def test_a_continued_run_uses_the_threads_that_it_began_with(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wav, before, used = make_wav(1.0), torch.get_num_threads(), []
+    from letstalk_core.sampling.clip import SolverClipSampler
+
+    sample = SolverClipSampler.__call__
+    monkeypatch.setattr(
+        SolverClipSampler, "__call__", lambda *a, **k: used.append(torch.get_num_threads()) or sample(*a, **k)
+    )
+    try:
+        with monkeypatch.context() as patch:
+            stop_after(3, patch)
+            assert generate(portrait_png, wav, out, tiny_bundle, "--resume", "--threads", "3") == 130
+        assert set(used) == {3}
+        capsys.readouterr()
+        assert generate(portrait_png, wav, out, tiny_bundle, "--threads", "2") == 0
+        assert set(used) == {3} and "note: uses 3 CPU threads" in capsys.readouterr().err
+        assert generate(portrait_png, wav, out, tiny_bundle, "--threads", "2", "--overwrite") == 0
+        assert used[-1] == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 # ---- drift and signing
 
 
@@ -504,7 +533,8 @@ def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
         def __init__(self, certificate: Path, key: Path) -> None:
             assert (certificate.name, key.name) == ("chain.pem", "signer.key")
 
-        def sign(self, path: Path, details: dict[str, Any]) -> None:
+        def sign(self, path: Path, details: dict[str, Any], title: str | None = None) -> None:
+            assert title == "v.mp4"
             signed.append((video_frames(path), details["settings"]["steps"]))
 
     monkeypatch.setattr(content_credentials, "ContentSigner", Signer)
@@ -519,6 +549,75 @@ def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
         generate(portrait_png, wav, out, tiny_bundle, *sign, "--retake", "0-0.5", "--drift-plot", str(plot)) == 0
     )
     assert signed[2:] == [(25, 1)] and plot.is_file()
+
+
+def test_no_video_has_its_name_before_it_is_signed(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from letstalk_core.errors import OutputError
+    from letstalk_core.video import content_credentials
+
+    state: dict[str, Any] = {"works": False}
+    details_seen: list[dict[str, Any]] = []
+
+    class Signer:
+        def __init__(self, certificate: Path, key: Path) -> None:
+            pass
+
+        def sign(self, path: Path, details: dict[str, Any], title: str | None = None) -> None:
+            state["there"] = (out / "v.mp4").read_bytes() if (out / "v.mp4").exists() else None
+            if not state["works"]:
+                raise OutputError(f"{path}: cannot be signed")
+            details_seen.append(details)
+            with path.open("ab") as file:
+                file.write(b"\0\0\0\x0efreesigned")  # a box that players skip
+
+    monkeypatch.setattr(content_credentials, "ContentSigner", Signer)
+    wav, sign = make_wav(1.0), ("--sign", "chain.pem", "--sign-key", "signer.key", "--keep-work", "--quiet")
+    assert generate(portrait_png, wav, out, tiny_bundle, *sign) == 2
+    one_error(capsys, "cannot be signed")
+    assert state["there"] is None and sorted(p.name for p in out.iterdir()) == ["v.mp4.work"]
+    state["works"] = True
+    assert generate(portrait_png, wav, out, tiny_bundle, *sign) == 0
+    old = (out / "v.mp4").read_bytes()
+    assert state["there"] is None and old.endswith(b"signed") and video_frames(out / "v.mp4") == 25
+    state["works"] = False
+    assert generate(portrait_png, wav, out, tiny_bundle, *sign, "--retake", "0-0.5") == 2
+    assert state["there"] == old == (out / "v.mp4").read_bytes()
+    state["works"] = True
+    assert generate(portrait_png, wav, out, tiny_bundle, *sign, "--retake", "0-0.5") == 0
+    new = (out / "v.mp4").read_bytes()
+    assert state["there"] == old and new != old and new.endswith(b"signed")
+    assert "retakes" not in details_seen[0]
+    assert details_seen[1]["retakes"] == [{"seconds": [0.0, 1.0], "seed": 1}]
+
+
+def test_a_video_tells_which_seconds_were_made_anew(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from letstalk_core.cli.info import describe
+
+    def told(path: Path) -> Any:
+        return describe(path)["metadata"]["letstalk"].get("retakes")
+
+    wav, again = make_wav(5.0), ("--keep-work", "--quiet", "--overwrite")
+    assert generate(portrait_png, wav, out, tiny_bundle, *again) == 0
+    assert told(out / "v.mp4") is None
+    for seconds, seed in (("4.5-5", "3"), ("0.3-2", "4"), ("0.3-2", "4")):  # the same once more is no other take
+        command = ("--retake", seconds, "--retake-seed", seed, *again)
+        assert generate(portrait_png, wav, out, tiny_bundle, *command) == 0
+    takes = [{"seconds": [3.84, 5.0], "seed": 3}, {"seconds": [0.0, 3.84], "seed": 4}]
+    assert told(out / "v.mp4") == takes
+    assert main(["info", str(out / "v.mp4")]) == 0
+    assert "retakes 1:\n      seconds: 0.0, 3.84\n      seed: 4" in capsys.readouterr().out
+    (out / "v.mp4").unlink()  # joined again from the work folder
+    assert generate(portrait_png, wav, out, tiny_bundle, *again, "--png", str(out / "f")) == 0
+    assert told(out / "v.mp4") == takes == told(out / "f" / "frame_000000.png")
 
 
 def test_a_png_frame_says_how_it_was_made(

@@ -67,6 +67,7 @@ def test_the_native_node_accepts_our_encoder_and_ours_its_output(
     part, frames = adapter.reuse_output(native, audio, fps=25.0, start_seconds=1.0, length_seconds=1.0)
     assert frames == 25 and part["letstalk_track"].waveform.shape == (2, 44100)
     torch.testing.assert_close(part["letstalk_track"].states, direct["letstalk_track"].states[25:50])
+    assert {o["letstalk_track"].encoder_file for o in (native, direct, again)} == {encoder.path}
     with pytest.raises(ValueError, match="encoder_output: was made of 3.00 s"):
         adapter.reuse_output(native, make_audio(1.0), **cut)
 

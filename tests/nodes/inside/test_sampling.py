@@ -65,7 +65,9 @@ def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
     import av
 
     settings, file_sha256 = {"seed": 1, "model": "demo"}, kit.checkpoint.file_sha256
-    result = kit.render.render_video(prepare(kit, 2), kit.vae, node_id="a", settings=settings, prompt={"1": {}})
+    run = prepare(kit, 2)
+    run.track.encoder_file = kit.vae.path.with_name("audio_encoder.safetensors")
+    result = kit.render.render_video(run, kit.vae, node_id="a", settings=settings, prompt={"1": {}})
     with av.open(str(result.path)) as container:
         tags = dict(container.metadata)
     assert tags["comment"].startswith("AI-generated")
@@ -74,6 +76,7 @@ def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
     assert said["models_sha256"] == {
         "dit": file_sha256(kit.patcher.model.path),
         "autoencoder": file_sha256(kit.vae.path),
+        "audio_encoder": file_sha256(run.track.encoder_file),
     }
     assert json.loads(tags["prompt"]) == {"1": {}}
 

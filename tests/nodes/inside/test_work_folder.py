@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import comfy.k_diffusion.sampling
 import comfy.model_management
+import comfy.samplers
 import comfy.utils
 import pytest
 import torch
 from sampling_setup import make_kit, prepare, streams
+from torch import Tensor
 
 FRAMES = 112  # 7 clips, 3 segments of 3 clips
 
@@ -42,6 +46,14 @@ def pictures(path: Path) -> list[bytes]:
 
     with av.open(str(path)) as container:
         return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+
+def told(path: Path) -> Any:
+    """What a video says of how it was made."""
+    import av
+
+    with av.open(str(path)) as container:
+        return json.loads(container.metadata["letstalk"])
 
 
 def cancel_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +101,58 @@ def test_a_cancelled_run_continues_when_it_is_queued_again(
     assert torch.equal(result.images, whole.images)
     assert torch.equal(run.bank.read(), whole_run.bank.read()) and run.bank.clips_written == 7
     assert list(root.iterdir()) == []
+
+
+def overflowing(model: Any, x: Tensor, sigmas: Tensor, **kwargs: Any) -> Tensor:
+    """A sampler that spoils the first two clips of seed 1, unless the network computes in float32."""
+    bad = kwargs["extra_args"]["seed"] in overflowing.seeds  # type: ignore[attr-defined]
+    result = comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, **kwargs)
+    exact = model.inner_model.inner_model.manual_cast_dtype == torch.float32
+    return result * float("nan") if bad and not exact else result
+
+
+def overflow_once(decoder: torch.nn.Module) -> None:
+    """Spoil what is decoded after the portrait, and the same again, unless it is done in float32."""
+    seen: list[Tensor] = []
+
+    def hook(module: torch.nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if len(seen) < 2:
+            seen.append(inputs[0].clone())
+        bad = len(seen) == 2 and inputs[0].shape == seen[1].shape and torch.equal(inputs[0], seen[1])
+        return output * float("nan") if bad and output.dtype != torch.float32 else output
+
+    decoder.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("stage", ["sampling", "decoding"])
+def test_a_continued_run_repeats_in_float32_what_an_unbroken_one_does(
+    kit: Any, sub: Any, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, vae, options = sub("letstalk_core.models").DEMO_FOLDER, kit.vae, {}
+    half = kit.patcher.clone()
+    half.set_model_compute_dtype(torch.bfloat16)
+    if stage == "sampling":
+        seeded = sub("letstalk_core.sampling.clip").seeded_generator
+        overflowing.seeds = {  # type: ignore[attr-defined]
+            seeded(1, clip, "sampler").initial_seed() for clip in (0, 1)
+        }
+        options["sampler"] = comfy.samplers.KSAMPLER(overflowing)
+    else:
+        vae = sub("nodes.adapters.vae").load_vae(folder / "autoencoder.safetensors", dtype=torch.bfloat16)
+        overflow_once(vae.first_stage_model.decoder)
+
+    def run() -> Path:
+        prepared = prepare(kit, FRAMES, model=half, **options)
+        result: Path = kit.render.render_video(prepared, vae, node_id="a").path
+        return result
+
+    whole = run()
+    assert "again in float32" in caplog.text
+    with monkeypatch.context() as patch:
+        cancel_after(5, patch)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            run()
+    assert pictures(run()) == pictures(whole)
 
 
 def test_another_seed_does_not_touch_what_is_unfinished(
@@ -139,8 +203,53 @@ def test_a_retake_changes_its_seconds_and_nothing_else(kit: Any, root: Path) -> 
     assert len(after) == FRAMES and before[:48] == after[:48] and before[96:] == after[96:]
     assert before[48:90] != after[48:90]
     assert run.bank.clips_written == 7 and torch.equal(new.images, old.images)
+    assert "retakes" not in told(old.path)
+    takes = [{"seconds": [1.92, 3.84], "seed": 5}]
+    assert told(new.path)["retakes"] == takes
+    _, joined_again = render(kit, work_folder="mine")
+    assert told(joined_again.path)["retakes"] == takes
     with pytest.raises(kit.errors.ConfigError, match="needs the work_folder"):
         render(kit, part=part)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
+    kit: Any, sub: Any, root: Path, tmp_path: Path, guidance: float
+) -> None:
+    """Both run the same float32 network; only the order of sums in guidance and solver differs."""
+    frames, inputs = 80, {"steps": 3, "audio_scale": guidance}  # clips 0 to 2 anew, 3 and 4 follow
+    options = {"node_id": "a", "work_folder": "mine"}
+    run = prepare(kit, frames, **inputs)
+    old = kit.render.render_video(run, kit.vae, **options)
+    shutil.copytree(root / "mine", tmp_path / "work")
+    new = kit.render.render_video(
+        prepare(kit, frames, **inputs), kit.vae, part=kit.render.Part(0.0, 1.0, 5), **options
+    )
+    before, after = pictures(old.path), pictures(new.path)
+    assert before[:40] != after[:40] and before[48:] == after[48:]
+    for clip in (3, 4):
+        name = f"clip-{clip:06d}.safetensors"
+        assert (root / "mine" / name).read_bytes() == (tmp_path / "work" / name).read_bytes()
+
+    bundle, pipeline, retake = (sub(f"letstalk_core.{name}") for name in ("models", "pipeline", "retake"))
+    bundle, config = bundle.load_bundle(), run.config
+    settings = pipeline.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
+    plan = sub("letstalk_core.long_video").plan_clips(frames, config.clip_frames)
+    window = bundle.audio_projection.config.window
+    ours = sub("letstalk_core.resume").WorkFolder(root / "mine", keep=True)
+    clips = retake.take_clips(
+        sub("letstalk_core.resume").WorkFolder(tmp_path / "work", keep=True),
+        plan,
+        retake.plan_take(plan, 25.0, 3, 0.0, 1.0, 5, []),
+        sample=pipeline.TalkingPortrait(bundle)._solver_sampler(settings, lambda *_: None),
+        portrait=run.portrait,
+        audio=lambda first, count: bundle.audio_projection(run.track.windows(first, count, window)[None]),
+        bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(config, settings=settings.memory, seed=1),
+        clip_frames=config.clip_frames,
+        fps=25.0,
+    )
+    for clip, latents in clips:
+        torch.testing.assert_close(ours.load(clip), latents, atol=2e-4, rtol=1e-4)
 
 
 def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(
