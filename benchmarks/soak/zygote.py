@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,11 @@ def _serve() -> None:
                 ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             reply = {"status": ended.pop(pid)}
         else:
+            # A Ctrl-C that comes before the command runs waits for it. In a shell's background it would be ignored.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             pid = os.fork()
             if pid == 0:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 _child(request)
             reply = {"pid": pid}
         sys.stdout.write(json.dumps(reply) + "\n")
@@ -162,13 +165,24 @@ def _child(request: dict[str, Any]) -> None:
             _note_syncs(request["synced"])
         from letstalk_core.cli.__main__ import main
 
-        code = main(request["command"])
+        code = _interruptible(main, request["command"])
         counter.at = 0
         (log / f"{os.getpid()}.events").write_text(str(counter.count), encoding="utf-8")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _interruptible(main: Callable[[Sequence[str]], int], command: Sequence[str]) -> int:
+    """`main(command)`, which alone gets the Ctrl-C."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        code = main(command)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    except KeyboardInterrupt:  # on the threshold
+        code = 130
+    return code
 
 
 class _Counter:
