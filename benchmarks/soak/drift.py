@@ -1,4 +1,4 @@
-"""A run whose clips drift from the portrait, killed: its log and its pulls back are those of an undisturbed one."""
+"""A run whose clips drift from the portrait, killed: its log and frames are those of an undisturbed one."""
 
 from __future__ import annotations
 

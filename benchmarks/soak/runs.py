@@ -37,7 +37,7 @@ def kills(soak: Soak) -> Outcome:
 def kill_again_and_again(
     soak: Soak, options: Sequence[str], result: Callable[[Path], object], differs: str
 ) -> Outcome:
-    """The kills of a round over as many videos as it takes; `result(folder)` of each must be that of a calm run."""
+    """Give the kills of a round to a video after the other; `result(folder)` must be that of a calm run."""
     outcome = Outcome()
     calm = soak.fresh("calm") / "v.mp4"
     begin = now()

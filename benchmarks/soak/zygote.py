@@ -138,7 +138,7 @@ def _serve() -> None:
                 ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             reply = {"status": ended.pop(pid)}
         else:
-            # A Ctrl-C that comes before the command runs waits for it. In a shell's background it would be ignored.
+            # A Ctrl-C before the command runs waits for it; in a shell's background it would be ignored.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             pid = os.fork()
             if pid == 0:

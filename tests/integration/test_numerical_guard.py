@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.passes import STAGES, spoil
 from letstalk_core.errors import NumericalError
