@@ -127,8 +127,10 @@ def _serve() -> None:
     import letstalk_core.pipeline
     import letstalk_core.video.contact_sheet
     import letstalk_core.video.segments
+    from benchmarks.long_runs import tiny_bundle
 
     letstalk_core.cli.__main__.build_parser()
+    tiny_bundle()  # imports what is imported late; an import takes a child longer than the rest of its life
     ended: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
