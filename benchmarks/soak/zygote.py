@@ -58,11 +58,16 @@ class Zygote:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._reply()  # it is ready: scenarios choose moments by how long an undisturbed run takes
 
     def _ask(self, **request: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        return self._reply()
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the zygote died with status {self._process.wait()}")
@@ -131,6 +136,8 @@ def _serve() -> None:
 
     letstalk_core.cli.__main__.build_parser()
     tiny_bundle()  # imports what is imported late; an import takes a child longer than the rest of its life
+    sys.stdout.write("{}\n")
+    sys.stdout.flush()
     ended: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
