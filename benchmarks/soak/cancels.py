@@ -33,8 +33,9 @@ def cancel(soak: Soak) -> Outcome:
     """
     outcome = Outcome()
     calm = soak.fresh("calm") / "v.mp4"
+    command = _command(soak, calm)
     begin = now()
-    ended = soak.zygote.run(_command(soak, calm), calm.parent)
+    ended = soak.zygote.run(command, calm.parent)
     duration = now() - begin
     outcome.check(ended.status == 0, f"the undisturbed run failed: {ended.errors[-400:]}")
     if outcome.failures:
@@ -46,8 +47,9 @@ def cancel(soak: Soak) -> Outcome:
     while stops < soak.kills or not done:
         pid = soak.zygote.start(_command(soak, out), folder)
         begin = now()
+        after = soak.random.uniform(0, 0.6 * duration)
         if stops < soak.kills:
-            time.sleep(soak.random.uniform(0, 0.6 * duration))
+            time.sleep(after)
             begin = now()
             os.kill(pid, signal.SIGINT)  # one that has ended is not waited for yet, so its number is its own
         ended = soak.zygote.wait(pid)
@@ -58,7 +60,9 @@ def cancel(soak: Soak) -> Outcome:
                 float(outcome.figures.get("most s until it ended", 0)), round(now() - begin, 2)
             )
             _check_stopped(outcome, folder, ended.errors)
-        elif ended.status:
+        elif ended.status == 0:
+            duration = min(duration, max(after, 0.2)) if stops < soak.kills else duration  # it was done by then
+        else:
             outcome.failures.append(f"exit code {ended.status} after {stops} stops: {ended.errors[-400:]}")
             return outcome
         done = out.exists() and not (folder / "v.mp4.work").exists()

@@ -40,8 +40,9 @@ def kill_again_and_again(
     """Give the kills of a round to a video after the other; `result(folder)` must be that of a calm run."""
     outcome = Outcome()
     calm = soak.fresh("calm") / "v.mp4"
+    command = soak.generate(calm, *options)
     begin = now()
-    ended = soak.zygote.run(soak.generate(calm, *options), calm.parent)
+    ended = soak.zygote.run(command, calm.parent)
     duration, events = now() - begin, ended.events
     outcome.check(ended.status == 0, f"the undisturbed run failed: {ended.errors}")
     if outcome.failures:
