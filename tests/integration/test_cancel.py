@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.passes import Passes, footprint, resident
+from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.generate import _Interrupt
 from letstalk_core.models import ModelBundle, load_bundle
 from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
@@ -125,3 +126,33 @@ def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
     assert torch.equal(torch.cat(WRITTEN["stopped.mp4"]), torch.cat(WRITTEN["whole.mp4"]))
     assert len(frames(path)) == 30
     assert {p.name for p in tmp_path.iterdir()} == {"whole.mp4", "stopped.mp4"}
+
+
+@pytest.mark.parametrize(("pressed", "code"), [(True, 130), (False, 1)])
+def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
+    pressed: bool,
+    code: int,
+    portrait_png: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        try:
+            if pressed:
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        raise TypeError("argument 'data': wrong type")
+
+    monkeypatch.setattr("letstalk_core.models.load_bundle", load)
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found = main(["generate", str(portrait_png), "speech.wav", "-o", str(tmp_path / "v.mp4")])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    said = capsys.readouterr().err
+    assert found == code
+    assert (said == "stopped\n") == pressed and ("Traceback" in said) != pressed
