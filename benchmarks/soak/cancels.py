@@ -45,9 +45,10 @@ def cancel(soak: Soak) -> Outcome:
     out = folder / "v.mp4"
     stops, done = 0, False
     while stops < soak.kills or not done:
+        fresh = not (folder / "v.mp4.work").exists()
         pid = soak.zygote.start(_command(soak, out), folder)
         begin = now()
-        after = soak.random.uniform(0, 0.6 * duration)
+        after = soak.random.uniform(0, duration)
         if stops < soak.kills:
             time.sleep(after)
             begin = now()
@@ -61,7 +62,8 @@ def cancel(soak: Soak) -> Outcome:
             )
             _check_stopped(outcome, folder, ended.errors)
         elif ended.status == 0:
-            duration = min(duration, max(after, 0.2)) if stops < soak.kills else duration  # it was done by then
+            if fresh and stops < soak.kills:  # it was done by then
+                duration = min(duration, max(after, 0.2))
         else:
             outcome.failures.append(f"exit code {ended.status} after {stops} stops: {ended.errors[-400:]}")
             return outcome
