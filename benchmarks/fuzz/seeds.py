@@ -15,51 +15,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.tiny import tiny_configs
 from letstalk_core.checkpoint import save_checkpoint
-from letstalk_core.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 from letstalk_core.memory_bank import MemoryBank
 from letstalk_core.models import build_model
 from letstalk_core.video.writer import VideoWriter
 
 __all__ = ["make_seeds", "tone"]
 
-RES = ("ResBlock",) * 2
-AUTOENCODER = AutoencoderConfig(
-    latent_channels=4,
-    encoder_block_types=RES,
-    decoder_block_types=RES,
-    encoder_block_out_channels=(4, 8),
-    decoder_block_out_channels=(4, 8),
-    encoder_layers_per_block=(0, 1),
-    decoder_layers_per_block=(0, 1),
-    encoder_qkv_multiscales=((), ()),
-    decoder_qkv_multiscales=((), ()),
-    decoder_norm_types=("rms_norm",) * 2,
-    decoder_act_fns=("silu",) * 2,
-    image_size=32,
-)
-ENCODER = AudioEncoderConfig(
-    hidden_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=8,
-    conv_dim=(4,) * 7,
-    num_conv_pos_embeddings=4,
-    num_conv_pos_embedding_groups=2,
-)
-PROJECTION = AudioProjectionConfig(window=3, layers=1, encoder_dim=8, hidden_size=8, tokens=2, token_dim=8)
-DIT = DiTConfig(
-    hidden_size=16,
-    depth=1,
-    num_heads=2,
-    in_channels=4,
-    linear_head_dim=8,
-    mlp_ratio=1.0,
-    audio_token_dim=8,
-    grid_size=(4, 4),
-    clip_frames=4,
-    anchor_frames=1,
-)
+CONFIGS = tiny_configs(levels=2, width=8, layers=1, grid=4, scaling_factor=1.0)
+AUTOENCODER, ENCODER, _, _ = CONFIGS
 
 
 def tone(seconds: float, rate: int = 16_000) -> bytes:
@@ -85,7 +50,7 @@ def make_seeds(folder: Path) -> None:
 
 def _models(folder: Path) -> None:
     parts: dict[str, Any] = {}
-    for config in (AUTOENCODER, ENCODER, PROJECTION, DIT):
+    for config in CONFIGS:
         network: Any = build_model(config)
         network.init_weights()
         parts[config.kind] = (config, network.state_dict())

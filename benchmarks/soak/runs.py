@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.soak.harness import Outcome, Soak, frames_sha256, now, safe_frames, scenario
 from benchmarks.soak.zygote import Kill
 from letstalk_core.resume import RUN_FILE
 
-__all__ = ["concurrency", "disk_full", "kills"]
+__all__ = ["concurrency", "disk_full", "kill_again_and_again", "kills"]
 
 SEGMENT_FRAMES = 48
 # Frames at most that the file so far is behind: a segment that just got its name, and a fragment of half a second.
@@ -30,42 +31,51 @@ def kills(soak: Soak) -> Outcome:
     The same command is given until the video is done, which must be, frame by frame and in its sound, that of a
     run nobody disturbed; while it is not, the file so far must play all finished segments.
     """
+    return kill_again_and_again(soak, (), lambda folder: frames_sha256(folder / "v.mp4"), "frames or sound differ")
+
+
+def kill_again_and_again(
+    soak: Soak, options: Sequence[str], result: Callable[[Path], object], differs: str
+) -> Outcome:
+    """Give the kills of a round to a video after the other; `result(folder)` must be that of a calm run."""
     outcome = Outcome()
     calm = soak.fresh("calm") / "v.mp4"
+    command = soak.generate(calm, *options)
     begin = now()
-    ended = soak.zygote.run(soak.generate(calm), calm.parent)
+    ended = soak.zygote.run(command, calm.parent)
     duration, events = now() - begin, ended.events
     outcome.check(ended.status == 0, f"the undisturbed run failed: {ended.errors}")
     if outcome.failures:
         return outcome
-    expected = frames_sha256(calm)
+    expected = result(calm.parent)
     folder = soak.fresh("killed")
     out, work = folder / "v.mp4", folder / "v.mp4.work"
-    killed = 0
-    while killed < soak.kills or out.exists() is False:
-        last = killed >= soak.kills
-        kind = "none" if last else soak.random.choice(("event", "event", "write", "time"))
-        status = _run_once(soak, folder, out, kind, events, duration, outcome)
+    killed, done = 0, False
+    while killed < soak.kills or not done:
+        kind = "none" if killed >= soak.kills else soak.random.choice(("event", "event", "write", "time"))
+        status = _run_once(soak, folder, soak.generate(out, *options), kind, events, duration, outcome)
         if status < 0:
             killed += 1
             outcome.count(f"kills ({kind})")
             safe, played = safe_frames(work, SEGMENT_FRAMES)
-            outcome.check(played >= safe - LAG, f"{safe} frames are safe, but {played} play")
-        if out.exists() and not (work / RUN_FILE).exists():
-            outcome.count("videos finished")
-            outcome.check(frames_sha256(out) == expected, f"frames or sound differ (round {soak.folder})")
-            if not last:
-                out.unlink()
+            outcome.check(played >= safe - LAG or out.exists(), f"{safe} frames are safe, but {played} play")
         elif status > 0:
             outcome.failures.append(f"exit code {status} after {killed} kills")
             return outcome
+        done = status == 0 or (out.exists() and not (work / RUN_FILE).exists())
+        if done:
+            outcome.count("videos finished")
+            outcome.check(result(folder) == expected, f"{differs} (round {soak.folder})")
+            if killed < soak.kills:
+                out.unlink()
+                shutil.rmtree(work, ignore_errors=True)
     left = sorted(p.name for p in folder.iterdir() if p.name not in ("v.mp4", "v.mp4.work"))
     outcome.check(not left, f"left behind: {left}")
     return outcome
 
 
 def _run_once(
-    soak: Soak, folder: Path, out: Path, kind: str, events: int, duration: float, outcome: Outcome
+    soak: Soak, folder: Path, command: list[str], kind: str, events: int, duration: float, outcome: Outcome
 ) -> int:
     """One start of the program; returns its status."""
     kill = Kill()
@@ -76,7 +86,7 @@ def _run_once(
     before = {p.stat().st_ino for p in folder.rglob("*")}
     synced = soak.folder / "synced"
     synced.unlink(missing_ok=True)
-    pid = soak.zygote.start(soak.generate(out), folder, kill, synced=str(synced))
+    pid = soak.zygote.start(command, folder, kill, synced=str(synced))
     if kind == "time":
         time.sleep(soak.random.uniform(0, duration))
         os.kill(pid, signal.SIGKILL)

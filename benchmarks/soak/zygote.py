@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,16 @@ class Zygote:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._reply()  # it is ready: scenarios choose moments by how long an undisturbed run takes
 
     def _ask(self, **request: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        return self._reply()
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the zygote died with status {self._process.wait()}")
@@ -127,8 +132,12 @@ def _serve() -> None:
     import letstalk_core.pipeline
     import letstalk_core.video.contact_sheet
     import letstalk_core.video.segments
+    from benchmarks.long_runs import tiny_bundle
 
     letstalk_core.cli.__main__.build_parser()
+    tiny_bundle()  # imports what is imported late; an import takes a child longer than the rest of its life
+    sys.stdout.write("{}\n")
+    sys.stdout.flush()
     ended: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -138,8 +147,11 @@ def _serve() -> None:
                 ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             reply = {"status": ended.pop(pid)}
         else:
+            # A Ctrl-C before the command runs waits for it; in a shell's background it would be ignored.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             pid = os.fork()
             if pid == 0:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 _child(request)
             reply = {"pid": pid}
         sys.stdout.write(json.dumps(reply) + "\n")
@@ -162,13 +174,24 @@ def _child(request: dict[str, Any]) -> None:
             _note_syncs(request["synced"])
         from letstalk_core.cli.__main__ import main
 
-        code = main(request["command"])
+        code = _interruptible(main, request["command"])
         counter.at = 0
         (log / f"{os.getpid()}.events").write_text(str(counter.count), encoding="utf-8")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _interruptible(main: Callable[[Sequence[str]], int], command: Sequence[str]) -> int:
+    """`main(command)`, which alone gets the Ctrl-C."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        code = main(command)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    except KeyboardInterrupt:  # on the threshold
+        code = 130
+    return code
 
 
 class _Counter:

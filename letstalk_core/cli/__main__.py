@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 from .. import __version__
@@ -45,26 +48,60 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    try:
-        args = build_parser().parse_args(argv)
-        return int(args.run(args) or 0)
-    except LetsTalkError as error:
+    with _CtrlC() as ctrl_c:
+        try:
+            args = build_parser().parse_args(argv)
+            return int(args.run(args) or 0)
+        except KeyboardInterrupt:
+            return _stopped()
+        except Exception as error:
+            return _stopped() if ctrl_c.pressed else _failed(error)
+
+
+class _CtrlC:
+    """Notes a Ctrl-C that interrupts, for libraries in other languages make errors of their own of it."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __enter__(self) -> _CtrlC:
+        self._ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._ours:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
+def _stopped() -> int:
+    sys.stderr.write("stopped\n")
+    return 130
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong; the exit code."""
+    if isinstance(error, LetsTalkError):
         return _fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}")
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, of CUDA
-            return _fail("the device is out of memory; use a smaller --size, or --dtype bfloat16")
-        traceback.print_exc()
-        sys.stderr.write("error: this is a fault of LetsTalk; please report it with the lines above\n")
-        return 1
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, of CUDA
+        return _fail("the device is out of memory; use a smaller --size, or --dtype bfloat16")
+    traceback.print_exception(error)
+    sys.stderr.write("error: this is a fault of LetsTalk; please report it with the lines above\n")
+    return 1
 
 
 def _fail(message: str) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +18,15 @@ from torch import Tensor
 from ..errors import ConfigError, DependencyError, MediaError
 from ..media import check_file
 
-__all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "read_texts", "save_image"]
+__all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "load_with_alpha", "read_texts", "save_image"]
 
 MIN_SIDE = 32  # pixels
-MAX_PIXELS = 64_000_000  # 8000 x 8000 passes, in a few seconds; a larger claim may be a decompression bomb
-ROWS = 256  # of a deep picture that are converted at once
+MAX_PIXELS = 50_000_000  # what cameras of 50 megapixels take; a larger claim may be a decompression bomb
+# Decoders of Pillow that need about a second a megapixel, being written in Python, and JPEG 2000, half of that.
+SLOW = {"qoi": 2_000_000, "ppm_plain": 2_000_000, "bmp_rle": 8_000_000, "jpeg2k": 10_000_000}
+ROWS = 64  # that are converted at once
 WORKING_SIDE = 4096  # larger pictures are reduced while they are read: no model needs more
+ORIENTATION = 0x0112  # EXIF
 # Only formats that Pillow decodes by itself: EPS, for one, would start another program.
 FORMATS = (
     "PNG",
@@ -48,14 +52,14 @@ T = TypeVar("T")
 def load_portrait(
     path: str | os.PathLike[str], background: tuple[int, int, int] | None = (128, 128, 128)
 ) -> Tensor:
-    """Load a picture as (h, w, 3) uint8 RGB; its longer side is at most about 4096.
+    """Load a picture as (h, w, 3) uint8 RGB; its longer side is below 8192, twice WORKING_SIDE.
 
     EXIF rotation is applied, transparency is laid over `background` (None: the colours under it show), 16-bit,
     gray, palette and CMYK pictures are converted, colour profiles are honoured, of animations the first frame is
     taken.
     Raises: MediaError for a missing, damaged, foreign, too small or too large picture.
     """
-    return _read(path, lambda name, image: _to_tensor(name, image, background))
+    return _read(path, lambda name, image: _to_tensor(_upright(name, image), background))
 
 
 def load_alpha(path: str | os.PathLike[str]) -> Tensor | None:
@@ -63,14 +67,19 @@ def load_alpha(path: str | os.PathLike[str]) -> Tensor | None:
 
     Raises: MediaError, as `load_portrait` does.
     """
+    return _read(path, lambda name, image: _alpha(_upright(name, image)))
 
-    def alpha(name: Path, image: Any) -> Tensor | None:
+
+def load_with_alpha(
+    path: str | os.PathLike[str], background: tuple[int, int, int] | None = (128, 128, 128)
+) -> tuple[Tensor, Tensor | None]:
+    """`load_portrait` and `load_alpha` of a picture that is decoded once. Raises: MediaError."""
+
+    def both(name: Path, image: Any) -> tuple[Tensor, Tensor | None]:
         image = _upright(name, image)
-        if not _is_transparent(image):
-            return None
-        return torch.from_numpy(np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8))
+        return _to_tensor(image, background), _alpha(image)
 
-    return _read(path, alpha)
+    return _read(path, both)
 
 
 def read_texts(path: str | os.PathLike[str]) -> tuple[tuple[int, int], dict[str, str]]:
@@ -97,12 +106,12 @@ def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T], leas
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sizes are checked below, and damaged EXIF is no reason to stop
             with Image.open(path, formats=formats) as image:
-                _check_size(path, image.width, image.height, least)
+                _check_size(path, image.width, image.height, least, _most_pixels(image))
                 return function(path, image)
     except MediaError:
         raise
     except Image.DecompressionBombError:
-        raise MediaError(f"{path}: is too large; scale it to at most 12000x12000 pixels") from None
+        raise MediaError(f"{path}: is too large; {_scale_to(MAX_PIXELS)}") from None
     except UnidentifiedImageError:
         raise MediaError(f"{path}: is not a picture that can be read; save it as PNG or JPEG") from None
     except Exception as error:  # decoders fail in many ways on damaged files
@@ -110,9 +119,20 @@ def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T], leas
         raise MediaError(f"{path}: is damaged or cut short ({reason}); get the file again") from None
 
 
-def _check_size(path: Path, width: int, height: int, least: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise MediaError(f"{path}: {width}x{height} pixels are too many; scale it to at most 12000x12000")
+def _most_pixels(image: Any) -> int:
+    """How many its decoder gets through in about two seconds, a few at worst."""
+    return min([MAX_PIXELS, *(SLOW[tile[0]] for tile in image.tile or () if tile[0] in SLOW)])
+
+
+def _scale_to(pixels: int) -> str:
+    side = math.isqrt(pixels)
+    other = "" if pixels == MAX_PIXELS else ", or save it as PNG or JPEG"
+    return f"scale it to at most {side}x{side} pixels{other}"
+
+
+def _check_size(path: Path, width: int, height: int, least: int, most: int) -> None:
+    if width * height > most:
+        raise MediaError(f"{path}: {width}x{height} pixels are too many; {_scale_to(most)}")
     if (
         max(width, height) > WORKING_SIDE
         and max(width, height) // max(1, min(width, height)) > WORKING_SIDE // MIN_SIDE
@@ -136,6 +156,8 @@ def _upright(path: Path, image: Any) -> Any:
     if factor > 1 and min(image.size) // factor >= MIN_SIDE:
         image = image.reduce(factor)
     try:
+        if image.getexif().get(ORIENTATION, 1) not in range(2, 9):
+            return image  # where exif_transpose would copy
         return ImageOps.exif_transpose(image)
     except Exception as error:  # the picture itself is fine
         log.warning("%s: damaged EXIF is ignored (%s)", path, error)
@@ -146,19 +168,40 @@ def _is_transparent(image: Any) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _to_tensor(path: Path, image: Any, background: tuple[int, int, int] | None) -> Tensor:
+def _alpha(image: Any) -> Tensor | None:
+    if not _is_transparent(image):
+        return None
+    alpha = np.empty((image.height, image.width), np.uint8)
+    for first, rows in _strips(image):
+        alpha[first : first + ROWS] = np.asarray(_as(rows, "RGBA").getchannel("A"))
+    return torch.from_numpy(alpha)
+
+
+def _to_tensor(image: Any, background: tuple[int, int, int] | None) -> Tensor:
+    """(h, w, 3) uint8, a strip at a time: no copy of a large picture but the result."""
     from PIL import Image
 
-    image = _upright(path, image)
-    if _is_transparent(image):
-        image = image.convert("RGBA")
-        if background is not None:
-            canvas = Image.new("RGBA", image.size, (*background, 255))
-            profile = image.info.get("icc_profile")
-            image = Image.alpha_composite(canvas, image)
-            image.info["icc_profile"] = profile
-    image = _to_srgb(image)
-    return torch.from_numpy(np.array(image, dtype=np.uint8))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    transparent = _is_transparent(image)
+    to_srgb = _srgb_conversion(image.info.get("icc_profile"), "RGB" if transparent else image.mode)
+    for first, rows in _strips(image):
+        if transparent:
+            rows = _as(rows, "RGBA")
+            if background is not None:
+                rows = Image.alpha_composite(Image.new("RGBA", rows.size, (*background, 255)), rows)
+        pixels[first : first + ROWS] = np.asarray(to_srgb(rows))
+    return torch.from_numpy(pixels)
+
+
+def _strips(image: Any) -> Iterator[tuple[int, Any]]:
+    """(first row, the ROWS rows from there on), from top to bottom."""
+    for first in range(0, image.height, ROWS):
+        yield first, image.crop((0, first, image.width, min(first + ROWS, image.height)))
+
+
+def _as(image: Any, mode: str) -> Any:
+    """Pillow's convert, which copies what has that mode."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _deep_to_8_bit(path: Path, image: Any) -> Any:
@@ -181,21 +224,21 @@ def _deep_to_8_bit(path: Path, image: Any) -> Any:
     return result
 
 
-def _to_srgb(image: Any) -> Any:
-    """RGB in the sRGB space; a missing or broken colour profile means that it already is."""
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
-        from PIL import ImageCms
+def _srgb_conversion(profile: bytes | None, mode: str) -> Callable[[Any], Any]:
+    """A function from pictures of `mode`, and of RGBA, to RGB in the sRGB space.
 
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            plain = image.convert("RGB") if image.mode == "RGBA" else image
-            converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass
-    return image.convert("RGB")
+    A missing or broken colour profile means that they already are.
+    """
+    if not profile or mode not in ("RGB", "CMYK", "L"):
+        return lambda image: _as(image, "RGB")
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return lambda image: _as(image, "RGB")
+    return lambda image: ImageCms.applyTransform(_as(image, mode), transform)
 
 
 def save_image(path: str | os.PathLike[str], image: Tensor) -> None:

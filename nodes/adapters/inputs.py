@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...letstalk_core.audio.decode import load_sound
 from ...letstalk_core.pixels import from_bytes
-from ...letstalk_core.portrait.image import load_alpha, load_portrait
+from ...letstalk_core.portrait.image import load_with_alpha
 from .folders import resolve_input
 
 __all__ = ["load_audio", "load_image"]
@@ -21,10 +21,9 @@ def load_image(name: str) -> tuple[Tensor, Tensor]:
     The mask editor saves what was painted as transparency, so the colours under it stay. Raises: MediaError.
     """
     path = resolve_input("portrait", name)
-    image = from_bytes(load_portrait(path, background=None))
-    alpha = load_alpha(path)
+    image, alpha = load_with_alpha(path, background=None)
     mask = torch.zeros(64, 64) if alpha is None else 1 - from_bytes(alpha)
-    return image[None], mask[None]
+    return from_bytes(image)[None], mask[None]
 
 
 def load_audio(name: str) -> dict[str, Any]:

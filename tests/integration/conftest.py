@@ -13,52 +13,15 @@ import torch
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random networks: 32 px frames, 4-frame clips, flow prediction. Read only."""
+    from benchmarks.tiny import tiny_configs
     from letstalk_core.checkpoint import save_checkpoint
-    from letstalk_core.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
     from letstalk_core.models import build_model
 
-    res = ("ResBlock",) * 3
-    autoencoder = AutoencoderConfig(
-        latent_channels=4,
-        encoder_block_types=res,
-        decoder_block_types=res,
-        encoder_block_out_channels=(4, 8, 8),
-        decoder_block_out_channels=(4, 8, 8),
-        encoder_layers_per_block=(0, 1, 1),
-        decoder_layers_per_block=(0, 1, 1),
-        encoder_qkv_multiscales=((), (), ()),
-        decoder_qkv_multiscales=((), (), ()),
-        decoder_norm_types=("rms_norm",) * 3,
-        decoder_act_fns=("silu",) * 3,
-        scaling_factor=0.5,
-        image_size=32,
-    )
-    encoder = AudioEncoderConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-    )
-    projection = AudioProjectionConfig(window=5, layers=2, encoder_dim=16, hidden_size=8, tokens=2, token_dim=8)
-    dit = DiTConfig(
-        hidden_size=16,
-        depth=1,
-        num_heads=2,
-        in_channels=4,
-        linear_head_dim=8,
-        mlp_ratio=1.0,
-        audio_token_dim=8,
-        grid_size=(8, 8),
-        clip_frames=4,
-        anchor_frames=1,
-    )
+    configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
     folder = tmp_path_factory.mktemp("tiny-bundle")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        models = {c.kind: build_model(c) for c in (autoencoder, encoder, projection, dit)}
+        models = {c.kind: build_model(c) for c in configs}
         for kind in ("autoencoder", "audio_projection", "dit"):
             models[kind].init_weights()
         for parameter in models["dit"].parameters():  # open the gates that start closed

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
-import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.passes import Passes, footprint, resident
+from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.generate import _Interrupt
 from letstalk_core.models import ModelBundle, load_bundle
 from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
@@ -33,22 +30,9 @@ def bundle(tiny_bundle: Path) -> ModelBundle:
     return load_bundle(tiny_bundle)
 
 
-class CtrlC:
-    """Sends a true SIGINT in a chosen pass of the network, and counts the passes after it."""
-
-    def __init__(self, bundle: ModelBundle) -> None:
-        self.at, self.passes, self.after = 0, 0, 0
-        bundle.dit.register_forward_pre_hook(self._pass)
-
-    def arm(self, at: int) -> None:
-        self.at, self.passes, self.after = at, 0, 0
-
-    def _pass(self, module: Any, inputs: Any) -> None:
-        self.passes += 1
-        if self.at and self.passes > self.at:
-            self.after += 1
-        if self.passes == self.at:
-            signal.raise_signal(signal.SIGINT)
+def ctrl_c(bundle: ModelBundle) -> Passes:
+    """Sends a true SIGINT in a chosen pass of the network."""
+    return Passes(lambda: signal.raise_signal(signal.SIGINT), bundle.dit)
 
 
 class Line:
@@ -87,49 +71,32 @@ def frames(path: Path) -> Tensor:
     return torch.stack(list(read_video(path, fps=None)))
 
 
-def footprint() -> dict[str, int]:
-    gc.collect()
-    found = {"threads": threading.active_count()}
-    found["tensors"] = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
-    if sys.platform.startswith("linux"):
-        found["open files"] = len(list(Path("/proc/self/fd").iterdir()))
-    return found
-
-
-def memory() -> int:
-    """Resident bytes; 0 where this system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
 def test_fifty_interrupted_runs_leave_nothing_and_spoil_nothing(bundle: ModelBundle, tmp_path: Path) -> None:
     whole, part = tmp_path / "whole.mp4", tmp_path / "part.mp4"
     handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     try:
         generate(bundle, whole)
-        ctrl_c = CtrlC(bundle)
-        ctrl_c.arm(0)
+        interrupting = ctrl_c(bundle)
+        interrupting.arm(0)
         generate(bundle, part)
-        total = ctrl_c.passes
+        total = interrupting.passes
 
         def cancel(cycle: int) -> None:
-            ctrl_c.arm(1 + cycle % (total - 1))
+            interrupting.arm(1 + cycle % (total - 1))
             summary = generate(bundle, part)
             assert summary is None or (summary.interrupted and summary.frames < summary.total_frames)
-            assert ctrl_c.after == 0, "another step was begun"
+            assert interrupting.after == 0, "another step was begun"
 
         for cycle in range(5):
             cancel(cycle)
-        before, resident = footprint(), memory()
+        before, memory = footprint(), resident()
         for cycle in range(CYCLES):
             cancel(cycle)
         assert footprint() == before
-        assert memory() - resident < 64 * MIB
+        assert resident() - memory < 64 * MIB
         assert {path.name for path in tmp_path.iterdir()} == {"whole.mp4", "part.mp4"}
-        ctrl_c.arm(0)
+        interrupting.arm(0)
         generate(bundle, part)
     finally:
         signal.signal(signal.SIGINT, handler)
@@ -145,10 +112,10 @@ def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         generate(bundle, tmp_path / "whole.mp4")
-        ctrl_c = CtrlC(bundle)
+        interrupting = ctrl_c(bundle)
         done = []
         for _ in range(20):
-            ctrl_c.arm(4)  # in the second clip that is new
+            interrupting.arm(4)  # in the second clip that is new
             summary = generate(bundle, path, work)
             done.append(0 if summary is None else summary.frames)
             if summary is not None and not summary.interrupted:
@@ -159,3 +126,33 @@ def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
     assert torch.equal(torch.cat(WRITTEN["stopped.mp4"]), torch.cat(WRITTEN["whole.mp4"]))
     assert len(frames(path)) == 30
     assert {p.name for p in tmp_path.iterdir()} == {"whole.mp4", "stopped.mp4"}
+
+
+@pytest.mark.parametrize(("pressed", "code"), [(True, 130), (False, 1)])
+def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
+    pressed: bool,
+    code: int,
+    portrait_png: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        try:
+            if pressed:
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        raise TypeError("argument 'data': wrong type")
+
+    monkeypatch.setattr("letstalk_core.models.load_bundle", load)
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        found = main(["generate", str(portrait_png), "speech.wav", "-o", str(tmp_path / "v.mp4")])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    said = capsys.readouterr().err
+    assert found == code
+    assert (said == "stopped\n") == pressed and ("Traceback" in said) != pressed

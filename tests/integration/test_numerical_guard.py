@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.passes import STAGES, spoil
 from letstalk_core.errors import NumericalError
 from letstalk_core.models import ModelBundle, load_bundle
 from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
@@ -20,17 +21,8 @@ SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 SPEECH = 0.3 * torch.sin(torch.arange(9600) / 20)  # 0.6 s: four clips
 CLIPS = 4
-NAN, INF = float("nan"), float("inf")
-
-# stage -> the layer to spoil, its first bad call in a run of two steps, and what the message has to say
-STAGES: dict[str, tuple[Callable[[ModelBundle], nn.Module], int, str]] = {
-    "audio features": (lambda b: b.audio_encoder.encoder.layers[0], 0, r"audio features of frames 0 to 14"),
-    "audio projection": (lambda b: b.audio_projection.norm, 1, r"audio projection of clip 2"),
-    "portrait encoding": (lambda b: b.autoencoder.encoder, 0, r"encoding of the portrait"),
-    "first step": (lambda b: b.dit.final, 0, r"sampling of clip 1: .*clip 1, step 1 of 2"),
-    "later step": (lambda b: b.dit.final, 3, r"sampling of clip 2: .*clip 2, step 2 of 2"),
-    "decoding": (lambda b: b.autoencoder.decoder, 2, r"decoding of clip 3"),
-}
+NAN = float("nan")
+LAST = 14  # frame
 
 
 class Frames:
@@ -50,27 +42,6 @@ class Frames:
         self.state = "aborted"
 
 
-def spoil(layer: nn.Module, first: int, how: str, only_half: bool, count: int = 10**9) -> list[int]:
-    """From call `first` on, `count` results of a layer hold a bad number; of half precision only, if so wished."""
-    calls = [0]
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        result = output[0] if isinstance(output, tuple) else output
-        calls[0] += 1
-        exact = next(module.parameters()).dtype == torch.float32
-        if not first < calls[0] <= first + count or (only_half and exact):
-            return None
-        result = result.clone()
-        if how == "overflow":
-            result = result.sign() * 1e38 * 1e38
-        else:
-            result[(-1,) * result.ndim] = {"nan": NAN, "inf": INF, "-inf": -INF}[how]
-        return (result, *output[1:]) if isinstance(output, tuple) else result
-
-    layer.register_forward_hook(hook)
-    return calls
-
-
 def generate(bundle: ModelBundle, **options: Any) -> Frames:
     sink = Frames()
     TalkingPortrait(bundle, **options).generate(PORTRAIT, SPEECH, sink, SETTINGS)
@@ -86,7 +57,7 @@ def test_a_stage_that_stays_bad_is_named_and_nothing_of_it_is_written(
     layer, first, message = STAGES[stage]
     spoil(layer(bundle), first, how, only_half=False)
     sink = Frames()
-    with pytest.raises(NumericalError, match=message + r".*float32 with plain attention, too; "):
+    with pytest.raises(NumericalError, match=message.format(last=LAST) + r".*float32 with plain attention, too; "):
         TalkingPortrait(bundle).generate(PORTRAIT, SPEECH, sink, SETTINGS)
     assert sink.state == "aborted"
     clean = generate(load_bundle(tiny_bundle)).frames
@@ -104,7 +75,10 @@ def test_a_stage_that_is_bad_in_half_precision_is_done_again_in_float32(
     with caplog.at_level(logging.WARNING):
         sink = generate(bundle)
     assert sink.state == "closed" and sum(map(len, sink.frames)) == 15
-    assert message.partition(":")[0] in caplog.text and "again in float32 with plain attention" in caplog.text
+    assert (
+        message.format(last=LAST).partition(":")[0] in caplog.text
+        and "again in float32 with plain attention" in caplog.text
+    )
     assert bundle.dtype == torch.bfloat16  # the model itself stays as it is
 
 

@@ -6,12 +6,13 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.soak import __main__ as command
-from benchmarks.soak import retakes, runs
+from benchmarks.soak import cancels, drift, numbers, retakes, runs
 from benchmarks.soak.harness import SCENARIOS, Outcome, Soak
 from benchmarks.soak.long_run import long_run
 from benchmarks.soak.zygote import Zygote
@@ -53,6 +54,37 @@ def test_a_retake_changes_its_seconds_only_whenever_it_is_killed(soak: Soak) -> 
     assert not outcome.failures
     assert float(outcome.figures["kills"]) >= 3
     assert float(outcome.figures["frames outside the part, all the same"]) > 0
+
+
+def test_cancelled_runs_say_so_keep_their_work_and_continue(soak: Soak) -> None:
+    outcome = cancels.cancel(replace(soak, kills=6))
+    assert not outcome.failures
+    assert outcome.figures["stops"] == 6 and float(outcome.figures["videos finished"]) >= 1
+
+
+def test_runs_cancelled_in_one_process_leave_nothing_in_it(soak: Soak) -> None:
+    outcome = cancels.cancel_in_one_process(replace(soak, kills=6))
+    assert not outcome.failures
+    assert outcome.figures["most threads left"] <= 0 and float(outcome.figures["runs"]) == 6 + cancels.WARM_UP
+
+
+def test_a_drifting_run_that_is_killed_has_the_log_and_frames_of_an_undisturbed_one(soak: Soak) -> None:
+    outcome = drift.drift(replace(soak, kills=16))
+    assert not outcome.failures
+    assert " of 8" in str(outcome.figures["clips re-anchored"])
+
+
+def test_bad_numbers_are_found_in_every_stage_and_made_again(soak: Soak, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "HOW", ("overflow",))
+    outcome = numbers.numbers(soak)
+    assert not outcome.failures and outcome.figures["bad numbers"] == 3 * len(numbers.STAGES)
+
+
+def test_bad_numbers_that_nobody_finds_are_a_failure(soak: Soak, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "HOW", ("nan",))
+    monkeypatch.setattr(numbers, "STAGES", {"decoding": numbers.STAGES["decoding"]})
+    monkeypatch.setattr("letstalk_core.numerical_guard._attempt", lambda run, network: (run(network), ""))
+    assert numbers.numbers(soak).failures
 
 
 def test_the_long_run_is_measured_and_its_sound_is_in_time(soak: Soak) -> None:

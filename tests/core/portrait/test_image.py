@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
-from letstalk_core.portrait.image import load_alpha, load_portrait, read_texts, save_image
+from letstalk_core.portrait.image import load_alpha, load_portrait, load_with_alpha, read_texts, save_image
 
 
 def picture(height: int = 40, width: int = 60) -> Any:
@@ -153,8 +153,23 @@ def _bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (12_500, 12_500), (20_000, 7_600)])
 def test_decompression_bombs_are_refused_before_they_unpack(tmp_path: Path, width: int, height: int) -> None:
     (tmp_path / "a.png").write_bytes(_bomb(width, height))
-    with pytest.raises(MediaError, match="12000x12000"):
+    with pytest.raises(MediaError, match=r"at most \d+x\d+ pixels$") as caught:
         load_portrait(tmp_path / "a.png")
+    side = int(str(caught.value).split()[-2].split("x")[0])
+    for allowed, message in ((side, "damaged or cut short"), (side + 1, "too many")):
+        (tmp_path / "b.png").write_bytes(_bomb(allowed, allowed))
+        with pytest.raises(MediaError, match=message):
+            load_portrait(tmp_path / "b.png")
+
+
+def test_formats_that_take_long_to_decode_may_be_smaller_only(tmp_path: Path) -> None:
+    plain = tmp_path / "a.ppm"
+    for side, message in ((1415, "too many.* at most 1414x1414 pixels, or save it as PNG"), (1400, "damaged")):
+        plain.write_bytes(b"P3 %d %d 255\n1 2 3" % (side, side))
+        with pytest.raises(MediaError, match=message):
+            load_portrait(plain)
+    save(tmp_path / "b.ppm", Image.new("RGB", (1415, 1415)))  # the same in binary
+    assert load_portrait(tmp_path / "b.ppm").shape == (1415, 1415, 3)
 
 
 def test_unusable_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -210,6 +225,26 @@ def test_the_alpha_of_a_picture_has_its_size_and_turns_with_it(tmp_path: Path) -
     alpha = load_alpha(save(tmp_path / "a.png", image, exif=exif))
     assert alpha is not None and alpha.shape == (60, 40) == load_portrait(tmp_path / "a.png").shape[:2]
     assert (alpha[:, :20] == 255).all() and (alpha[:, 20:] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
+def test_a_picture_and_its_alpha_come_out_of_one_reading(tmp_path: Path, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (150, 40, 4), np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(noise).convert("RGB" if mode == "P" else mode).convert(mode))
+    image, alpha = load_with_alpha(path, background=None)
+    assert torch.equal(image, load_portrait(path, background=None))
+    alone = load_alpha(path)
+    assert (alpha is None) == (alone is None) == (mode in ("RGB", "P"))
+    assert alpha is None or (alone is not None and torch.equal(alpha, alone))
+    if mode == "RGBA":
+        assert alpha is not None and np.array_equal(torch.cat([image, alpha[..., None]], -1), noise)
+
+
+def test_a_tall_picture_is_laid_over_the_background_as_pillow_does_it(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (333, 70, 4), np.uint8))
+    whole = Image.alpha_composite(Image.new("RGBA", noise.size, (10, 200, 30, 255)), noise).convert("RGB")
+    found = load_portrait(save(tmp_path / "a.png", noise), (10, 200, 30))
+    assert np.array_equal(found, np.asarray(whole))
 
 
 def test_an_opaque_picture_has_no_alpha(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import threading
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from sampling_setup import make_kit, prepare, temp_files
 
 CYCLES = 50
 MIB = 2**20
+# As a file: the root of the repository is never on sys.path here.
+PASSES = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "passes.py"))
 
 
 @pytest.fixture(scope="module")
@@ -22,32 +23,16 @@ def kit(sub: Any) -> Any:
     return make_kit(sub)
 
 
-class Interrupting:
-    """Interrupts ComfyUI in a chosen pass of the network or of the decoder, and counts the passes after it."""
-
-    def __init__(self, kit: Any) -> None:
-        self.at, self.passes, self.after = 0, 0, 0
-        for module in (kit.patcher.model.diffusion_model, kit.vae.first_stage_model.decoder):
-            module.register_forward_pre_hook(self._pass)
-
-    def arm(self, at: int) -> None:
-        self.at, self.passes, self.after = at, 0, 0
-
-    def _pass(self, module: Any, inputs: Any) -> None:
-        self.passes += 1
-        if self.at and self.passes > self.at:
-            self.after += 1
-        if self.passes == self.at:
-            comfy.model_management.interrupt_current_processing()
+def interrupting_in(kit: Any) -> Any:
+    """Interrupts ComfyUI in a chosen pass of the network or of the decoder."""
+    networks = kit.patcher.model.diffusion_model, kit.vae.first_stage_model.decoder
+    return PASSES["Passes"](comfy.model_management.interrupt_current_processing, *networks)
 
 
 def footprint() -> dict[str, int]:
-    gc.collect()
-    return {
-        "threads": threading.active_count(),
-        "loaded models": len(comfy.model_management.current_loaded_models),
-        "open files": psutil.Process().num_fds() if hasattr(psutil.Process, "num_fds") else 0,
-    }
+    found = PASSES["footprint"]()
+    del found["tensors"]  # ComfyUI keeps some for its next run
+    return {**found, "loaded models": len(comfy.model_management.current_loaded_models)}
 
 
 def test_fifty_cancelled_runs_leave_nothing_and_spoil_nothing(kit: Any, base: Path) -> None:
@@ -55,7 +40,7 @@ def test_fifty_cancelled_runs_leave_nothing_and_spoil_nothing(kit: Any, base: Pa
         return kit.render.render_latents(prepare(kit, 37, steps=2), "whole", kit.vae)
 
     wanted = latents()
-    interrupting = Interrupting(kit)
+    interrupting = interrupting_in(kit)
     interrupting.arm(0)
     latents()
     total = interrupting.passes

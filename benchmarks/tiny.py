@@ -1,0 +1,57 @@
+"""Configurations of networks so small that whole runs take a moment, for tests and damaged files."""
+
+from __future__ import annotations
+
+from letstalk_core.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
+
+__all__ = ["tiny_configs"]
+
+
+def tiny_configs(
+    *, levels: int, width: int, layers: int, grid: int, scaling_factor: float
+) -> tuple[AutoencoderConfig, AudioEncoderConfig, AudioProjectionConfig, DiTConfig]:
+    """Of an autoencoder with `levels` (2 or 3), an audio encoder of `width` and `layers`, and a DiT on a grid.
+
+    32 px frames, clips of 4 frames with one anchor, flow prediction.
+    """
+    blocks, widths = ("ResBlock",) * levels, (4, 8, 8)[:levels]
+    autoencoder = AutoencoderConfig(
+        latent_channels=4,
+        encoder_block_types=blocks,
+        decoder_block_types=blocks,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        encoder_layers_per_block=(0, 1, 1)[:levels],
+        decoder_layers_per_block=(0, 1, 1)[:levels],
+        encoder_qkv_multiscales=((),) * levels,
+        decoder_qkv_multiscales=((),) * levels,
+        decoder_norm_types=("rms_norm",) * levels,
+        decoder_act_fns=("silu",) * levels,
+        scaling_factor=scaling_factor,
+        image_size=32,
+    )
+    encoder = AudioEncoderConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=width,
+        conv_dim=(width // 2,) * 7,
+        num_conv_pos_embeddings=width // 2,
+        num_conv_pos_embedding_groups=2,
+    )
+    projection = AudioProjectionConfig(
+        window=2 * layers + 1, layers=layers, encoder_dim=width, hidden_size=8, tokens=2, token_dim=8
+    )
+    dit = DiTConfig(
+        hidden_size=16,
+        depth=1,
+        num_heads=2,
+        in_channels=4,
+        linear_head_dim=8,
+        mlp_ratio=1.0,
+        audio_token_dim=8,
+        grid_size=(grid, grid),
+        clip_frames=4,
+        anchor_frames=1,
+    )
+    return autoencoder, encoder, projection, dit
