@@ -28,7 +28,7 @@ from ..pixels import to_unit
 from .clips import ClipFile, open_clip
 from .manifest import ClipRecord, Manifest, append_records
 
-__all__ = ["LatentStore", "Window", "encode_clip", "encode_folder"]
+__all__ = ["LatentStore", "Window", "draw_clips", "draw_windows", "encode_clip", "encode_folder"]
 
 logger = logging.getLogger(__name__)
 PIXEL_NOISE = (-3.0, 0.5)  # mean and deviation of the log of the noise's sigma; docs/model.md, Memory bank
@@ -204,6 +204,7 @@ class _Snapshot:
     lengths: Tensor
     portrait_starts: Tensor
     portrait_counts: Tensor
+    blinks: Tensor  # (n,) 1 where the eyes close, 0 where they do not or nobody says so
 
 
 class LatentStore:
@@ -222,7 +223,7 @@ class LatentStore:
         self.hashes: dict[str, str] = {}
         self._loaded: set[str] = set()
         self._rows: dict[str, _Growing] = {}
-        self._clips: list[tuple[int, int, int, int]] = []
+        self._clips: list[tuple[int, int, int, int, int]] = []
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -242,6 +243,7 @@ class LatentStore:
             with safe_open(str(path), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in names}
                 metadata = file.metadata() or {}
+                motion = file.get_tensor("motion") if "motion" in file.keys() else None
         except (OSError, SafetensorError) as error:
             raise MediaError(f"{path}: cannot be read as latents ({error}); run `letstalk encode` again") from None
         shapes = {name: list(t.shape) for name, t in tensors.items()}
@@ -275,7 +277,8 @@ class LatentStore:
         portrait_rows = len(self._rows["portraits"]) if self._rows else 0
         for name, tensor in tensors.items():
             self._rows.setdefault(name, _Growing()).append(tensor)
-        self._clips.append((rows, count, portrait_rows, portraits))
+        blinks = _blinks(motion, metadata.get("motion", "").split(","))
+        self._clips.append((rows, count, portrait_rows, portraits, blinks))
 
     def snapshot(self) -> _Snapshot:
         """The present content; later loading does not change it. Raises: MediaError while there is none."""
@@ -286,6 +289,24 @@ class LatentStore:
             )
         columns = torch.tensor(self._clips).unbind(1)
         return _Snapshot({k: v.rows for k, v in self._rows.items()}, *columns)
+
+
+def _blinks(motion: Tensor | None, names: list[str]) -> bool:
+    """Whether the eyes close in a clip of which the movement (t, names) is known."""
+    if motion is None or motion.ndim != 2 or motion.shape[1] != len(names) or "blink" not in names:
+        return False
+    return bool((motion[:, names.index("blink")] > 0.5).any())
+
+
+def draw_clips(snapshot: _Snapshot, count: int, generator: torch.Generator, *, blinks: float = 0.0) -> Tensor:
+    """Indices of random clips (count,); in the share `blinks`, of those in which the eyes close, if there are any."""
+    clips = torch.randint(len(snapshot.starts), (count,), generator=generator)
+    closing = snapshot.blinks.nonzero().flatten()
+    if blinks and len(closing):
+        chosen = torch.rand(count, generator=generator) < blinks
+        others = closing[torch.randint(len(closing), (count,), generator=generator)]
+        clips = torch.where(chosen, others, clips)
+    return clips
 
 
 def draw_windows(

@@ -212,6 +212,7 @@ class DiTObjective(Config):
     init_from: str = ""  # SANA transformer whose spatial attention and Mix-FFN to start from
     cold_start: float = 0.15  # part of the samples whose memory is the portrait repeated
     far_portrait: float = 0.3  # part of the samples whose portrait is a far frame of the clip
+    blink_share: float = 0.0  # part of the samples that come from clips in which the eyes close
     drop_audio: float = 0.1
     drop_portrait: float = 0.1
     drop_memory: float = 0.1
@@ -236,6 +237,7 @@ class DiTObjective(Config):
         for name in (
             "cold_start",
             "far_portrait",
+            "blink_share",
             "drop_audio",
             "drop_portrait",
             "drop_memory",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..audio.projection import AudioProjection
 from ..checkpoint import load_into, load_tensors, read_header, save_checkpoint
-from ..data.latents import LatentStore, Window, draw_windows
+from ..data.latents import LatentStore, Window, draw_clips, draw_windows
 from ..data.manifest import Manifest
 from ..errors import ConfigError, MediaError
 from ..nn.attention import without_autocast
@@ -188,7 +188,8 @@ class DiTStage:
 
         def make() -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(seed)
-            clips = torch.randint(len(snapshot.starts), (self.recipe.data.batch_size,), generator=generator)
+            share = self.recipe.objective.blink_share
+            clips = draw_clips(snapshot, self.recipe.data.batch_size, generator, blinks=share)
             return self._draw(snapshot, clips, generator, training=True).tensors()
 
         return make

@@ -13,14 +13,23 @@ from torch import Tensor
 
 from letstalk_core.data import latents as module
 from letstalk_core.data.clips import ClipFile
-from letstalk_core.data.latents import LatentStore, Window, draw_windows, encode_clip, encode_folder
+from letstalk_core.data.latents import (
+    LatentStore,
+    Window,
+    draw_clips,
+    draw_windows,
+    encode_clip,
+    encode_folder,
+)
 from letstalk_core.data.manifest import ClipRecord, Manifest, append_records
 from letstalk_core.errors import MediaError
 
 FRAMES = 12
 
 
-def add_latents(folder: Path, name: str, offset: int, frames: int = FRAMES, model: str = "m") -> None:
+def add_latents(
+    folder: Path, name: str, offset: int, frames: int = FRAMES, model: str = "m", lids: float | None = None
+) -> None:
     """Latent frame i of a clip is filled with offset + i, its portraits with -offset - 1 and -offset - 2."""
     numbers = torch.arange(frames) + offset
     tensors = {
@@ -31,7 +40,12 @@ def add_latents(folder: Path, name: str, offset: int, frames: int = FRAMES, mode
     }
     (folder / "latents").mkdir(parents=True, exist_ok=True)
     path = folder / "latents" / f"{name}.safetensors"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, str(path), metadata={"autoencoder": model})
+    metadata = {"autoencoder": model}
+    if lids is not None:  # how far the eyes close, in one frame
+        motion = torch.zeros(frames, 2)
+        motion[frames // 2, 1] = lids
+        tensors, metadata = {**tensors, "motion": motion}, {**metadata, "motion": "jaw,blink"}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, str(path), metadata=metadata)
     append_records(folder, [ClipRecord(id=name, clip="x", latents=f"latents/{name}.safetensors", frames=frames)])
 
 
@@ -100,6 +114,27 @@ def test_further_anchors_are_the_first_frames(tmp_path: Path) -> None:
     add_latents(tmp_path, "a", 0)
     window = draw(tmp_path, anchor_frames=3)
     assert torch.equal(number(window.memory)[:, 1:3], torch.tensor([[0, 1]]).expand(200, 2))
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.15, 0.35), (0.6, 0.6, 0.8), (1.0, 1.0, 1.0)])
+def test_clips_in_which_the_eyes_close_come_as_often_as_asked(
+    tmp_path: Path, share: float, least: float, most: float
+) -> None:
+    for name, lids in (("a", None), ("b", 1.0), ("c", 0.3), ("d", None)):
+        add_latents(tmp_path, name, 0, lids=lids)
+    store = LatentStore(tmp_path, "train", min_frames=4)
+    store.update(Manifest(tmp_path))
+    clips = draw_clips(store.snapshot(), 400, torch.Generator().manual_seed(2), blinks=share)
+    assert least <= float((clips == 1).float().mean()) <= most
+
+
+def test_without_known_blinks_all_clips_come_alike(tmp_path: Path) -> None:
+    for name in "abc":
+        add_latents(tmp_path, name, 0)
+    store = LatentStore(tmp_path, "train", min_frames=4)
+    store.update(Manifest(tmp_path))
+    clips = draw_clips(store.snapshot(), 300, torch.Generator().manual_seed(2), blinks=1.0)
+    assert min(clips.bincount(minlength=3).tolist()) > 70
 
 
 def test_the_store_grows_and_earlier_snapshots_stay_valid(tmp_path: Path) -> None:
