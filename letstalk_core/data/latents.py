@@ -299,7 +299,7 @@ def _blinks(motion: Tensor | None, names: list[str]) -> bool:
 
 
 def draw_clips(snapshot: _Snapshot, count: int, generator: torch.Generator, *, blinks: float = 0.0) -> Tensor:
-    """Indices of random clips (count,); the share `blinks` is of clips in which the eyes close, if there are any."""
+    """Indices of random clips (count,), the share `blinks` of them clips in which the eyes close, if any do."""
     clips = torch.randint(len(snapshot.starts), (count,), generator=generator)
     closing = snapshot.blinks.nonzero().flatten()
     if blinks and len(closing):
