@@ -169,7 +169,7 @@ def lora_guidance(w: Workflow) -> None:
         bypass=True,
     )
     w.group("Guidance and sampling")
-    guider = w.add("LetsTalkGuider", model=lora[0], positive=conditioning[0], audio_scale=1.8, portrait_scale=1.2)
+    guider = w.add("LetsTalkGuider", model=lora[0], positive=conditioning[0], audio_scale=1.3, portrait_scale=1.2)
     sigmas = w.add("LetsTalkSigmas", model=lora[0], steps=12)
     sampler = w.add("KSamplerSelect", sampler_name="euler")
     noise = w.add("RandomNoise", noise_seed=2)
