@@ -34,7 +34,7 @@ def run(options: Options) -> list[Row]:
             reach=f">= {FPS} frames/s",
             reached=best["auto"] >= FPS,
             note=f"float32: {best['float32']:.1f} frames/s; whole runs, the video file written",
-            limit="each step is a pass of the denoiser, then frames are decoded; fewer --steps cost less, and quality",
+            limit="each step is a pass of the denoiser, then comes the decoder; fewer --steps are faster",
             headline=True,
         )
     ]

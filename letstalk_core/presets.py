@@ -90,7 +90,6 @@ _DEMO_CLIP: dict[str, Any] = {
     "output": "sample",
     "portrait_residual": True,
     "residual_scale": 0.48,  # measured on 40 clips, cells weighted as in the loss
-    "shift": 3.0,
 }
 DIT: dict[str, DiTConfig] = {
     "S":    DiTConfig(hidden_size=384,  depth=12, num_heads=6),

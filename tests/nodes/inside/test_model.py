@@ -49,7 +49,7 @@ def test_the_demo_model_samples_the_same_clip(sub: Any) -> None:
     torch.testing.assert_close(found, setup.standalone(setup.sigmas(), 2.0, 1.0), **CLOSE)
     latent_format = setup.patcher.model.latent_format
     assert len(latent_format.latent_rgb_factors) == 64 and len(latent_format.latent_rgb_factors_bias) == 3
-    assert setup.patcher.model.dit_config.audio_guidance == 1.5
+    assert setup.patcher.model.dit_config.audio_guidance == 1.0
 
 
 def test_keeping_what_the_conditions_give_changes_nothing(setup: Setup) -> None:
