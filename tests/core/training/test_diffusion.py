@@ -91,14 +91,21 @@ def test_switched_off_memory_noise_changes_nothing() -> None:
     assert disturb_memory(memory[:, :0]).shape[1] == 0
 
 
-def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def save_autoencoder(make_recipe: MakeRecipe, folder: Path) -> Path:
+    """A new autoencoder as a model file, to draw sample strips with."""
     small = make_recipe("autoencoder")
     assert isinstance(small, AutoencoderRecipe)
     autoencoder = AutoencoderDC(small.model)
     autoencoder.init_weights()
-    save_checkpoint(tmp_path / "ae.safetensors", {"autoencoder": (small.model, autoencoder.state_dict())})
+    path = folder / "ae.safetensors"
+    save_checkpoint(path, {"autoencoder": (small.model, autoencoder.state_dict())})
+    return path
+
+
+def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    autoencoder = save_autoencoder(make_recipe, tmp_path)
     options = ("loop.steps=3", "loop.validate_every=3", "loop.sample_every=3", "objective.sample_steps=2")
-    recipe = make_recipe("dit", *options, f"objective.autoencoder={tmp_path / 'ae.safetensors'}")
+    recipe = make_recipe("dit", *options, f"objective.autoencoder={autoencoder}")
     result = train(build_stage(recipe))
     assert {"mse", "loss", "items_per_second"} <= set(read_csv(result.run / "log.csv")[0])
     assert {"loss", "loss_other_audio"} <= set(read_csv(result.run / "validation.csv")[0])
@@ -174,12 +181,8 @@ def test_latents_of_other_networks_are_refused_by_name(make_recipe: MakeRecipe) 
 
 
 def test_samples_are_drawn_under_bfloat16_autocast(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    small = make_recipe("autoencoder")
-    assert isinstance(small, AutoencoderRecipe)
-    autoencoder = AutoencoderDC(small.model)
-    autoencoder.init_weights()
-    save_checkpoint(tmp_path / "ae.safetensors", {"autoencoder": (small.model, autoencoder.state_dict())})
-    options = (f"objective.autoencoder={tmp_path / 'ae.safetensors'}", "objective.sample_steps=2")
+    autoencoder = save_autoencoder(make_recipe, tmp_path)
+    options = (f"objective.autoencoder={autoencoder}", "objective.sample_steps=2")
     stage = build_stage(make_recipe("dit", *options))
     stage.refresh()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
