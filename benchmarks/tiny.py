@@ -40,7 +40,13 @@ def tiny_configs(
         num_conv_pos_embedding_groups=2,
     )
     projection = AudioProjectionConfig(
-        window=2 * layers + 1, layers=layers, encoder_dim=width, hidden_size=8, tokens=2, token_dim=8
+        window=2 * layers + 1,
+        layers=layers,
+        encoder_dim=width,
+        hidden_size=8,
+        tokens=2,
+        token_dim=8,
+        movement=("blink", "yaw"),
     )
     dit = DiTConfig(
         hidden_size=16,

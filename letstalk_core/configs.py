@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from .errors import ConfigError
+from .movement import units
 
 __all__ = [
     "AudioEncoderConfig",
@@ -295,13 +296,18 @@ class AudioProjectionConfig(Config):
     hidden_size: int = 512
     tokens: int = 32  # tokens per frame
     token_dim: int = 768
+    movement: tuple[
+        str, ...
+    ] = ()  # channels of `movement.MOVEMENTS` that the network is told; none: it makes them up
+    movement_tokens: int = 2  # tokens per frame that tell it
 
     def validate(self) -> None:
+        units(self.movement)
         _require(
             self.window % 2 == 1 and self.window > 0, f"audio_projection config: window={self.window} must be odd"
         )
-        _require_positive(self, "layers", "encoder_dim", "hidden_size", "tokens", "token_dim")
-        _require_at_most(self, "width", "encoder_dim", "hidden_size", "tokens", "token_dim")
+        _require_positive(self, "layers", "encoder_dim", "hidden_size", "tokens", "token_dim", "movement_tokens")
+        _require_at_most(self, "width", "encoder_dim", "hidden_size", "tokens", "token_dim", "movement_tokens")
         _require_at_most(self, "layers", "layers", "window")
 
 

@@ -54,6 +54,7 @@ def generate_clips(
     audio: Callable[[int, int], Tensor],
     bank: MemoryBank,
     clip_frames: int,
+    movement: Callable[[int, int], Tensor | None] | None = None,
     seed: int = 0,
     finished: Callable[[Clip], Tensor | None] | None = None,
     drift: DriftLog | None = None,
@@ -61,10 +62,11 @@ def generate_clips(
     """Yield (clip, clean latents) one by one, each clip conditioned on what the bank remembers of the ones before.
 
     A short last clip is sampled at the full length the model knows, and cut. `audio(first, count)` gives the
-    tokens of those frames (it repeats the last frame beyond the end). A bank that is still empty starts from the
-    portrait. `finished(clip)` may return latents of an earlier run; they are remembered and yielded instead of
-    sampled. After a clip that scores below the bank's `drift_level`, the bank is re-anchored; this follows from
-    the latents alone, so an earlier run's clips lead to the same. `drift` takes the scores.
+    tokens of those frames (it repeats the last frame beyond the end), as `movement` does for networks that are
+    told it. A bank that is still empty starts from the portrait. `finished(clip)` may return latents of an earlier
+    run; they are remembered and yielded instead of sampled. After a clip that scores below the bank's
+    `drift_level`, the bank is re-anchored; this follows from the latents alone, so an earlier run's clips lead to
+    the same. `drift` takes the scores.
 
     Shapes: portrait (b, c, h, w), audio tokens (b, clip_frames, k, d) -> latents (b, clip.count, c, h, w).
     Raises: NumericalError when a clip holds NaN or infinity; what the sampler raises passes through.
@@ -77,7 +79,9 @@ def generate_clips(
         latents = finished(clip) if finished is not None else None
         if latents is None:
             memory = bank.read().to(portrait.device)
-            conditions = Conditions(portrait=portrait, audio=audio(clip.first, clip_frames), memory=memory)
+            moves = movement(clip.first, clip_frames) if movement is not None else None
+            heard = audio(clip.first, clip_frames)
+            conditions = Conditions(portrait=portrait, audio=heard, memory=memory, movement=moves)
             noise = clip_noise(seed, clip.index, (b, clip_frames, *rest)).to(portrait.device)
             latents = sample(noise, conditions, clip_index=clip.index)[:, : clip.count]
         if not torch.isfinite(latents).all():

@@ -21,6 +21,7 @@ from .errors import ConfigError, OutputError
 from .long_video import Clip, generate_clips, plan_clips
 from .memory_bank import MemoryBank
 from .models import ModelBundle
+from .movement import Movement
 from .portrait.crop import fit_to
 from .portrait.image import load_portrait
 from .progress import Progress, Reporter
@@ -44,13 +45,15 @@ Portrait = Union[Tensor, str, Path]
 
 @dataclass
 class _Job:
-    """What a run works with. image: (h, w, 3) uint8. `tokens(first, count)` gives those of the speech."""
+    """What a run works with. image: (h, w, 3) uint8. `tokens(first, count)` gives those of the speech, and
+    `movement` those of how head and eyes move."""
 
     settings: GenerateSettings
     steps: int
     stages: Stages
     image: Tensor
     tokens: Callable[[int, int], Tensor]
+    movement: Callable[[int, int], Tensor | None]
     bank: MemoryBank
     plan: list[Clip]
     summary: Summary
@@ -200,6 +203,7 @@ class TalkingPortrait:
             sample=self._guarded_sampler(job, report),
             portrait=portrait,
             audio=job.tokens,
+            movement=job.movement,
             bank=job.bank,
             clip_frames=clip_frames,
             fps=fps,
@@ -234,9 +238,19 @@ class TalkingPortrait:
         def tokens(first: int, count: int) -> Tensor:
             return stages.tokens(features, first, count)
 
+        moves = Movement(
+            bundle.audio_projection.config.movement,
+            seed=resolved.seed,
+            fps=resolved.fps,
+            amount=resolved.movement,
+        )
+
+        def movement(first: int, count: int) -> Tensor | None:
+            return stages.movement(moves, first, count)
+
         stages = Stages(bundle)
         bank = MemoryBank.for_model(bundle.dit.config, settings=resolved.memory, seed=resolved.seed)
-        return _Job(resolved, resolved.steps, stages, image, tokens, bank, plan, summary, fingerprint)
+        return _Job(resolved, resolved.steps, stages, image, tokens, movement, bank, plan, summary, fingerprint)
 
     def _frames(self, job: _Job, latents: Tensor, clip: Clip) -> Iterator[Tensor]:
         """Pictures of a clip, a batch at a time."""
@@ -257,6 +271,7 @@ class TalkingPortrait:
                 part,
                 portrait=portrait,
                 audio=job.tokens,
+                movement=job.movement,
                 bank=job.bank,
                 clip_frames=config.clip_frames,
                 seed=job.settings.seed,

@@ -83,6 +83,7 @@ def take_clips(
     bank: MemoryBank,
     clip_frames: int,
     fps: float,
+    movement: Callable[[int, int], Tensor | None] | None = None,
     drift: DriftLog | None = None,
 ) -> Iterator[tuple[Clip, Tensor]]:
     """Yield (clip, latents) of the take and keep them in its folder; those found there are not made again.
@@ -123,6 +124,7 @@ def take_clips(
         audio=audio,
         bank=bank,
         clip_frames=clip_frames,
+        movement=movement,
         seed=take.seed,
         finished=finished,
         drift=drift,

@@ -10,6 +10,7 @@ from .drift_guard import DriftLog
 from .errors import ConfigError
 from .memory_bank import MemorySettings
 from .models import ModelBundle
+from .movement import check_amount
 from .sampling.clip import Guidance
 from .sampling.schedules import default_shift, make_sigmas
 from .sampling.solvers import check_solver
@@ -33,6 +34,7 @@ class GenerateSettings:
     memory: MemorySettings | None = None
     match_statistics: bool = False  # adds it to `memory`, as does
     drift_level: float = 0.0
+    movement: float = 1.0  # amount of head, brow and gaze, for models that are told it
     decode_batch: int = 8  # frames
 
     def resolve(self, bundle: ModelBundle) -> GenerateSettings:
@@ -61,6 +63,7 @@ class GenerateSettings:
         make_sigmas(config.prediction, steps, shift, schedule=self.schedule)
         cfg_audio = self.cfg_audio if self.cfg_audio is not None else config.audio_guidance
         Guidance(audio=cfg_audio, portrait=self.cfg_portrait)
+        check_amount(self.movement)
         memory = self._memory(config)
         return replace(
             self, steps=steps, solver=solver, shift=shift, cfg_audio=cfg_audio, fps=fps, size=size, memory=memory

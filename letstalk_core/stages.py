@@ -13,6 +13,7 @@ from .autoencoder.dc_ae import AutoencoderDC
 from .autoencoder.tiling import Tiling
 from .long_video import Clip
 from .models import ModelBundle
+from .movement import Movement
 from .numerical_guard import NumericalGuard
 from .pixels import from_unit, to_unit
 from .protocols import ClipSampler, FrameSink
@@ -49,6 +50,11 @@ class Stages:
             bundle.audio_projection,
             lambda network: network(windows.to(bundle.device, _dtype(network))).float(),
         )
+
+    def movement(self, moves: Movement, first: int, count: int) -> Tensor | None:
+        """Tokens of how head and eyes move in these frames: (1, count, k, d); None for networks that choose it."""
+        rows = moves.rows(first, count)[None].to(self.bundle.device)
+        return self.bundle.audio_projection.movement_of(rows)
 
     @torch.no_grad()  # in each thread
     def decode(self, latents: Tensor, clip: Clip) -> Tensor:

@@ -177,6 +177,16 @@ class LetsTalkConditioning(io.ComfyNode):
                     max=1024,
                     tooltip="Frames of the empty latent for native samplers: what the model was trained on, 16.",
                 ),
+                io.Float.Input(
+                    "movement",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much head, brows and gaze move: 0 holds the head still, 1 is usual. Eyes blink at"
+                    " any value. For models that are told how to move, as the demo is; others do as they learned.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -189,8 +199,10 @@ class LetsTalkConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, portrait: Any, audio: Any, first_frame: int, clip_frames: int) -> io.NodeOutput:
-        return io.NodeOutput(*make_conditioning(portrait, audio, first_frame, clip_frames))
+    def execute(
+        cls, portrait: Any, audio: Any, first_frame: int, clip_frames: int, movement: float = 1.0
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*make_conditioning(portrait, audio, first_frame, clip_frames, movement))
 
 
 NODES: list[type[io.ComfyNode]] = [LetsTalkEncodeAudio, LetsTalkEncodePortrait, LetsTalkConditioning]

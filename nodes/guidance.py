@@ -31,12 +31,13 @@ class LetsTalkGuiderNode(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="From LetsTalk Conditioning; no negative is needed."),
                 io.Float.Input(
                     "audio_scale",
-                    default=2.0,
+                    default=0.0,
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How much more than learned the mouth follows the speech, as a factor. 1: no guidance;"
-                    " 2 suits the demo model; much more distorts the face. Anything but 1 doubles the work.",
+                    tooltip="How much more than learned the mouth follows the speech, as a factor. 0: the model's"
+                    " own value; 1: no guidance, as for the demo model, which has it trained in; much more"
+                    " distorts the face. Anything but 1 doubles the work.",
                 ),
                 io.Float.Input(
                     "portrait_scale",

@@ -66,12 +66,12 @@ def _inputs() -> list[Any]:
         ),
         io.Float.Input(
             "audio_scale",
-            default=2.0,
+            default=0.0,
             min=0.0,
             max=20.0,
             step=0.1,
-            tooltip="How strongly speech drives the face: 1 plain, 2 clear lips, more exaggerates. Values other"
-            " than 1 cost one more pass per step.",
+            tooltip="How strongly speech drives the face. 0: the model's own way, for the demo 1 with clear lips"
+            " trained in. 1 is plain, more exaggerates; values other than 1 cost one more pass per step.",
         ),
         io.Float.Input(
             "portrait_scale",

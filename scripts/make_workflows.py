@@ -102,7 +102,7 @@ def native_sampler(w: Workflow) -> None:
         latent_image=clip[2],
         seed=2,
         steps=12,
-        cfg=2.0,
+        cfg=1.0,
         sampler_name="euler",
         scheduler="simple",
     )

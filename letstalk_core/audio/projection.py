@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configs import AudioProjectionConfig
 from ..errors import ConfigError
+from ..movement import units
 from ..protocols import Device, DType, Operations
 
 __all__ = ["AudioProjection"]
@@ -16,7 +18,8 @@ class AudioProjection(nn.Module):
     """Three linears and a norm; trained and saved together with the denoiser.
 
     Shapes: windows (b, f, window, layers, encoder_dim) -> tokens (b, f, tokens, token_dim).
-    Raises: ConfigError for windows of another shape. Source: paper (arXiv 2411.16748).
+    With movement channels in its config, two more linears make tokens of movement (`movement_of`).
+    Raises: ConfigError for windows of another shape. Source: paper (arXiv 2411.16748); docs/model.md, Movement.
     """
 
     def __init__(
@@ -34,10 +37,15 @@ class AudioProjection(nn.Module):
         self.linear_2 = operations.Linear(hidden, hidden, device=device, dtype=dtype)
         self.linear_3 = operations.Linear(hidden, config.tokens * config.token_dim, device=device, dtype=dtype)
         self.norm = operations.LayerNorm(config.token_dim, device=device, dtype=dtype)
+        if config.movement:
+            width = config.movement_tokens * config.token_dim
+            self.movement_1 = operations.Linear(len(config.movement), hidden, device=device, dtype=dtype)
+            self.movement_2 = operations.Linear(hidden, width, device=device, dtype=dtype)
 
     def init_weights(self) -> None:
         """Fill every weight: Xavier, zero biases, the norm as the identity."""
-        for layer in (self.linear_1, self.linear_2, self.linear_3):
+        movement = (self.movement_1, self.movement_2) if self.config.movement else ()
+        for layer in (self.linear_1, self.linear_2, self.linear_3, *movement):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.ones_(self.norm.weight)
@@ -55,3 +63,23 @@ class AudioProjection(nn.Module):
         x = F.relu(self.linear_2(x))
         tokens: Tensor = self.norm(self.linear_3(x).unflatten(-1, (config.tokens, config.token_dim)))
         return tokens
+
+    def movement_of(self, rows: Tensor, dtype: DType = None) -> Tensor | None:
+        """Movement (b, f, channels) as `movement.Movement` gives it -> tokens (b, f, movement_tokens, token_dim).
+
+        `dtype` is what to compute in: that of the weights, unless those are cast when used. None if the network is
+        told no movement. Raises: ConfigError for other channels.
+        """
+        config = self.config
+        if not config.movement:
+            return None
+        if rows.ndim != 3 or rows.shape[-1] != len(config.movement):
+            raise ConfigError(
+                f"movement: has shape {list(rows.shape)}, needs (b, f, {len(config.movement)}):"
+                f" {', '.join(config.movement)}"
+            )
+        rest, size = (torch.tensor(values, device=rows.device) for values in units(config.movement))
+        x = ((rows.float() - rest) / size).to(dtype or self.movement_1.weight.dtype)
+        x = F.silu(self.movement_1(x))
+        tokens: Tensor = self.movement_2(x).unflatten(-1, (config.movement_tokens, config.token_dim))
+        return tokens.float()

@@ -72,6 +72,13 @@ def add_parser(subparsers: Any) -> None:
         help="pull the memory back to the portrait after clips that are less like it than this, 0 to 1 (default 0:"
         " never)",
     )
+    add(
+        "--movement",
+        type=float,
+        default=1.0,
+        metavar="AMOUNT",
+        help="how much head, brows and gaze move, 0 to 2, for models that are told it, as the demo is (default 1)",
+    )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
@@ -196,6 +203,7 @@ def _settings(args: argparse.Namespace) -> GenerateSettings:
         memory=MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None,
         match_statistics=args.match_statistics,
         drift_level=args.drift_level,
+        movement=args.movement,
     )
 
 

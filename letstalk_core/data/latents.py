@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ class Window:
     """Training samples cut from clips.
 
     Shapes: frames (b, f, c, h, w), memory (b, a + m, c, h, w), portrait (b, c, h, w), audio (b, f, window, layers,
-    d), regions (b, f, 3, 4) in pixels.
+    d), regions (b, f, 3, 4) in pixels, movement (b, f, channels).
     """
 
     frames: Tensor
@@ -190,6 +190,7 @@ class Window:
     portrait: Tensor
     audio: Tensor
     regions: Tensor
+    movement: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -211,13 +212,20 @@ class LatentStore:
     """The latents of one split of a folder in memory, growing with the manifest.
 
     Clips shorter than `min_frames` are left out, as are those whose files have another number of frames than their
-    records say. Raises: MediaError for damaged files and for latents of different models in one folder.
+    records say. `movement` names the channels of movement to load. Raises: MediaError for damaged files, for
+    latents of different models in one folder, and for clips of which the movement is not known.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], split: str, *, min_frames: int, noisy: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        split: str,
+        *,
+        min_frames: int,
+        noisy: bool = False,
+        movement: Sequence[str] = (),
     ) -> None:
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split, self.movement = Path(folder), split, tuple(movement)
         self.min_frames, self.noisy = min_frames, noisy
         self.image_size = 0
         self.hashes: dict[str, str] = {}
@@ -246,8 +254,9 @@ class LatentStore:
                 motion = file.get_tensor("motion") if "motion" in file.keys() else None
         except (OSError, SafetensorError) as error:
             raise MediaError(f"{path}: cannot be read as latents ({error}); run `letstalk encode` again") from None
+        tensors["movement"] = _columns(path, motion, metadata.get("motion", "").split(","), self.movement, frames)
         shapes = {name: list(t.shape) for name, t in tensors.items()}
-        dims = {"audio": 3, "regions": 3}
+        dims = {"audio": 3, "regions": 3, "movement": 2}
         known = {name: rows.rows.shape[1:] for name, rows in self._rows.items()}
         for name, tensor in tensors.items():
             if tensor.ndim != dims.get(name, 4) or known.get(name, tensor.shape[1:]) != tensor.shape[1:]:
@@ -289,6 +298,19 @@ class LatentStore:
             )
         columns = torch.tensor(self._clips).unbind(1)
         return _Snapshot({k: v.rows for k, v in self._rows.items()}, *columns)
+
+
+def _columns(path: Path, motion: Tensor | None, names: list[str], wanted: tuple[str, ...], frames: int) -> Tensor:
+    """The wanted channels (t, n) of a clip's movement; all of it is (t, names). Raises: MediaError."""
+    if not wanted:
+        return torch.zeros(frames, 0)
+    missing = [name for name in wanted if name not in names]
+    if motion is None or motion.ndim != 2 or motion.shape[1] != len(names) or missing:
+        raise MediaError(
+            f"{path}: does not say how {', '.join(missing or wanted)} move; train without movement in"
+            " [projection], or make clips that know it"
+        )
+    return motion[:, [names.index(name) for name in wanted]].float()
 
 
 def _blinks(motion: Tensor | None, names: list[str]) -> bool:
@@ -358,4 +380,5 @@ def draw_windows(
         portrait=portrait,
         audio=snapshot.tensors["audio"][heard],
         regions=snapshot.tensors["regions"][window],
+        movement=snapshot.tensors["movement"][window],
     )

@@ -75,7 +75,7 @@ class SolverClipSampler:
             if self.on_step is not None:
                 self.on_step(clip_index, state["i"], steps)
 
-        arguments = {"portrait": conditions.portrait, "audio": conditions.audio, "memory": conditions.memory}
+        arguments = conditions.tensors()
         options: dict[str, Any] = {}
         if self.name in STOCHASTIC:
             generator = seeded_generator(self.seed, clip_index, self.name)

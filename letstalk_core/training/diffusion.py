@@ -49,7 +49,7 @@ class _DiTModule(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: the tensors of `data.latents.Window`."""
         o = self.objective
-        clean, memory, portrait, audio, weights = self.prepare(batch)
+        clean, memory, portrait, audio, movement, weights = self.prepare(batch)
         b, device = len(clean), clean.device
 
         def keep(drop: float) -> Tensor:
@@ -72,7 +72,7 @@ class _DiTModule(nn.Module):
         else:
             time = 1 - torch.rand(b, device=device)
         noise, guided = torch.randn_like(clean), heard * o.model_guidance
-        losses, variance = self.losses(clean, noise, time, portrait, memory, audio, weights, guided)
+        losses, variance = self.losses(clean, noise, time, portrait, memory, audio, weights, guided, movement)
         loss = losses.mean()
         metrics = {"mse": loss.detach()}
         if variance is not None:
@@ -83,16 +83,17 @@ class _DiTModule(nn.Module):
             metrics[f"mse_{i}"] = losses[bucket == i].detach().mean()
         return loss, metrics
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Clean clip, memory, portrait, audio tokens, and weights (b, f, 1, h, w) of mean 1."""
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+        """Clean clip, memory, portrait, tokens of audio and of movement, and weights (b, f, 1, h, w) of mean 1."""
         clean, memory, portrait = (batch[k].float() for k in ("frames", "memory", "portrait"))
         audio = self.audio_projection(batch["audio"].float())
+        movement = self.audio_projection.movement_of(batch["movement"].float())
         h, w = clean.shape[-2:]
         o = self.objective
         boxes = rearrange(batch["regions"].float(), "b f r x -> (b f) r x") * (h / max(1, self.image_size))
         weights = region_weights(boxes, (o.mouth_weight, o.eyes_weight, o.eyes_weight), h, w, softness=1.0)
         weights = rearrange(weights, "(b f) 1 h w -> b f 1 h w", b=len(clean))
-        return clean, memory, portrait, audio, weights / weights.mean()
+        return clean, memory, portrait, audio, movement, weights / weights.mean()
 
     def losses(
         self,
@@ -104,6 +105,7 @@ class _DiTModule(nn.Module):
         audio: Tensor,
         weights: Tensor,
         guided: Tensor | None = None,
+        movement: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted squared error of each sample (b,), and its variance term when the variance is learned.
 
@@ -113,14 +115,13 @@ class _DiTModule(nn.Module):
         if self.config.portrait_residual:
             clean = (clean - portrait.unsqueeze(1)) / self.config.residual_scale
         noisy = add_noise(clean, noise, time, self.config.prediction)
-        output = self.dit(noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=audio).float()
+        known = {"portrait": portrait, "memory": memory, "movement": movement}
+        output = self.dit(noisy.x, noisy.timestep, audio=audio, **known).float()
         channels = clean.shape[2]
         target = clean if self.config.output == "sample" else noisy.target
         if guided is not None and bool(guided.any()):
             with torch.no_grad():
-                deaf = self.dit(
-                    noisy.x, noisy.timestep, portrait=portrait, memory=memory, audio=torch.zeros_like(audio)
-                )
+                deaf = self.dit(noisy.x, noisy.timestep, audio=torch.zeros_like(audio), **known)
             effect = (output.detach() - deaf.float())[:, :, :channels]
             target = target + guided.view(-1, 1, 1, 1, 1) * effect
         error = output[:, :, :channels] - target
@@ -165,7 +166,9 @@ class DiTStage:
         self.manifest = Manifest(recipe.data.folder)
         noisy = recipe.objective.pixel_noise_copies
         self.stores = {
-            split: LatentStore(recipe.data.folder, split, min_frames=config.clip_frames, noisy=noisy)
+            split: LatentStore(
+                recipe.data.folder, split, min_frames=config.clip_frames, noisy=noisy, movement=projection.movement
+            )
             for split in ("train", "val")
         }
         self._autoencoder: Any = None
@@ -246,12 +249,12 @@ class DiTStage:
         own, other = [], []
         for chunk in torch.arange(count).split(self.recipe.data.batch_size):
             batch = {k: v[chunk].to(device) for k, v in windows.tensors().items()}
-            clean, memory, portrait, audio, weights = self._net.prepare(batch)
+            clean, memory, portrait, audio, movement, weights = self._net.prepare(batch)
             shared = (clean, noise[chunk].to(device), times[chunk].to(device), portrait, memory)
-            own.append(self._net.losses(*shared, audio, weights)[0].cpu())
+            own.append(self._net.losses(*shared, audio, weights, movement=movement)[0].cpu())
             swapped = (chunk + 1) % count
             foreign = self._net.audio_projection(windows.audio[swapped].float().to(device))
-            other.append(self._net.losses(*shared, foreign, weights)[0].cpu())
+            other.append(self._net.losses(*shared, foreign, weights, movement=movement)[0].cpu())
         loss, shuffled = torch.cat(own), torch.cat(other)
         values = {"loss": float(loss.mean()), "loss_other_audio": float(shuffled.mean())}
         bucket = (times * BUCKETS).long().clamp(max=BUCKETS - 1)
@@ -275,13 +278,14 @@ class DiTStage:
             self._autoencoder = load_model(self.recipe.objective.autoencoder, "autoencoder", device=device)
         count = min(self.recipe.objective.sample_clips, len(windows.frames))
         batch = {k: v[:count].to(device) for k, v in windows.tensors().items()}
-        clean, memory, portrait, audio, _ = self._net.prepare(batch)
+        clean, memory, portrait, audio, movement, _ = self._net.prepare(batch)
         steps, config = self.recipe.objective.sample_steps, self.recipe.model
         sampler = SolverClipSampler(
             make_denoiser(self._net.dit), "euler", make_sigmas(config.prediction, steps, default_shift(config))
         )
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(11)).to(device)
-        made = sampler(noise, Conditions(portrait=portrait, audio=audio, memory=memory), clip_index=0)
+        conditions = Conditions(portrait=portrait, audio=audio, memory=memory, movement=movement)
+        made = sampler(noise, conditions, clip_index=0)
         pick = torch.linspace(0, clean.shape[1] - 1, min(STRIP_FRAMES, clean.shape[1])).round().long().to(device)
         rows = []
         for i in range(count):

@@ -18,12 +18,14 @@ class Conditions:
     """Conditions of one clip in model space: latents are already multiplied by the autoencoder's scaling factor.
 
     portrait: (b, c, h, w) latent. audio: (b, f, k, da) tokens of each frame. memory: (b, m, c, h, w), m >= 0.
+    movement: (b, f, n, da) tokens of each frame, for networks that are told it; never left out.
     A condition that is left out is zeros of the same shape, in training and in guidance alike.
     """
 
     portrait: Tensor
     audio: Tensor
     memory: Tensor
+    movement: Tensor | None = None
 
     def without_audio(self) -> Conditions:
         return replace(self, audio=torch.zeros_like(self.audio))
@@ -36,16 +38,14 @@ class Conditions:
 
     def to(self, device: Device = None, dtype: DType = None) -> Conditions:
         """The same conditions on another device or in another dtype."""
-        portrait, audio, memory = (
-            t.to(device=device, dtype=dtype) for t in (self.portrait, self.audio, self.memory)
-        )
-        return Conditions(portrait, audio, memory)
+        return Conditions(**{k: t.to(device=device, dtype=dtype) for k, t in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that there are, by the names under which a network takes them."""
+        return {k: t for k, t in vars(self).items() if t is not None}
 
     @staticmethod
     def concatenate(parts: Sequence[Conditions]) -> Conditions:
         """One batch out of several, in order: guidance runs its variants in one forward pass."""
-        return Conditions(
-            torch.cat([p.portrait for p in parts]),
-            torch.cat([p.audio for p in parts]),
-            torch.cat([p.memory for p in parts]),
-        )
+        tensors = [part.tensors() for part in parts]
+        return Conditions(**{name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})

@@ -93,6 +93,7 @@ class LetsTalkDiT(nn.Module):
         memory: Tensor,
         audio: Tensor,
         *,
+        movement: Tensor | None = None,
         cache: dict[str, Any] | None = None,
         attend: Attend = softmax_attention,
         run_block: Callable[..., Any] | None = None,
@@ -101,13 +102,16 @@ class LetsTalkDiT(nn.Module):
         """Predict for one batch of clips. Further keywords, which hosts hand to every model, are unused.
 
         x: (b, f, c, h, w) noisy latents. timestep: (b,) in [0, 1000). portrait: (b, c, h, w) latent. memory:
-        (b, m, c, h, w) latents, m >= 0. audio: (b, f, k, da) tokens. Returns (b, f, out_channels, h, w).
+        (b, m, c, h, w) latents, m >= 0. audio: (b, f, k, da) tokens. movement: (b, f, n, da) tokens that are read
+        beside those, and stay where guidance leaves the audio out. Returns (b, f, out_channels, h, w).
 
         cache: a dict that keeps what depends on portrait, memory and audio alone. Hand an empty one to the first
         sampling step of a clip and the same one, with the same conditions, to the others; results are identical.
         attend: softmax attention of temporal and cross-attention. run_block: is called as run_block(index, block,
         *inputs) in place of block(*inputs) and returns what that would; it lets a host skip or replace blocks.
         """
+        if movement is not None:
+            audio = torch.cat([audio, movement.to(audio)], dim=2)
         self._check(x, timestep, portrait, memory, audio)
         patch = self.config.patch_size
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)

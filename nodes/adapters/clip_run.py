@@ -122,6 +122,7 @@ class ClipRun:
             on_step=on_step,
             inspect=inspect,
             clip_name=self.clip_name,
+            movement_seed=self.seed,  # of another take, too: it goes on from the clips before it
         )
 
     def drift_image(self) -> Tensor:

@@ -57,7 +57,8 @@ class ComfyClipSampler:
 
     Of the conditions, `memory` (b, m, c, h, w) and `audio` (the clip's first frame, a whole number) go into a
     copy of the guider; portrait and speech are there already. `seed` feeds samplers that add noise as they go,
-    differently for each clip. A NOISE object replaces the noise it is given. `on_step(clip_index, step, denoised)`
+    differently for each clip, and moves head and eyes unless there is a `movement_seed`. A NOISE object replaces
+    the noise it is given. `on_step(clip_index, step, denoised)`
     is called after each step. `inspect(latents, clip_index)` returns what is wrong with finished latents, or None.
     `clip_name(clip_index)` is what people call a clip. `towards` is as in `protocols.DrawnSampler`: the estimates
     of every step are drawn to given latents, whatever the sampler. A bad clip is sampled again in float32 with
@@ -76,8 +77,10 @@ class ComfyClipSampler:
         on_step: Callable[[int, int, Tensor], None] | None = None,
         inspect: Inspect | None = None,
         clip_name: Callable[[int], str] = lambda index: f"clip {index + 1}",
+        movement_seed: int | None = None,
     ) -> None:
         check_guider(guider)
+        self.movement_seed = seed if movement_seed is None else movement_seed
         self.guider, self.sampler, self.sigmas = guider, sampler, sigmas
         self.seed, self.noise = seed, noise
         self.on_step, self.inspect, self.clip_name = on_step, inspect, clip_name
@@ -103,7 +106,7 @@ class ComfyClipSampler:
         self, guider: Any, noise: Tensor, conditions: Any, clip_index: int
     ) -> tuple[Tensor | None, str | None]:
         """Latents and what is wrong with them; no latents if they were given up on the way."""
-        guider = with_clip(guider, conditions.memory, int(conditions.audio))
+        guider = with_clip(guider, conditions.memory, int(conditions.audio), self.movement_seed)
         if clip_index in self.towards:
             guider = drawn_guider(guider, *self.towards[clip_index])
         steps = len(self.sigmas) - 1
@@ -143,10 +146,14 @@ def _culprit(guider: Any) -> str:
     return "the audio projection gave" if any(not t.isfinite().all() for t in tokens) else "the model returned"
 
 
-def with_clip(guider: Any, memory: Tensor, first_frame: int) -> Any:
+def with_clip(guider: Any, memory: Tensor, first_frame: int, movement_seed: int) -> Any:
     """A copy of a guider for one clip; every condition gets the same keys, so that they still run as one batch."""
     guider = copy.copy(guider)
-    clip = {"letstalk_memory": memory, "letstalk_first_frame": first_frame}
+    clip = {
+        "letstalk_memory": memory,
+        "letstalk_first_frame": first_frame,
+        "letstalk_movement_seed": movement_seed,
+    }
     guider.original_conds = {
         name: [{**cond, **clip} for cond in conds] for name, conds in guider.original_conds.items()
     }

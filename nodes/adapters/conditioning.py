@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...letstalk_core.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.errors import ConfigError, NumericalError
+from ...letstalk_core.movement import check_amount
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.portrait.crop import fit_to
 from .vae import float32_vae
@@ -59,7 +60,7 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
 
 
 def make_conditioning(
-    portrait: dict[str, Any], output: dict[str, Any], first_frame: int, clip_frames: int
+    portrait: dict[str, Any], output: dict[str, Any], first_frame: int, clip_frames: int, movement: float = 1.0
 ) -> tuple[Any, Any, dict[str, Any], int]:
     """CONDITIONING positive and negative, an empty LATENT of one clip, and the frames from `first_frame` on.
 
@@ -73,6 +74,7 @@ def make_conditioning(
             f"portrait: has shape {list(portrait['samples'].shape)}; needs one picture (1, channels, 1, h, w), as"
             " LetsTalk Encode Portrait gives it"
         )
+    check_amount(movement)
     track = output.get("letstalk_track")
     if track is None:
         raise ConfigError("audio: was not timed to video frames; send it through LetsTalk Encode Audio")
@@ -85,6 +87,7 @@ def make_conditioning(
         "letstalk_audio": track,
         "letstalk_first_frame": first_frame,
         "letstalk_portrait_gain": 1.0,
+        "letstalk_movement": movement,
         **{key: portrait[key] for key in ("letstalk_rgb", "letstalk_autoencoder") if key in portrait},
     }
     positive, negative = ([[torch.zeros(1, 1, 1), {**common, "letstalk_audio_gain": gain}]] for gain in (1.0, 0.0))

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...letstalk_core.configs import AudioProjectionConfig, DiTConfig
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.memory_bank import MemoryBank
+from ...letstalk_core.movement import Movement
 
 __all__ = ["check_conditioning", "model_conditions"]
 
@@ -35,6 +36,8 @@ def model_conditions(
     letstalk_audio_gain: float = 1.0,
     letstalk_portrait_gain: float = 1.0,
     letstalk_memory: Tensor | None = None,
+    letstalk_movement: float = 1.0,
+    letstalk_movement_seed: int | None = None,
     seed: int | None = None,
     prompt_type: str = "positive",
     **others: Any,
@@ -43,7 +46,8 @@ def model_conditions(
 
     Every CONDITIONING gives the same names and shapes, so that ComfyUI runs them as one batch. Null portrait and
     null audio are gains of 0; the memory is the same with and without them. Without letstalk_memory the clip is
-    the first of its video. Raises: ConfigError naming the input.
+    the first of its video. Head and eyes move by letstalk_movement_seed, without it by that of the sampler.
+    Raises: ConfigError naming the input.
     """
     if not reference_latents or letstalk_audio is None:
         raise ConfigError(NOT_OURS.format(prompt_type))
@@ -60,12 +64,17 @@ def model_conditions(
         bank = MemoryBank.for_model(config, seed=seed or 0)
         bank.reset(portrait)
         letstalk_memory = bank.read()
-    return {
+    tensors = {
         "portrait": portrait * letstalk_portrait_gain,
         "audio_states": windows[None].to(device, torch.float32),
         "audio_gain": torch.full((1, 1, 1, 1), float(letstalk_audio_gain), device=device),
         "memory": letstalk_memory.to(device, torch.float32),
     }
+    if projection.movement:
+        moved = letstalk_movement_seed if letstalk_movement_seed is not None else seed or 0
+        movement = Movement(projection.movement, seed=moved, fps=letstalk_audio.fps, amount=letstalk_movement)
+        tensors["movement"] = movement.rows(letstalk_first_frame, noise.shape[2])[None].to(device)
+    return tensors
 
 
 def check_portrait(latents: Tensor, config: DiTConfig, size: tuple[int, ...], name: str = "positive") -> Tensor:

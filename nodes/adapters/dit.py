@@ -40,7 +40,8 @@ class ExactInputs(NamedTuple):
     """What the network is to work on, before ComfyUI rounds it to the compute dtype: it leaves tuples as they are.
 
     x: (b, c, f, h, w) noisy sample. sigma: (b,). portrait: (b, c, h, w). audio_states: (b, f, window, layers,
-    dim). audio_gain: (b, 1, 1, 1), 1 or 0 for silence. memory: (b, m, c, h, w). All float32.
+    dim). audio_gain: (b, 1, 1, 1), 1 or 0 for silence. memory: (b, m, c, h, w). movement: (b, f, channels), for
+    networks that are told it. All float32.
     """
 
     x: Tensor
@@ -49,6 +50,7 @@ class ExactInputs(NamedTuple):
     audio_states: Tensor
     audio_gain: Tensor
     memory: Tensor
+    movement: Tensor | None = None
 
 
 class CacheStore:
@@ -130,6 +132,7 @@ class ComfyDiT(LetsTalkDiT):
             portrait=exact.portrait,
             audio=self._audio_tokens(exact, dtype, cache),
             memory=exact.memory,
+            movement=self._movement_tokens(exact, dtype),
             cache=cache,
         )
         return prediction_of(
@@ -145,6 +148,12 @@ class ComfyDiT(LetsTalkDiT):
         if cache is not None:
             cache[TOKENS_KEY] = tokens
         return tokens
+
+    def _movement_tokens(self, exact: ExactInputs, dtype: torch.dtype) -> Tensor | None:
+        """Tokens (b, f, n, d): a few small products, not worth keeping."""
+        if exact.movement is None:
+            return None
+        return self.audio_projection.movement_of(exact.movement, dtype)
 
 
 class _Network:

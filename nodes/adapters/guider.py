@@ -82,13 +82,16 @@ class LetsTalkGuider(comfy.samplers.CFGGuider):
 
 
 def make_guider(
-    model: Any, positive: Any, audio_scale: float = 1.0, portrait_scale: float = 1.0
+    model: Any, positive: Any, audio_scale: float = 0.0, portrait_scale: float = 1.0
 ) -> LetsTalkGuider:
-    """The GUIDER of a MODEL and the CONDITIONING of LetsTalk Conditioning. Raises: ConfigError."""
-    letstalk_model(model)
+    """The GUIDER of a MODEL and the CONDITIONING of LetsTalk Conditioning; an audio scale of 0 is the model's own.
+
+    Raises: ConfigError.
+    """
+    own = letstalk_model(model).dit_config.audio_guidance
     guider = LetsTalkGuider(model)
     guider.set_positive(positive)
-    guider.set_scales(audio_scale, portrait_scale)
+    guider.set_scales(audio_scale or own, portrait_scale)
     return guider
 
 

@@ -85,6 +85,13 @@ def test_speech_and_guidance_change_the_video(bundle: ModelBundle) -> None:
     assert not torch.equal(plain.video, guided.video) and not torch.equal(plain.video, silent.video)
 
 
+def test_the_amount_of_movement_changes_the_video(bundle: ModelBundle) -> None:
+    (usual, _), (still, _), (again, _) = (
+        run(bundle, settings=replace(FAST, movement=amount)) for amount in (1.0, 0.0, 0.0)
+    )
+    assert not torch.equal(usual.video, still.video) and torch.equal(still.video, again.video)
+
+
 def test_frame_rate_and_size_follow_the_settings(bundle: ModelBundle) -> None:
     sink = Frames()
     portrait = PORTRAIT[:24, :16]
@@ -249,6 +256,7 @@ def test_nan_weights_are_reported_with_clip_and_step(tiny_bundle: Path) -> None:
         ({"solver": "ddpm"}, "flow"),
         ({"cfg_audio": float("nan")}, "guidance"),
         ({"decode_batch": 0}, "decode_batch"),
+        ({"movement": 3.0}, "movement=3"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(bundle: ModelBundle, change: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ...movement import BLINK_SHAPE, GAZE_LIMIT, SWAY
 from .speech import Utterance
 from .visemes import viseme_curves
 
@@ -20,9 +21,6 @@ MOTION = (
     *("shift_x", "shift_y", "roll", "yaw", "pitch", "scale"),
 )  # lips, smile, blink 0..1; gaze, brow, yaw, pitch -1..1; shifts in image widths; roll in radians; scale a factor
 COLUMN = {name: i for i, name in enumerate(MOTION)}
-BLINK_SHAPE = (0.5, 1.0, 1.0, 0.6, 0.2)  # lids over five frames at 25 fps
-GAZE_LIMIT = 0.35
-SWAY = {"yaw": 0.4, "pitch": 0.25, "roll": 0.04, "shift_x": 0.02, "shift_y": 0.012, "scale": 0.01, "brow": 0.3}
 
 
 def motion_from_speech(

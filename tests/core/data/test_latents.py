@@ -137,6 +137,26 @@ def test_without_known_blinks_all_clips_come_alike(tmp_path: Path) -> None:
     assert min(clips.bincount(minlength=3).tolist()) > 70
 
 
+def test_windows_hold_the_movement_of_their_own_frames(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0, lids=0.7)
+    add_latents(tmp_path, "b", 100, lids=0.7)
+    store = LatentStore(tmp_path, "train", min_frames=4, movement=("blink",))
+    store.update(Manifest(tmp_path))
+    window = draw_windows(
+        store.snapshot(), torch.tensor([0, 1] * 50), torch.Generator().manual_seed(1), clip_frames=4, memory_frames=2,
+        anchor_frames=1, audio_window=3, cold_start=0.3, far_portrait=0.0,
+    )  # fmt: skip
+    shut = number(window.frames) % 100 == FRAMES // 2
+    assert shut.any() and not shut.all()
+    torch.testing.assert_close(window.movement[..., 0], shut * 0.7)
+
+
+def test_clips_of_which_the_movement_is_not_known_are_refused_by_name(tmp_path: Path) -> None:
+    add_latents(tmp_path, "a", 0)
+    with pytest.raises(MediaError, match=r"a\.safetensors: does not say how yaw move"):
+        LatentStore(tmp_path, "train", min_frames=4, movement=("yaw",)).update(Manifest(tmp_path))
+
+
 def test_the_store_grows_and_earlier_snapshots_stay_valid(tmp_path: Path) -> None:
     add_latents(tmp_path, "a", 0)
     store, manifest = LatentStore(tmp_path, "train", min_frames=4), Manifest(tmp_path)

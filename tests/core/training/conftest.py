@@ -83,10 +83,11 @@ def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6
         "portraits": torch.randn(2, 4, 2, 2, generator=g).half(),
         "audio": torch.randn(frames, 2, 8, generator=g).half(),
         "regions": tensors["regions"],
+        "motion": torch.randn(frames, 3, generator=g).half(),
     }
     for kind, content in (("clips", tensors), ("latents", latents)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        save_file(content, str(folder / kind / f"{name}.safetensors"), metadata={"image_size": str(size)})
+        save_file(content, str(folder / kind / f"{name}.safetensors"), metadata={"image_size": str(size), "motion": "jaw,blink,yaw"})
     record = ClipRecord(
         id=name,
         clip=f"clips/{name}.safetensors",

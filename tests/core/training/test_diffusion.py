@@ -11,7 +11,8 @@ import torch
 from letstalk_core.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.checkpoint import read_header, save_checkpoint
 from letstalk_core.cli.train import build_stage
-from letstalk_core.errors import ConfigError
+from letstalk_core.errors import ConfigError, MediaError
+from letstalk_core.models import load_model
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import step_to_sigma
 from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, Recipe
@@ -131,6 +132,7 @@ def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe
         ("model.output=sample", "objective.smallest_sigma=0.3"),
         ("objective.model_guidance=0.3",),
         ("model.output=sample", "objective.model_guidance=0.3"),
+        ('projection.movement=["yaw", "blink"]', "objective.drop_audio=0.5", "objective.model_guidance=0.3"),
         ("model.portrait_residual=false", "model.anchor_frames=0", "objective.memory_sigma=0.2", "data.workers=2"),
     ],
 )
@@ -180,9 +182,21 @@ def test_latents_of_other_networks_are_refused_by_name(make_recipe: MakeRecipe) 
         train(build_stage(make_recipe("dit", "model.in_channels=8")))
 
 
+def test_movement_is_learned_and_saved_and_clips_that_lack_it_are_refused(make_recipe: MakeRecipe) -> None:
+    told = make_recipe("dit", 'projection.movement=["yaw", "blink"]', "loop.steps=2")
+    stage = build_stage(told)
+    before = stage.module.audio_projection.movement_1.weight.clone()
+    exported = train(stage).exported[0]
+    assert not torch.equal(before, stage.module.audio_projection.movement_1.weight)
+    assert load_model(exported, "audio_projection").config.movement == ("yaw", "blink")
+    with pytest.raises(MediaError, match="does not say how pitch move"):
+        train(build_stage(make_recipe("dit", 'projection.movement=["yaw", "pitch"]')))
+
+
 def test_samples_are_drawn_under_bfloat16_autocast(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     autoencoder = save_autoencoder(make_recipe, tmp_path)
-    options = (f"objective.autoencoder={autoencoder}", "objective.sample_steps=2")
+    movement = 'projection.movement=["blink"]'
+    options = (f"objective.autoencoder={autoencoder}", "objective.sample_steps=2", movement)
     stage = build_stage(make_recipe("dit", *options))
     stage.refresh()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,158 @@
+"""Movement that is drawn at random: ranges, reproducibility, and the way into the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from letstalk_core.audio.projection import AudioProjection
+from letstalk_core.configs import AudioProjectionConfig, DiTConfig
+from letstalk_core.errors import ConfigError
+from letstalk_core.movement import GAZE_LIMIT, MOVEMENTS, SWAY, Movement, units
+from letstalk_core.sampling.denoisers import make_denoiser
+from letstalk_core.sampling.guidance import GuidedDenoiser
+from letstalk_core.transformer.conditions import Conditions
+from letstalk_core.transformer.dit import LetsTalkDiT
+
+HOUR = 90_000  # frames
+
+
+def column(rows: torch.Tensor, name: str) -> np.ndarray:
+    return rows[:, MOVEMENTS.index(name)].numpy()
+
+
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    first=st.integers(0, HOUR),
+    count=st.integers(1, 300),
+    cut=st.integers(0, 300),
+    fps=st.sampled_from((24.0, 25.0, 29.97, 60.0)),
+)
+@settings(deadline=None, max_examples=40)
+def test_any_part_is_a_part_of_the_whole(seed: int, first: int, count: int, cut: int, fps: float) -> None:
+    cut = min(cut, count)
+    whole = Movement(MOVEMENTS, seed=seed, fps=fps).rows(first, count)
+    movement = Movement(MOVEMENTS, seed=seed, fps=fps)
+    later = movement.rows(first + cut, count - cut)  # out of order on purpose
+    assert torch.equal(torch.cat([movement.rows(first, cut), later]), whole)
+
+
+def test_ranges_over_an_hour() -> None:
+    rows = Movement(MOVEMENTS, seed=3).rows(0, HOUR)
+    assert rows.shape == (HOUR, len(MOVEMENTS)) and rows.dtype == torch.float32
+    for name, limit in SWAY.items():
+        offset = column(rows, name) - (name == "scale")
+        assert abs(offset).max() <= limit + 1e-6 and offset.std() > 0.2 * limit, name
+        assert abs(np.diff(offset)).max() < 0.2 * limit, f"{name} jumps"
+    assert (
+        abs(column(rows, "gaze_x")).max() <= GAZE_LIMIT and abs(column(rows, "gaze_y")).max() <= 0.6 * GAZE_LIMIT
+    )
+    assert 0 <= column(rows, "smile").min() and column(rows, "smile").max() <= 0.6
+
+
+@pytest.mark.parametrize("fps", [24.0, 25.0, 30.0, 60.0])
+def test_eyes_blink_as_often_as_people_do(fps: float) -> None:
+    lids = column(Movement(MOVEMENTS, seed=1, fps=fps).rows(0, round(600 * fps)), "blink")
+    starts = np.flatnonzero((lids[1:] > 0.9) & (lids[:-1] <= 0.9)) / fps
+    assert 14 < len(starts) / 10 < 20
+    assert 1.9 < np.diff(starts).min() and np.diff(starts).max() < 5.2
+    assert (lids > 0).mean() < 0.1
+
+
+def test_seeds_differ_and_amount_scales_the_head_but_not_the_lids() -> None:
+    usual, other, still, half = (
+        Movement(MOVEMENTS, seed=seed, amount=amount).rows(0, 500)
+        for seed, amount in ((5, 1.0), (6, 1.0), (5, 0.0), (5, 0.5))
+    )
+    assert all(not np.allclose(column(usual, name), column(other, name)) for name in MOVEMENTS)
+    assert column(still, "yaw").std() == 0 and np.allclose(column(still, "scale"), 1)
+    assert np.allclose(column(half, "yaw"), 0.5 * column(usual, "yaw"))
+    assert np.array_equal(column(still, "blink"), column(usual, "blink"))
+
+
+def test_channels_come_in_the_order_asked_for() -> None:
+    every = Movement(MOVEMENTS, seed=2).rows(7, 50)
+    some = Movement(("yaw", "blink"), seed=2).rows(7, 50)
+    assert torch.equal(some, every[:, [MOVEMENTS.index("yaw"), MOVEMENTS.index("blink")]])
+    assert Movement((), seed=2).rows(0, 9).shape == (9, 0)
+
+
+@pytest.mark.parametrize("amount", [-0.1, 2.1, float("nan"), float("inf")])
+def test_amounts_that_are_none(amount: float) -> None:
+    with pytest.raises(ConfigError, match="movement="):
+        Movement(MOVEMENTS, seed=0, amount=amount)
+
+
+def test_unknown_channels() -> None:
+    with pytest.raises(ConfigError, match="'nose'"):
+        units(("yaw", "nose"))
+    with pytest.raises(ConfigError, match="'jaw'"):  # lips follow the speech
+        AudioProjectionConfig(movement=("jaw",))
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[LetsTalkDiT, AudioProjection]:
+    torch.manual_seed(0)
+    dit = LetsTalkDiT(
+        DiTConfig(
+            hidden_size=32, depth=2, num_heads=2, in_channels=4, linear_head_dim=16, audio_token_dim=16,
+            grid_size=(4, 4), clip_frames=3,
+        )
+    )  # fmt: skip
+    projection = AudioProjection(
+        AudioProjectionConfig(
+            layers=1, encoder_dim=8, hidden_size=8, tokens=2, token_dim=16, movement=("yaw", "blink", "scale")
+        )
+    )
+    for weight in itertools.chain(dit.parameters(), projection.parameters()):
+        torch.nn.init.normal_(weight, std=0.2)
+    return dit.eval(), projection.eval()
+
+
+@torch.no_grad()
+def test_network_sees_movement_and_keeps_it_where_guidance_leaves_out_the_audio(
+    networks: tuple[LetsTalkDiT, AudioProjection],
+) -> None:
+    dit, projection = networks
+    x, portrait, memory = torch.randn(1, 3, 4, 4, 4), torch.randn(1, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
+    audio = projection(torch.randn(1, 3, 5, 1, 8))
+    left, right = (projection.movement_of(torch.tensor([yaw, 0.0, 1.0]).expand(1, 3, 3)) for yaw in (-0.4, 0.4))
+    assert left is not None and right is not None and left.shape == (1, 3, 2, 16)
+    sigma = torch.full((1,), 0.7)
+
+    def run(denoiser: object, **conditions: torch.Tensor) -> torch.Tensor:
+        return denoiser(x, sigma, portrait=portrait, memory=memory, **conditions)  # type: ignore[operator]
+
+    plain = make_denoiser(dit)
+    assert not torch.allclose(run(plain, audio=audio, movement=left), run(plain, audio=audio, movement=right))
+    assert not torch.allclose(run(plain, audio=audio), run(plain, audio=audio, movement=left))
+    full = run(plain, audio=audio, movement=left)
+    deaf = run(plain, audio=torch.zeros_like(audio), movement=left)
+    guided = run(GuidedDenoiser(plain, 2.0), audio=audio, movement=left)
+    torch.testing.assert_close(guided, 2 * full - deaf, atol=1e-4, rtol=1e-4)
+
+
+def test_projection_without_channels_makes_no_tokens_and_has_no_weights(
+    networks: tuple[LetsTalkDiT, AudioProjection],
+) -> None:
+    _, told = networks
+    silent = AudioProjection(dataclasses.replace(told.config, movement=()))
+    assert silent.movement_of(torch.zeros(1, 3, 0)) is None
+    assert {k for k in told.state_dict() if "movement" in k} == set(told.state_dict()) - set(silent.state_dict())
+    with pytest.raises(ConfigError, match="yaw, blink, scale"):
+        told.movement_of(torch.zeros(1, 3, 2))
+
+
+def test_conditions_carry_movement() -> None:
+    conditions = Conditions(torch.ones(1, 4, 2, 2), torch.ones(1, 5, 3, 12), torch.ones(1, 2, 4, 2, 2))
+    assert "movement" not in conditions.tensors()
+    moved = dataclasses.replace(conditions, movement=torch.ones(1, 5, 2, 12))
+    both = Conditions.concatenate([moved, moved.without_audio()]).to(dtype=torch.float16)
+    assert both.movement is not None and both.movement.shape[0] == 2 and both.movement.dtype == torch.float16
+    assert both.movement.all() and not both.audio[1].any()
