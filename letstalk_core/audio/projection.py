@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,9 +45,17 @@ class AudioProjection(nn.Module):
             self.movement_2 = operations.Linear(hidden, width, device=device, dtype=dtype)
 
     def init_weights(self) -> None:
-        """Fill every weight: Xavier, zero biases, the norm as the identity."""
-        movement = (self.movement_1, self.movement_2) if self.config.movement else ()
-        for layer in (self.linear_1, self.linear_2, self.linear_3, *movement):
+        """Fill every weight: Xavier, zero biases, the norm as the identity.
+
+        Tokens of movement start as large as those of the audio, which are normed: attention learns nothing of
+        small ones.
+        """
+        if self.config.movement:
+            nn.init.normal_(self.movement_1.weight)
+            nn.init.normal_(self.movement_2.weight, std=2 / math.sqrt(self.config.hidden_size))
+            nn.init.zeros_(self.movement_1.bias)
+            nn.init.zeros_(self.movement_2.bias)
+        for layer in (self.linear_1, self.linear_2, self.linear_3):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.ones_(self.norm.weight)

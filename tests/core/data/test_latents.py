@@ -143,8 +143,8 @@ def test_windows_hold_the_movement_of_their_own_frames(tmp_path: Path) -> None:
     store = LatentStore(tmp_path, "train", min_frames=4, movement=("blink",))
     store.update(Manifest(tmp_path))
     window = draw_windows(
-        store.snapshot(), torch.tensor([0, 1] * 50), torch.Generator().manual_seed(1), clip_frames=4, memory_frames=2,
-        anchor_frames=1, audio_window=3, cold_start=0.3, far_portrait=0.0,
+        store.snapshot(), torch.tensor([0, 1] * 50), torch.Generator().manual_seed(1), clip_frames=4,
+        memory_frames=2, anchor_frames=1, audio_window=3, cold_start=0.3, far_portrait=0.0,
     )  # fmt: skip
     shut = number(window.frames) % 100 == FRAMES // 2
     assert shut.any() and not shut.all()

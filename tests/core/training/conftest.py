@@ -87,7 +87,11 @@ def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6
     }
     for kind, content in (("clips", tensors), ("latents", latents)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        save_file(content, str(folder / kind / f"{name}.safetensors"), metadata={"image_size": str(size), "motion": "jaw,blink,yaw"})
+        save_file(
+            content,
+            str(folder / kind / f"{name}.safetensors"),
+            metadata={"image_size": str(size), "motion": "jaw,blink,yaw"},
+        )
     record = ClipRecord(
         id=name,
         clip=f"clips/{name}.safetensors",

@@ -17,6 +17,7 @@ from torch import Tensor
 TINY = {"hidden_size": 32, "depth": 2, "num_heads": 2, "in_channels": 4, "linear_head_dim": 16, "mlp_ratio": 2.0}
 TRAINED = {"audio_token_dim": 12, "grid_size": (4, 4), "clip_frames": 5, "memory_noise": 0.1, "anchor_frames": 1}
 PROJECTION = {"window": 3, "layers": 2, "encoder_dim": 6, "hidden_size": 16, "tokens": 3, "token_dim": 12}
+MOVEMENT = ("yaw", "blink", "scale")
 SEED = 7
 CLOSE = {"rtol": 1e-5, "atol": 2e-5}
 
@@ -68,8 +69,12 @@ class Setup:
         bank = self.sub("letstalk_core.memory_bank").MemoryBank.for_model(self.dit.config, seed=SEED)
         bank.reset(self.portrait)
         windows = self.track.windows(2, self.frames, self.projection.config.window)
+        movement = self.sub("letstalk_core.movement").Movement(self.projection.config.movement, seed=SEED)
         conditions = self.sub("letstalk_core.transformer.conditions").Conditions(
-            portrait=self.portrait, audio=self.projection(windows[None]), memory=bank.read()
+            portrait=self.portrait,
+            audio=self.projection(windows[None]),
+            memory=bank.read(),
+            movement=self.projection.movement_of(movement.rows(2, self.frames)[None]),
         )
         guidance = clip.Guidance(audio=audio, portrait=portrait)
         sampler = clip.SolverClipSampler(denoisers.make_denoiser(self.dit), "euler", sigmas, guidance)
@@ -83,7 +88,7 @@ def make_setup(
     """A file of random weights in `folder`, loaded."""
     configs, models = sub("letstalk_core.configs"), sub("letstalk_core.models")
     dit_config = configs.DiTConfig(**{**TINY, **TRAINED, **changes})
-    projection_config = configs.AudioProjectionConfig(**PROJECTION)
+    projection_config = configs.AudioProjectionConfig(**PROJECTION, movement=MOVEMENT)
     parts = {}
     for name, config in (("dit", dit_config), ("audio_projection", projection_config)):
         network = models.build_model(config)

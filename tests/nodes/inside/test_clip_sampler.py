@@ -67,11 +67,13 @@ def test_latents_equal_those_of_the_standalone_pipeline(demo: Any, sub: Any, sca
     sample = pipeline.TalkingPortrait(demo.bundle)._solver_sampler(settings, lambda *_: None)
     track, window = positive[0][1]["letstalk_audio"], demo.bundle.audio_projection.config.window
     config = demo.bundle.dit.config
+    moves = sub("letstalk_core.movement").Movement(demo.bundle.audio_projection.config.movement, seed=7)
     clips = long_video.generate_clips(
         sample,
         long_video.plan_clips(FRAMES, config.clip_frames),
         portrait=positive[0][1]["reference_latents"][0][:, :, 0],
         audio=lambda first, count: demo.bundle.audio_projection(track.windows(first, count, window)[None]),
+        movement=lambda first, count: demo.bundle.audio_projection.movement_of(moves.rows(first, count)[None]),
         bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(config, settings=settings.memory, seed=7),
         clip_frames=config.clip_frames,
         seed=7,

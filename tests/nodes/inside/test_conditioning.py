@@ -61,6 +61,7 @@ def test_positive_and_negative_differ_in_sound_only(comfy_nodes: Any, track: Any
     assert on.keys() == off.keys() and on["letstalk_audio"] is off["letstalk_audio"] is track
     assert (on.pop("letstalk_audio_gain"), off.pop("letstalk_audio_gain")) == (1.0, 0.0)
     assert (on["letstalk_first_frame"], on["letstalk_portrait_gain"]) == (10, 1.0)
+    assert on["letstalk_movement"] == 1.0
     assert on["letstalk_rgb"] == ("factors", "bias")
     assert tuple(on["reference_latents"][0].shape) == (1, 64, 1, 4, 6)
 
@@ -70,6 +71,8 @@ def test_conditions_that_cannot_work_are_named(comfy_nodes: Any, track: Any) -> 
     sound = {"letstalk_track": track}
     with pytest.raises(ValueError, match="first_frame: 40.*40 frames"):
         execute(portrait(), sound, 40, 16)
+    with pytest.raises(ValueError, match="movement=-1"):
+        execute(portrait(), sound, 0, 16, -1.0)
     with pytest.raises(ValueError, match="portrait: has shape"):
         execute(portrait(frames=2), sound, 0, 16)
     with pytest.raises(ValueError, match="audio: was not timed"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_setup import Setup, count_passes, euler, make_setup, sample
+from model_setup import CLOSE, Setup, count_passes, euler, make_setup, sample
 
 
 @pytest.fixture
@@ -22,12 +22,19 @@ def setup(sub: Callable[[str], Any], tmp_path: Any) -> Setup:
 def test_equals_the_standalone_guidance_with_the_fewest_passes(
     setup: Setup, audio: float, portrait: float, batches: list[int]
 ) -> None:
-    guider = setup.guider.make_guider(setup.patcher, setup.positive, audio, portrait)
+    guider = setup.guider.make_guider(setup.patcher, setup.positive)
+    guider.set_scales(audio, portrait)
     with count_passes(setup.patcher) as passes:
         found = sample(setup, guider, sigmas=setup.sigmas(1))
     assert passes == batches
     # Batches are summed in another order, and the prediction is turned to and fro once more: a few ulp.
     torch.testing.assert_close(found, setup.standalone(setup.sigmas(1), audio, portrait), rtol=1e-5, atol=2e-5)
+
+
+def test_a_scale_of_zero_is_the_models_own(sub: Any, tmp_path: Any) -> None:
+    setup = make_setup(sub, tmp_path, audio_guidance=1.7)
+    own = sample(setup, setup.guider.make_guider(setup.patcher, setup.positive, 0.0, 1.0))
+    torch.testing.assert_close(own, setup.standalone(setup.sigmas(), 1.7, 1.0), **CLOSE)
 
 
 def test_native_cfg_of_one_skips_the_negative(setup: Setup) -> None:

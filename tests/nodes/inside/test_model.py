@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_setup import CLOSE, Setup, basic, changed, guided, load_setup, make_setup, sample
+from model_setup import CLOSE, SEED, Setup, basic, changed, guided, load_setup, make_setup, sample
 
 
 @pytest.fixture
@@ -62,6 +62,18 @@ def test_keeping_what_the_conditions_give_changes_nothing(setup: Setup) -> None:
     assert len(encoded) == 1
     anew = sample(setup, guided(setup, patcher), sigmas=setup.sigmas(3))
     assert len(encoded) == 4 and torch.equal(kept, anew)
+
+
+def test_movement_comes_from_the_conditioning_and_without_a_seed_from_the_samplers(setup: Setup) -> None:
+    def moved(**values: Any) -> Any:
+        guider = basic(setup)
+        guider.set_conds([[slot, {**own, **values}] for slot, own in setup.positive], setup.negative)
+        return sample(setup, guider)
+
+    usual = moved()
+    assert torch.equal(moved(letstalk_movement_seed=SEED, letstalk_movement=1.0), usual)
+    for change in ({"letstalk_movement": 0.0}, {"letstalk_movement_seed": SEED + 1}):
+        assert not torch.equal(moved(**change), usual), change
 
 
 def test_memory_frame_and_gains_come_from_the_conditioning(setup: Setup) -> None:
