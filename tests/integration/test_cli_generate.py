@@ -364,6 +364,7 @@ def test_a_bad_model_gives_one_line_and_leaves_nothing(
         ["--size", "wide"],
         ["--cfg-audio", "-1"],
         ["--memory-noise", "2"],
+        ["--movement", "2.5"],
         ["--shift", "0"],
         ["--threads", "0"],
         ["--device", "cuda:99"],
