@@ -1,8 +1,9 @@
 """How head, brows and eyes move when nobody says how: drawn at random, smooth, and the same for the same seed.
 
 A network whose audio projection has `movement` channels is told in every frame where the head points and whether
-the eyes are shut; this draws those numbers for a recording of any length, any part of it on demand. The lips are
-never among them: they follow the speech alone. Source: docs/model.md, Movement.
+the eyes are shut; this draws those numbers for a recording of any length, any part of it on demand. All but the
+lids are relative to the portrait, so 0 is its pose and look. The lips are never among them: they follow the speech
+alone. Source: docs/model.md, Movement.
 """
 
 from __future__ import annotations
@@ -18,28 +19,36 @@ from torch import Tensor
 
 from .errors import ConfigError
 
-__all__ = ["BLINK_SHAPE", "GAZE_LIMIT", "MOVEMENTS", "SWAY", "Movement", "check_amount", "units"]
+__all__ = ["BLINK_SHAPE", "GAZE_LIMIT", "MOVEMENTS", "SWAY", "Movement", "check_amount", "relative", "units"]
 
 MOVEMENTS = ("smile", "blink", "gaze_x", "gaze_y", "brow", "shift_x", "shift_y", "roll", "yaw", "pitch", "scale")
-# smile and blink 0..1; gaze, brow, yaw and pitch -1..1; shifts in image widths; roll in radians; scale a factor
+# Parts of their whole range; shifts in image widths, roll in radians, scale a share of the size; blink 1 is shut.
+ABSOLUTE = ("blink",)
 SWAY = {"yaw": 0.4, "pitch": 0.25, "roll": 0.04, "shift_x": 0.02, "shift_y": 0.012, "scale": 0.01, "brow": 0.3}
 BLINK_SHAPE = (0.5, 1.0, 1.0, 0.6, 0.2)  # lids over five frames at 25 fps
 GAZE_LIMIT = 0.35
-REST = {"scale": 1.0}  # where a still face is not 0
 UNITS = {**SWAY, "smile": 0.4, "blink": 1.0, "gaze_x": GAZE_LIMIT, "gaze_y": GAZE_LIMIT}
 SHARE = {"pitch": 0.75, "shift_y": 0.75, "brow": 0.75}  # the rest of the range is left to stress of the voice
+SMILE = 0.12
 BLINK_SLOT_S, GAZE_SLOT_S = 3.5, 7.0  # one blink, and at most one glance aside, in each of these
 GLANCES = 0.8  # share of slots with one
 BLINK_S = len(BLINK_SHAPE) / 25
+EASE_S = 1.0  # the head leaves the portrait's pose within the first second
 LARGEST_AMOUNT = 2.0
 
 
-def units(names: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Rest value and usual size of each channel, by which networks see numbers near 1. Raises: ConfigError."""
+def units(names: Sequence[str]) -> tuple[float, ...]:
+    """Usual size of each channel, by which networks see numbers near 1. Raises: ConfigError."""
     unknown = [name for name in names if name not in MOVEMENTS]
     if unknown:
         raise ConfigError(f"movement={unknown}: known are {list(MOVEMENTS)}")
-    return tuple(REST.get(name, 0.0) for name in names), tuple(UNITS[name] for name in names)
+    return tuple(UNITS[name] for name in names)
+
+
+def relative(rows: Tensor, portrait: Tensor, names: Sequence[str]) -> Tensor:
+    """Measured movement (..., channels) as networks are told it, given that of the portrait."""
+    kept = torch.tensor([name in ABSOLUTE for name in names], dtype=torch.bool)
+    return torch.where(kept, rows, rows - portrait)
 
 
 def check_amount(amount: float) -> None:
@@ -73,10 +82,9 @@ class Movement:
             return self._blinks(seconds)
         if name in ("gaze_x", "gaze_y"):
             return self._gaze(name, seconds) * self.amount
-        sway = self._sway(name, seconds) * self.amount
-        if name == "smile":
-            return np.clip(self._random("smile").uniform(0.1, 0.3) + 0.12 * sway, 0.0, 0.6)
-        return REST.get(name, 0.0) + SHARE.get(name, 1.0) * SWAY[name] * sway
+        ease = np.clip(seconds / EASE_S, 0.0, 1.0)
+        sway = self._sway(name, seconds) * self.amount * ease**2 * (3 - 2 * ease)
+        return SMILE * sway if name == "smile" else SHARE.get(name, 1.0) * SWAY[name] * sway
 
     def _sway(self, name: str, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Within -1..1: three sine waves between 0.08 and 0.8 Hz."""
@@ -98,7 +106,7 @@ class Movement:
 
     def _gaze(self, name: str, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Eye direction: ahead, now and then aside for half a second to two."""
-        gaze = np.full(len(seconds), self._random("gaze").uniform(-0.04, 0.04))
+        gaze = np.zeros(len(seconds))
         for slot in self._slots(seconds, GAZE_SLOT_S):
             random = self._random("gaze", slot)  # both directions jump at once
             begin, held, x, y = random.uniform(

@@ -88,8 +88,8 @@ class AudioProjection(nn.Module):
                 f"movement: has shape {list(rows.shape)}, needs (b, f, {len(config.movement)}):"
                 f" {', '.join(config.movement)}"
             )
-        rest, size = (torch.tensor(values, device=rows.device) for values in units(config.movement))
-        x = ((rows.float() - rest) / size).to(dtype or self.movement_1.weight.dtype)
+        size = torch.tensor(units(config.movement), device=rows.device)
+        x = (rows.float() / size).to(dtype or self.movement_1.weight.dtype)
         x = F.silu(self.movement_1(x))
         tokens: Tensor = self.movement_2(x).unflatten(-1, (config.movement_tokens, config.token_dim))
         return tokens.float()

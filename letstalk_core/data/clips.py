@@ -95,6 +95,10 @@ class ClipFile:
             else torch.zeros(self.portraits().shape[0], 3, 4, dtype=torch.int16)
         )
 
+    def portrait_motion(self) -> Tensor | None:
+        """The same curves for the portraits (p, k); None where nobody says how they pose."""
+        return self._tensor("portrait_motion") if self.has("portrait_motion") else None
+
     def motion(self) -> Tensor:
         """Motion curves (t, k) float16, named by `motion_names`; (t, 0) where there are none."""
         return (

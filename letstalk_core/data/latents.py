@@ -24,6 +24,7 @@ from torch import Tensor
 from ..audio.features import encode_audio
 from ..checkpoint import atomic_path
 from ..errors import MediaError
+from ..movement import relative
 from ..pixels import to_unit
 from .clips import ClipFile, open_clip
 from .manifest import ClipRecord, Manifest, append_records
@@ -74,6 +75,9 @@ def encode_clip(
         "regions": regions,
         "motion": clip.motion(),
     }
+    poses = clip.portrait_motion()
+    if poses is not None:
+        result["portrait_motion"] = poses
     for suffix, noisy in (("", False), ("_noisy", True)):
         if noisy and not noisy_copies:
             continue
@@ -182,7 +186,7 @@ class Window:
     """Training samples cut from clips.
 
     Shapes: frames (b, f, c, h, w), memory (b, a + m, c, h, w), portrait (b, c, h, w), audio (b, f, window, layers,
-    d), regions (b, f, 3, 4) in pixels, movement (b, f, channels).
+    d), regions (b, f, 3, 4) in pixels, movement (b, f, channels) relative to the portrait.
     """
 
     frames: Tensor
@@ -201,6 +205,7 @@ class _Snapshot:
     """The store at one moment: flat tensors and where each clip lies in them."""
 
     tensors: dict[str, Tensor]
+    movement: tuple[str, ...]  # its channels
     starts: Tensor  # (n,) first row of each clip
     lengths: Tensor
     portrait_starts: Tensor
@@ -251,12 +256,17 @@ class LatentStore:
             with safe_open(str(path), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in names}
                 metadata = file.metadata() or {}
-                motion = file.get_tensor("motion") if "motion" in file.keys() else None
+                motion, poses = (
+                    file.get_tensor(name) if name in file.keys() else None
+                    for name in ("motion", "portrait_motion")
+                )
         except (OSError, SafetensorError) as error:
             raise MediaError(f"{path}: cannot be read as latents ({error}); run `letstalk encode` again") from None
-        tensors["movement"] = _columns(path, motion, metadata.get("motion", "").split(","), self.movement, frames)
+        columns, portraits = metadata.get("motion", "").split(","), len(tensors["portraits"])
+        tensors["movement"] = _columns(path, motion, columns, self.movement, frames)
+        tensors["portraits_movement"] = _columns(path, poses, columns, self.movement, portraits)
         shapes = {name: list(t.shape) for name, t in tensors.items()}
-        dims = {"audio": 3, "regions": 3, "movement": 2}
+        dims = {"audio": 3, "regions": 3, "movement": 2, "portraits_movement": 2}
         known = {name: rows.rows.shape[1:] for name, rows in self._rows.items()}
         for name, tensor in tensors.items():
             if tensor.ndim != dims.get(name, 4) or known.get(name, tensor.shape[1:]) != tensor.shape[1:]:
@@ -281,7 +291,7 @@ class LatentStore:
         self.hashes = hashes
         size = metadata.get("image_size", "0")
         self.image_size = (int(size) if re.fullmatch(r"\d{1,6}", size) else 0) or tensors["frames"].shape[-2] * 32
-        count, portraits = len(tensors["frames"]), len(tensors["portraits"])
+        count = len(tensors["frames"])
         rows = len(self._rows["frames"]) if self._rows else 0
         portrait_rows = len(self._rows["portraits"]) if self._rows else 0
         for name, tensor in tensors.items():
@@ -297,18 +307,21 @@ class LatentStore:
                 " run `letstalk encode` first"
             )
         columns = torch.tensor(self._clips).unbind(1)
-        return _Snapshot({k: v.rows for k, v in self._rows.items()}, *columns)
+        return _Snapshot({k: v.rows for k, v in self._rows.items()}, self.movement, *columns)
 
 
 def _columns(path: Path, motion: Tensor | None, names: list[str], wanted: tuple[str, ...], frames: int) -> Tensor:
-    """The wanted channels (t, n) of a clip's movement; all of it is (t, names). Raises: MediaError."""
+    """The wanted channels (t, n) of the movement of a clip or its portraits; all of it is (t, names).
+
+    Raises: MediaError.
+    """
     if not wanted:
         return torch.zeros(frames, 0)
     missing = [name for name in wanted if name not in names]
     if motion is None or motion.ndim != 2 or motion.shape[1] != len(names) or missing:
         raise MediaError(
-            f"{path}: does not say how {', '.join(missing or wanted)} move; train without movement in"
-            " [projection], or make clips that know it"
+            f"{path}: does not say how {', '.join(missing or wanted)} move in frames and portraits; train without"
+            " movement in [projection], or make clips that know it"
         )
     return motion[:, [names.index(name) for name in wanted]].float()
 
@@ -359,12 +372,15 @@ def draw_windows(
     suffix = "_noisy" if noisy else ""  # conditions see noisy pixels, the target is clean
     frames = snapshot.tensors["frames"]
     condition, portraits = snapshot.tensors[f"frames{suffix}"], snapshot.tensors[f"portraits{suffix}"]
-    own = portraits[snapshot.portrait_starts[clips] + (u[2] * snapshot.portrait_counts[clips]).long()]
+    chosen = snapshot.portrait_starts[clips] + (u[2] * snapshot.portrait_counts[clips]).long()
+    own = portraits[chosen]
     free = length - f  # frames outside the window
     other = (u[3] * free).long()
     other = torch.where(start + other >= first, start + other + f, start + other).clamp(max=start + length - 1)
     far = (u[4] < far_portrait) & (free > 0)
     portrait = torch.where(far.view(-1, 1, 1, 1), condition[other], own)
+    movement, poses = snapshot.tensors["movement"], snapshot.tensors["portraits_movement"]
+    pose = torch.where(far.view(-1, 1), movement[other], poses[chosen])
     window = first[:, None] + torch.arange(f)
     recent = condition[(first[:, None] - m + torch.arange(m)).clamp(min=start[:, None])]
     early = condition[start[:, None] + torch.arange(max(0, anchor_frames - 1))]
@@ -380,5 +396,5 @@ def draw_windows(
         portrait=portrait,
         audio=snapshot.tensors["audio"][heard],
         regions=snapshot.tensors["regions"][window],
-        movement=snapshot.tensors["movement"][window],
+        movement=relative(movement[window], pose[:, None], snapshot.movement),
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from letstalk_core.audio.projection import AudioProjection
 from letstalk_core.configs import AudioProjectionConfig, DiTConfig
 from letstalk_core.errors import ConfigError
-from letstalk_core.movement import GAZE_LIMIT, MOVEMENTS, SWAY, Movement, units
+from letstalk_core.movement import GAZE_LIMIT, MOVEMENTS, SWAY, Movement, relative, units
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.guidance import GuidedDenoiser
 from letstalk_core.transformer.conditions import Conditions
@@ -47,13 +47,25 @@ def test_ranges_over_an_hour() -> None:
     rows = Movement(MOVEMENTS, seed=3).rows(0, HOUR)
     assert rows.shape == (HOUR, len(MOVEMENTS)) and rows.dtype == torch.float32
     for name, limit in SWAY.items():
-        offset = column(rows, name) - (name == "scale")
-        assert abs(offset).max() <= limit + 1e-6 and offset.std() > 0.2 * limit, name
-        assert abs(np.diff(offset)).max() < 0.2 * limit, f"{name} jumps"
+        found = column(rows, name)
+        assert abs(found).max() <= limit + 1e-6 and found.std() > 0.2 * limit, name
+        assert abs(np.diff(found)).max() < 0.2 * limit, f"{name} jumps"
     assert (
         abs(column(rows, "gaze_x")).max() <= GAZE_LIMIT and abs(column(rows, "gaze_y")).max() <= 0.6 * GAZE_LIMIT
     )
-    assert 0 <= column(rows, "smile").min() and column(rows, "smile").max() <= 0.6
+    assert 0.05 < abs(column(rows, "smile")).max() <= 0.2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_video_begins_at_the_portrait(seed: int) -> None:
+    rows = Movement(MOVEMENTS, seed=seed).rows(0, 26)
+    assert not rows[0].any()
+    assert column(rows[:13], "yaw").std() < column(Movement(MOVEMENTS, seed=seed).rows(0, 500), "yaw").std()
+
+
+def test_measured_movement_is_told_relative_to_the_portrait_except_for_the_lids() -> None:
+    rows, portrait = torch.tensor([[0.3, 1.0], [0.1, 0.0]]), torch.tensor([0.1, 0.4])
+    torch.testing.assert_close(relative(rows, portrait, ("yaw", "blink")), torch.tensor([[0.2, 1.0], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("fps", [24.0, 25.0, 30.0, 60.0])
@@ -71,7 +83,7 @@ def test_seeds_differ_and_amount_scales_the_head_but_not_the_lids() -> None:
         for seed, amount in ((5, 1.0), (6, 1.0), (5, 0.0), (5, 0.5))
     )
     assert all(not np.allclose(column(usual, name), column(other, name)) for name in MOVEMENTS)
-    assert column(still, "yaw").std() == 0 and np.allclose(column(still, "scale"), 1)
+    assert all(not column(still, name).any() for name in MOVEMENTS if name != "blink")
     assert np.allclose(column(half, "yaw"), 0.5 * column(usual, "yaw"))
     assert np.array_equal(column(still, "blink"), column(usual, "blink"))
 

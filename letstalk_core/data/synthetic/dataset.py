@@ -106,6 +106,7 @@ def _write(path: Path, clip: DrawnClip, device: Device) -> None:
         "portraits": pictures[:count].contiguous(),
         "audio": (wave.clamp(-1, 1) * 32767).to(torch.int16),
         "motion": torch.from_numpy(clip.motion).half(),
+        "portrait_motion": torch.from_numpy(clip.portrait_motion).half(),
         "regions": boxes[count:].contiguous(),
         "portrait_regions": boxes[:count].contiguous(),
     }

@@ -41,7 +41,7 @@ def test_any_frames_can_be_read_alone(tmp_path: Path) -> None:
 def test_what_a_clip_lacks_has_a_neutral_value(tmp_path: Path) -> None:
     clip = open_clip(tmp_path, make_clip(tmp_path, "a"))
     assert torch.equal(clip.portraits(), clip.frames(0, 1))
-    assert clip.motion().shape == (5, 0)
+    assert clip.motion().shape == (5, 0) and clip.portrait_motion() is None
     assert clip.lead_frames == 0
     assert clip.motion_names == ("jaw", "wide")
     assert clip.audio()[0] == 0.5

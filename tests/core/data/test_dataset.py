@@ -28,7 +28,9 @@ def test_a_folder_of_clips_can_be_read_back(tmp_path: Path) -> None:
     clip = open_clip(tmp_path, next(iter(Manifest(tmp_path))))
     assert clip.frames().shape == (6, 256, 256, 3)
     assert clip.regions().shape == (6, 3, 4)
-    assert clip.portraits().shape[0] == 2
+    poses = clip.portrait_motion()
+    assert poses is not None and clip.portraits().shape[0] == len(poses) == 2
+    assert poses.shape[1] == clip.motion().shape[1] == len(clip.motion_names)
     assert len(clip.audio()) >= 640 * (clip.lead_frames + 6)
 
 

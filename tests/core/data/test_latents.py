@@ -44,7 +44,10 @@ def add_latents(
     if lids is not None:  # how far the eyes close, in one frame
         motion = torch.zeros(frames, 2)
         motion[frames // 2, 1] = lids
-        tensors, metadata = {**tensors, "motion": motion}, {**metadata, "motion": "jaw,blink"}
+        yaw = numbers.view(-1, 1) / 1000
+        poses = torch.tensor([[0.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
+        tensors |= {"motion": torch.cat([motion, yaw], 1), "portrait_motion": poses}
+        metadata = {**metadata, "motion": "jaw,blink,yaw"}
     save_file({k: v.contiguous() for k, v in tensors.items()}, str(path), metadata=metadata)
     append_records(folder, [ClipRecord(id=name, clip="x", latents=f"latents/{name}.safetensors", frames=frames)])
 
@@ -137,23 +140,31 @@ def test_without_known_blinks_all_clips_come_alike(tmp_path: Path) -> None:
     assert min(clips.bincount(minlength=3).tolist()) > 70
 
 
-def test_windows_hold_the_movement_of_their_own_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize("far", [0.0, 1.0])
+def test_windows_hold_the_movement_of_their_own_frames_relative_to_the_portrait(
+    tmp_path: Path, far: float
+) -> None:
     add_latents(tmp_path, "a", 0, lids=0.7)
     add_latents(tmp_path, "b", 100, lids=0.7)
-    store = LatentStore(tmp_path, "train", min_frames=4, movement=("blink",))
+    store = LatentStore(tmp_path, "train", min_frames=4, movement=("yaw", "blink"))
     store.update(Manifest(tmp_path))
     window = draw_windows(
         store.snapshot(), torch.tensor([0, 1] * 50), torch.Generator().manual_seed(1), clip_frames=4,
-        memory_frames=2, anchor_frames=1, audio_window=3, cold_start=0.3, far_portrait=0.0,
+        memory_frames=2, anchor_frames=1, audio_window=3, cold_start=0.3, far_portrait=far,
     )  # fmt: skip
-    shut = number(window.frames) % 100 == FRAMES // 2
+    yaw, lids = window.movement.unbind(-1)
+    frames, portrait = number(window.frames), number(window.portrait[:, None])
+    shut = frames % 100 == FRAMES // 2
     assert shut.any() and not shut.all()
-    torch.testing.assert_close(window.movement[..., 0], shut * 0.7)
+    torch.testing.assert_close(lids, shut * 0.7)
+    # Portraits of a clip are filled with -1 and -2, or -101 and -102, and pose at 0.5 and -0.5.
+    pose = portrait / 1000 if far else torch.where(portrait % 100 == 99, 0.5, -0.5)
+    torch.testing.assert_close(yaw, frames / 1000 - pose)
 
 
 def test_clips_of_which_the_movement_is_not_known_are_refused_by_name(tmp_path: Path) -> None:
     add_latents(tmp_path, "a", 0)
-    with pytest.raises(MediaError, match=r"a\.safetensors: does not say how yaw move"):
+    with pytest.raises(MediaError, match=r"a\.safetensors: does not say how yaw move in frames"):
         LatentStore(tmp_path, "train", min_frames=4, movement=("yaw",)).update(Manifest(tmp_path))
 
 
@@ -224,19 +235,21 @@ def test_encoding_writes_scaled_latents_and_audio_of_the_shown_frames(
     heard = torch.arange(9.0).view(-1, 1, 1)
     monkeypatch.setattr(module, "encode_audio", lambda encoder, sound, fps: iter(heard.split(4)))
     clip = {"frames": torch.full((5, 32, 32, 3), 255, dtype=torch.uint8), "audio": torch.zeros(9 * 640).short()}
+    clip |= {"motion": torch.full((5, 1), 0.5).half(), "portrait_motion": torch.full((1, 1), 0.25).half()}
     (tmp_path / "clips").mkdir()
-    save_file(clip, str(tmp_path / "clips" / "a.safetensors"), metadata={"lead_frames": "3"})
+    save_file(clip, str(tmp_path / "clips" / "a.safetensors"), metadata={"lead_frames": "3", "motion": "yaw"})
     append_records(tmp_path, [ClipRecord(id=n, clip=f"clips/{n}.safetensors", frames=5) for n in ("a", "gone")])
     hashes = {"autoencoder": "m", "audio_encoder": "n"}
     results = list(encode_folder(tmp_path, FakeAutoencoder(), None, hashes=hashes, noisy_copies=True))
     assert [(r.id, problem is None) for r, problem in results] == [("a", True), ("gone", False)]
-    store = LatentStore(tmp_path, "train", min_frames=4, noisy=True)
+    store = LatentStore(tmp_path, "train", min_frames=4, noisy=True, movement=("yaw",))
     store.update(Manifest(tmp_path))
     tensors = store.snapshot().tensors
     assert torch.equal(tensors["frames"], torch.full((5, 3, 2, 2), 0.5).half())
     assert tensors["audio"].flatten().tolist() == [3, 4, 5, 6, 7]
     assert 0.001 < (tensors["frames_noisy"] - tensors["frames"]).float().std() < 0.2
     assert store.image_size == 32
+    assert tensors["movement"].eq(0.5).all() and tensors["portraits_movement"].tolist() == [[0.25]]
     again = list(encode_folder(tmp_path, FakeAutoencoder(), None, hashes=hashes))
     assert [r.id for r, _ in again] == ["gone"]
 

@@ -84,6 +84,7 @@ def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6
         "audio": torch.randn(frames, 2, 8, generator=g).half(),
         "regions": tensors["regions"],
         "motion": torch.randn(frames, 3, generator=g).half(),
+        "portrait_motion": torch.randn(2, 3, generator=g).half(),
     }
     for kind, content in (("clips", tensors), ("latents", latents)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
