@@ -340,6 +340,7 @@ class DiTConfig(Config):
     fps: float = 25.0
     memory_noise: float = 0.0  # default sigma of the noise on memory at inference, in latent units
     audio_guidance: float = 1.0  # default scale of the audio guidance at inference; 1 is none
+    steps: int = 0  # default number of sampling steps; 0 is what is usual for its prediction
     shift: float = 1.0  # of a flow model's default schedule; above 1 it spends more steps at high noise
 
     def validate(self) -> None:
@@ -394,6 +395,7 @@ class DiTConfig(Config):
             not self.learned_variance or self.prediction == "epsilon",
             f"dit config: learned_variance needs prediction='epsilon', not {self.prediction!r}",
         )
+        _require(0 <= self.steps <= 1000, f"dit config: steps={self.steps} must be between 0 and 1000")
         _require(
             self.memory_frames >= 0 and self.anchor_frames >= 0,
             f"dit config: memory_frames={self.memory_frames} and anchor_frames={self.anchor_frames} must be >= 0",

@@ -12,7 +12,7 @@ from .memory_bank import MemorySettings
 from .models import ModelBundle
 from .movement import check_amount
 from .sampling.clip import Guidance
-from .sampling.schedules import default_shift, make_sigmas
+from .sampling.schedules import default_shift, default_steps, make_sigmas
 from .sampling.solvers import check_solver
 
 __all__ = ["GenerateSettings", "Summary"]
@@ -41,9 +41,8 @@ class GenerateSettings:
         """The same with every None replaced. Raises: ConfigError for values that cannot work with this model."""
         config = bundle.dit.config
         paper = config.prediction == "epsilon" and config.learned_variance
-        steps, solver = (
-            (250, "ddpm") if paper else (12, "euler") if config.prediction == "flow" else (30, "dpmpp_2m")
-        )
+        solver = "ddpm" if paper else "euler" if config.prediction == "flow" else "dpmpp_2m"
+        steps = 250 if paper and not config.steps else default_steps(config)
         step = bundle.pixels_per_token
         trained = (config.grid_size[0] * step, config.grid_size[1] * step)
         size = self.size or trained

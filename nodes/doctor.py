@@ -27,11 +27,15 @@ class LetsTalkDoctor(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Int.Input(
-                    "steps", default=12, min=1, max=1000, tooltip="Sampling steps for which the time is estimated."
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Sampling steps for which the time is estimated. 0: the model's own number.",
                 ),
                 io.Boolean.Input(
                     "audio_guidance",
-                    default=True,
+                    default=False,
                     tooltip="Estimate with audio guidance (an audio scale other than 1), which doubles the work of"
                     " a step.",
                 ),

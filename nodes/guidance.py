@@ -72,10 +72,11 @@ class LetsTalkSigmas(io.ComfyNode):
                 io.Model.Input("model", tooltip="A LetsTalk model from Load DiT."),
                 io.Int.Input(
                     "steps",
-                    default=12,
-                    min=1,
+                    default=0,
+                    min=0,
                     max=1000,
-                    tooltip="Sampling steps of every clip. More takes longer and follows the model more closely.",
+                    tooltip="Sampling steps of every clip. More takes longer and follows the model more closely."
+                    " 0: the model's own number.",
                 ),
                 io.Combo.Input(
                     "schedule",

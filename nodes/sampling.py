@@ -51,11 +51,11 @@ def _inputs() -> list[Any]:
         ),
         io.Int.Input(
             "steps",
-            default=12,
-            min=1,
+            default=0,
+            min=0,
             max=1000,
-            tooltip="Steps for each clip; time grows with them. About 12 for flow models, 30 for others. Not used"
-            " when sigmas are connected.",
+            tooltip="Steps for each clip; time grows with them. 0: the model's own number, usually 12 for flow"
+            " models and 30 for others. Not used when sigmas are connected.",
         ),
         io.Combo.Input(
             "schedule",

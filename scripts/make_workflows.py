@@ -101,7 +101,7 @@ def native_sampler(w: Workflow) -> None:
         negative=clip[1],
         latent_image=clip[2],
         seed=2,
-        steps=12,
+        steps=8,
         cfg=1.0,
         sampler_name="euler",
         scheduler="simple",
@@ -170,7 +170,7 @@ def lora_guidance(w: Workflow) -> None:
     )
     w.group("Guidance and sampling")
     guider = w.add("LetsTalkGuider", model=lora[0], positive=conditioning[0], audio_scale=1.3, portrait_scale=1.2)
-    sigmas = w.add("LetsTalkSigmas", model=lora[0], steps=12)
+    sigmas = w.add("LetsTalkSigmas", model=lora[0])
     sampler = w.add("KSamplerSelect", sampler_name="euler")
     noise = w.add("RandomNoise", noise_seed=2)
     w.group("Video")

@@ -21,6 +21,8 @@ __all__ = [
     "ddpm_alphas_cumprod",
     "ddpm_sigmas",
     "ddpm_table",
+    "default_shift",
+    "default_steps",
     "flow_sigmas",
     "karras_sigmas",
     "make_sigmas",
@@ -117,6 +119,11 @@ def default_shift(config: DiTConfig) -> float:
     if config.prediction != "flow":
         return 1.0
     return config.shift * (config.residual_scale if config.portrait_residual else 1.0)
+
+
+def default_steps(config: DiTConfig) -> int:
+    """The model's own number of steps, or what is usual for what it predicts."""
+    return config.steps or (12 if config.prediction == "flow" else 30)
 
 
 def make_sigmas(prediction: str, steps: int, shift: float = 1.0, *, schedule: str = "model") -> Tensor:

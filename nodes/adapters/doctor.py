@@ -31,6 +31,7 @@ from ...letstalk_core.configs import (
 from ...letstalk_core.errors import DependencyError
 from ...letstalk_core.models import DEMO_FOLDER
 from ...letstalk_core.portrait.detect import WEIGHTS_URL, cached_weights
+from ...letstalk_core.sampling.schedules import default_steps
 from .conditioning import make_conditioning
 from .folders import FOLDER, list_models, resolve_model
 from .images import detector_weights
@@ -185,7 +186,8 @@ def _speed(model: Any, vae: Any, audio_encoder: Any, steps: int, audio_guidance:
     if audio_encoder is not None:
         _, line = _measured(lambda: _repeated(lambda: audio_encoder.encode_audio(_noise(2.0), 16_000)) / 2)
         lines.append(f"encoding one second of sound: {line}")
-    if step is not None:
+    if step is not None and config is not None:
+        steps = steps or default_steps(config)
         clip = steps * step + (decode or 0.0)
         without = "" if decode is not None else ", without decoding"
         lines.append(f"expected for one second of video at {steps} steps{without}: {clip * fps / frames:.1f} s")

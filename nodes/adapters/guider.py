@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.sampling.guidance import combine_passes, guidance_passes
-from ...letstalk_core.sampling.schedules import make_sigmas
+from ...letstalk_core.sampling.schedules import default_steps, make_sigmas
 from .conditions import check_conditioning
 from .model import letstalk_model
 
@@ -103,10 +103,11 @@ def schedule_names() -> list[str]:
 def make_model_sigmas(model: Any, steps: int, schedule: str = "model", shift: float = 0.0) -> Tensor:
     """Sigmas of the standalone pipeline, or of a ComfyUI scheduler, for a MODEL; (steps + 1,) float32 on the CPU.
 
-    shift: of flow models with the schedule "model"; 0 is the MODEL's own, which ModelSamplingSD3 changes.
-    Raises: ConfigError.
+    steps: 0 is the model's own number. shift: of flow models with the schedule "model"; 0 is the MODEL's own,
+    which ModelSamplingSD3 changes. Raises: ConfigError.
     """
-    prediction = letstalk_model(model).dit_config.prediction
+    config = letstalk_model(model).dit_config
+    prediction, steps = config.prediction, steps or default_steps(config)
     if schedule not in schedule_names():
         raise ConfigError(f"schedule: {schedule!r} is unknown; choose one of {', '.join(schedule_names())}")
     sampling = model.get_model_object("model_sampling")

@@ -132,6 +132,10 @@ def test_the_paper_setting_runs_with_learned_variance(bundle: ModelBundle) -> No
     dit.init_weights()
     paper = ModelBundle(bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, dit)
     resolved = GenerateSettings().resolve(paper)
+    assert GenerateSettings().resolve(bundle).steps == 12
+    paper.dit.config = replace(paper.dit.config, steps=9)
+    assert GenerateSettings().resolve(paper).steps == 9
+    paper.dit.config = replace(paper.dit.config, steps=0)
     assert (resolved.solver, resolved.steps) == ("ddpm", 250)
     sink, _ = run(paper, 0.1, GenerateSettings(steps=3))
     assert torch.equal(sink.video, run(paper, 0.1, GenerateSettings(steps=3))[0].video)

@@ -89,6 +89,14 @@ def test_sigmas_are_those_of_the_standalone_pipeline(sub: Any, tmp_path: Any, pr
             setup.guider.make_model_sigmas(setup.patcher, 7, **bad)
 
 
+def test_no_steps_are_the_models_own_number(sub: Any, tmp_path: Any, comfy_nodes: dict[str, Any]) -> None:
+    usual = make_setup(sub, tmp_path)
+    (sigmas,) = comfy_nodes["LetsTalkSigmas"].execute(usual.patcher, 0, "model", 0.0).args
+    assert len(sigmas) == 12 + 1
+    own = make_setup(sub, tmp_path, steps=5)
+    assert len(own.sigmas(0)) == 5 + 1 and len(own.sigmas(3)) == 3 + 1
+
+
 def test_sigmas_follow_the_shift_of_the_model(setup: Setup, comfy_nodes: dict[str, Any], sub: Any) -> None:
     flow_sigmas = sub("letstalk_core.sampling.schedules").flow_sigmas
     (shifted,) = comfy_nodes["ModelSamplingSD3"]().patch(setup.patcher, shift=3.0)
