@@ -32,7 +32,6 @@ SHARE = {"pitch": 0.75, "shift_y": 0.75, "brow": 0.75}  # the rest of the range 
 SMILE = 0.12
 BLINK_SLOT_S, GAZE_SLOT_S = 3.5, 7.0  # one blink, and at most one glance aside, in each of these
 GLANCES = 0.8  # share of slots with one
-BLINK_S = len(BLINK_SHAPE) / 25
 EASE_S = 1.0  # the head leaves the portrait's pose within the first second
 LARGEST_AMOUNT = 2.0
 
