@@ -39,6 +39,7 @@ ROWS = [
     {"transformer", "autoencoder", "audio", "portrait", "sampling"},
     {"nn", "checkpoint", "locking", "disk_space", "media", "drift_guard", "numerical_guard", "presets"},
     {"configs"},
+    {"movement"},
     {"pixels", "protocols", "errors"},
 ]
 MEETING_POINTS = {"transformer.conditions"}  # what neighbours in a row may share
