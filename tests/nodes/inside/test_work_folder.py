@@ -236,6 +236,7 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
     settings = pipeline.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
     plan = sub("letstalk_core.long_video").plan_clips(frames, config.clip_frames)
     window = bundle.audio_projection.config.window
+    moves = sub("letstalk_core.movement").Movement(bundle.audio_projection.config.movement, seed=1)
     ours = sub("letstalk_core.resume").WorkFolder(root / "mine", keep=True)
     clips = retake.take_clips(
         sub("letstalk_core.resume").WorkFolder(tmp_path / "work", keep=True),
@@ -244,6 +245,7 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
         sample=pipeline.TalkingPortrait(bundle)._solver_sampler(settings, lambda *_: None),
         portrait=run.portrait,
         audio=lambda first, count: bundle.audio_projection(run.track.windows(first, count, window)[None]),
+        movement=lambda first, count: bundle.audio_projection.movement_of(moves.rows(first, count)[None]),
         bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(config, settings=settings.memory, seed=1),
         clip_frames=config.clip_frames,
         fps=25.0,
