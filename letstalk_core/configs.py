@@ -296,9 +296,7 @@ class AudioProjectionConfig(Config):
     hidden_size: int = 512
     tokens: int = 32  # tokens per frame
     token_dim: int = 768
-    movement: tuple[
-        str, ...
-    ] = ()  # channels of `movement.MOVEMENTS` that the network is told; none: it makes them up
+    movement: tuple[str, ...] = ()  # channels (`movement.MOVEMENTS`) that it is told; none: it makes them up
     movement_tokens: int = 2  # tokens per frame that tell it
 
     def validate(self) -> None:

@@ -19,7 +19,17 @@ from torch import Tensor
 
 from .errors import ConfigError
 
-__all__ = ["BLINK_SHAPE", "GAZE_LIMIT", "MOVEMENTS", "SWAY", "Movement", "check_amount", "relative", "units"]
+__all__ = [
+    "BLINK_SHAPE",
+    "GAZE_LIMIT",
+    "MOVEMENTS",
+    "SWAY",
+    "Movement",
+    "check_amount",
+    "relative",
+    "sine_sway",
+    "units",
+]
 
 MOVEMENTS = ("smile", "blink", "gaze_x", "gaze_y", "brow", "shift_x", "shift_y", "roll", "yaw", "pitch", "scale")
 # Parts of their whole range; shifts in image widths, roll in radians, scale a share of the size; blink 1 is shut.
@@ -58,6 +68,14 @@ def check_amount(amount: float) -> None:
         )
 
 
+def sine_sway(seconds: NDArray[np.float64], random: np.random.Generator, least: float) -> NDArray[np.float64]:
+    """Smooth movement within -1..1: three sine waves between 0.08 and 0.8 Hz, together `least` to 1 large."""
+    rates = random.uniform((0.08, 0.2, 0.45), (0.2, 0.45, 0.8))
+    phases = random.uniform(0.0, 2 * np.pi, 3)
+    waves = np.sin(2 * np.pi * seconds[:, None] * rates + phases) @ np.array((0.5, 0.32, 0.18))
+    return np.asarray(waves * random.uniform(least, 1.0))
+
+
 class Movement:
     """Movement of a video: `rows(first, count)` -> (count, channels) float32, whatever was asked for before.
 
@@ -82,16 +100,8 @@ class Movement:
         if name in ("gaze_x", "gaze_y"):
             return self._gaze(name, seconds) * self.amount
         ease = np.clip(seconds / EASE_S, 0.0, 1.0)
-        sway = self._sway(name, seconds) * self.amount * ease**2 * (3 - 2 * ease)
+        sway = sine_sway(seconds, self._random(name), 0.6) * self.amount * ease**2 * (3 - 2 * ease)
         return SMILE * sway if name == "smile" else SHARE.get(name, 1.0) * SWAY[name] * sway
-
-    def _sway(self, name: str, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Within -1..1: three sine waves between 0.08 and 0.8 Hz."""
-        random = self._random(name)
-        rates = random.uniform((0.08, 0.2, 0.45), (0.2, 0.45, 0.8))
-        phases = random.uniform(0.0, 2 * np.pi, 3)
-        waves = np.sin(2 * np.pi * seconds[:, None] * rates + phases) @ np.array((0.5, 0.32, 0.18))
-        return np.asarray(waves * random.uniform(0.6, 1.0))
 
     def _blinks(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Lids: 0 open, 1 shut, about seventeen times a minute, two to five seconds apart."""

@@ -1,10 +1,10 @@
 """Clips on disk: frames, portraits, sound and drawn truth of one clip, and random frames of many for training.
 
-A clip is a safetensors file (any frame costs one memory-mapped read) or an ordinary video file with sound. Tensors
-of a safetensors clip: "frames" uint8 (t, h, w, 3); and, where there are any, "portraits" uint8 (p, h, w, 3),
-"audio" int16 at 16 kHz (metadata "lead_frames": frames of it before the first picture), "motion" float16 (t, k),
-"regions" int16 (t, 3, 4) and "portrait_regions" (p, 3, 4): boxes x0 y0 x1 y1 in pixels of the mouth, left and
-right eye; a box of no area is unknown.
+A clip is a safetensors file (any frame costs one memory-mapped read) or an ordinary video file with sound.
+Tensors of a safetensors clip: "frames" uint8 (t, h, w, 3); and, where there are any, "portraits" uint8 (p, h, w,
+3), "audio" int16 at 16 kHz (metadata "lead_frames": frames of it before the first picture), "motion" float16 (t,
+k) and "portrait_motion" (p, k), "regions" int16 (t, 3, 4) and "portrait_regions" (p, 3, 4): boxes x0 y0 x1 y1 in
+pixels of the mouth, left and right eye; a box of no area is unknown.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Cached latents: clips encoded once by autoencoder and audio encoder, and windows of them for training.
 
 A latents file holds "frames" float16 (t, c, h, w) and "portraits" (p, c, h, w), both times the scaling factor,
-"audio" float16 (t, layers, d), the encoder's states of each frame, "regions" int16 (t, 3, 4) in pixels; with noisy
-copies also "frames_noisy" and "portraits_noisy". Metadata: hashes of both models and the image size.
+"audio" float16 (t, layers, d), the encoder's states of each frame, "regions" int16 (t, 3, 4) in pixels, and
+"motion" (t, k) and "portrait_motion" (p, k) where they are known; with noisy copies also "frames_noisy" and
+"portraits_noisy". Metadata: hashes of both models and the image size.
 """
 
 from __future__ import annotations

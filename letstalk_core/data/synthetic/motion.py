@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ...movement import BLINK_SHAPE, GAZE_LIMIT, SWAY
+from ...movement import BLINK_SHAPE, GAZE_LIMIT, SWAY, sine_sway
 from .speech import Utterance
 from .visemes import viseme_curves
 
@@ -35,7 +35,7 @@ def motion_from_speech(
     seconds = np.arange(frames) / fps
     motion[:, :4] = curves[:, :4]
     stress = _averaged(curves[:, 5], max(1, round(0.36 * fps)))
-    smile = rng.uniform(0.0, 0.4) + _sway(seconds, rng) * 0.12 * amount
+    smile = rng.uniform(0.0, 0.4) + sine_sway(seconds, rng, 0.5) * 0.12 * amount
     motion[:, COLUMN["smile"]] = np.clip(smile, 0.0, 0.6)
     motion[:, COLUMN["blink"]] = _blinks(frames, fps, rng)
     motion[:, COLUMN["gaze_x"]] = _gaze(frames, fps, rng) * amount
@@ -43,7 +43,7 @@ def motion_from_speech(
     for name, limit in SWAY.items():
         # 0.75 of the range is left to the sway where loudness adds its share.
         share = 0.75 if name in ("pitch", "shift_y", "brow") else 1.0
-        motion[:, COLUMN[name]] = _sway(seconds, rng) * limit * share * amount
+        motion[:, COLUMN[name]] = sine_sway(seconds, rng, 0.5) * limit * share * amount
     motion[:, COLUMN["brow"]] += 0.3 * stress * amount
     motion[:, COLUMN["pitch"]] += 0.25 * SWAY["pitch"] * (2 * stress - 1) * amount
     motion[:, COLUMN["shift_y"]] += 0.25 * SWAY["shift_y"] * (2 * stress - 1) * amount
@@ -92,15 +92,6 @@ def random_pose(rng: Generator, n: int) -> NDArray[np.float32]:
     pose[:, COLUMN["brow"]] += 0.3 * rng.random(n)
     pose[:, COLUMN["scale"]] += 1.0
     return pose
-
-
-def _sway(seconds: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
-    """Smooth movement within -1..1: three sine waves between 0.08 and 0.8 Hz."""
-    rates = rng.uniform((0.08, 0.2, 0.45), (0.2, 0.45, 0.8))
-    phases = rng.uniform(0.0, 2 * np.pi, 3)
-    weights = np.array((0.5, 0.32, 0.18))
-    waves = np.sin(2 * np.pi * seconds[:, None] * rates + phases) @ weights
-    return np.asarray(waves * rng.uniform(0.5, 1.0))
 
 
 def _averaged(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
