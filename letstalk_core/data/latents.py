@@ -238,6 +238,7 @@ class LatentStore:
         self._loaded: set[str] = set()
         self._rows: dict[str, _Growing] = {}
         self._clips: list[tuple[int, int, int, int, int]] = []
+        self._snapshot: _Snapshot | None = None  # of all that is loaded; every batch asks for it
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -299,6 +300,7 @@ class LatentStore:
             self._rows.setdefault(name, _Growing()).append(tensor)
         blinks = _blinks(motion, metadata.get("motion", "").split(","))
         self._clips.append((rows, count, portrait_rows, portraits, blinks))
+        self._snapshot = None
 
     def snapshot(self) -> _Snapshot:
         """The present content; later loading does not change it. Raises: MediaError while there is none."""
@@ -307,8 +309,10 @@ class LatentStore:
                 f"{self.folder}: has no {self.split} clips with latents of at least {self.min_frames} frames;"
                 " run `letstalk encode` first"
             )
-        columns = torch.tensor(self._clips).unbind(1)
-        return _Snapshot({k: v.rows for k, v in self._rows.items()}, self.movement, *columns)
+        if self._snapshot is None:
+            columns = torch.tensor(self._clips).unbind(1)
+            self._snapshot = _Snapshot({k: v.rows for k, v in self._rows.items()}, self.movement, *columns)
+        return self._snapshot
 
 
 def _columns(path: Path, motion: Tensor | None, names: list[str], wanted: tuple[str, ...], frames: int) -> Tensor:

@@ -44,10 +44,15 @@ class UtteranceCache:
         self.folder = Path(folder) / "utterances"
         self.seed = seed
 
-    def load(self, split: str, count: int, min_seconds: float) -> list[tuple[Tensor, Tensor]]:
-        """(waveform (s,) int16 of whole frames, curves (frames, 6) float16) of each; missing ones are made."""
+    def load(
+        self, split: str, count: int, min_seconds: float, *, first: int = 0, stride: int = 1
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(waveform (s,) int16 of whole frames, curves (frames, 6) float16) of each; missing ones are made.
+
+        `first` and `stride` divide the making between processes.
+        """
         items = []
-        for index in range(count):
+        for index in range(first, count, stride):
             path = self.folder / f"{split}-{self.seed}-{index:05d}.safetensors"
             item = self._read(path, min_seconds)
             if item is None:

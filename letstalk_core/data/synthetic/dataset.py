@@ -24,12 +24,13 @@ from ..manifest import ClipRecord, Manifest, append_records
 from .faces import FRAME_SIZE, regions, render
 from .identity import Identity, sample_identity
 from .motion import MOTION, motion_from_speech, neutral_pose
-from .speech import Utterance
+from .speech import Utterance, silence
 from .texts import random_utterance
 
 __all__ = ["DrawnClip", "draw_clip", "synthesize"]
 
 FPS = 25
+SILENT_SHARE = 0.05  # of the clips, in which nobody speaks: rest is rare inside of sentences
 SPLIT_SEEDS = {"train": 0, "val": 1}  # people of the splits come from different streams of random numbers
 
 
@@ -48,9 +49,15 @@ def draw_clip(seed: int, split: str, index: int, *, frames: int, portraits: int 
     """Choose all about one clip. Raises: ConfigError for an unknown split, DependencyError without espeak."""
     if split not in SPLIT_SEEDS:
         raise ConfigError(f"split={split!r} must be one of {sorted(SPLIT_SEEDS)}")
-    rng, moves, poses = (np.random.default_rng([seed, SPLIT_SEEDS[split], index, purpose]) for purpose in range(3))
+    rng, moves, poses, rest = (
+        np.random.default_rng([seed, SPLIT_SEEDS[split], index, purpose]) for purpose in range(4)
+    )
     identity = sample_identity(rng)
-    utterance = random_utterance(rng, "train" if split == "train" else "held_out", min_seconds=frames / FPS + 0.4)
+    seconds = frames / FPS + 0.4
+    if rest.random() < SILENT_SHARE:
+        utterance = silence(seconds + rest.uniform(0.0, 3.0))
+    else:
+        utterance = random_utterance(rng, "train" if split == "train" else "held_out", min_seconds=seconds)
     total = max(frames, len(utterance.waveform) // SAMPLES_PER_FRAME)
     motion = motion_from_speech(utterance, total, FPS, moves)
     first = int(moves.integers(0, total - frames + 1))

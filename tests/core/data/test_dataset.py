@@ -7,6 +7,7 @@ from letstalk_core.data.clips import open_clip
 from letstalk_core.data.manifest import Manifest
 from letstalk_core.data.synthetic import dataset
 from letstalk_core.data.synthetic.dataset import draw_clip, synthesize
+from letstalk_core.data.synthetic.motion import MOTION
 from letstalk_core.data.synthetic.speech import espeak_version, synthesise
 from letstalk_core.errors import ConfigError, DependencyError
 
@@ -54,6 +55,17 @@ def test_people_and_portraits_do_not_depend_on_the_sound(monkeypatch: pytest.Mon
     one, two = draw_clip(0, "train", 0, frames=4), draw_clip(0, "train", 0, frames=4)
     assert one.identity == two.identity
     assert (one.portrait_motion == two.portrait_motion).all()
+
+
+def test_some_people_say_nothing_and_keep_their_mouth_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = synthesise("good evening everybody, how are you", "en")
+    monkeypatch.setattr(dataset, "random_utterance", lambda *_, **__: spoken)
+    clips = [draw_clip(0, "train", i, frames=24) for i in range(300)]
+    silent = [c for c in clips if not c.utterance.waveform.any()]
+    assert 5 <= len(silent) <= 30  # one in twenty; the draw is the same each time
+    assert all(len(c.utterance.waveform) >= (c.first_frame + 24) * 640 for c in silent)
+    assert all((c.motion[:, :4] == 0).all() for c in silent)
+    assert any(c.motion[:, MOTION.index("blink")].max() > 0.9 for c in silent)
 
 
 def test_people_of_the_splits_differ() -> None:

@@ -66,6 +66,16 @@ def test_utterances_are_spoken_once_and_kept(make_recipe: Callable[..., Recipe],
     assert batches[0]["audio"].shape[1] == 640 * batches[0]["curves"].shape[1]
 
 
+def test_processes_share_the_speaking(spoken: list[int], tmp_path: Path) -> None:
+    cache = module.UtteranceCache(tmp_path)
+    shares = [cache.load("train", 5, 0.4, first=first, stride=2) for first in (0, 1)]
+    assert [len(share) for share in shares] == [3, 2] and len(spoken) == 5
+    whole = cache.load("train", 5, 0.4)
+    assert len(spoken) == 5  # all of them had been spoken
+    parts = [shares[i % 2][i // 2] for i in range(5)]
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(whole, parts, strict=True))
+
+
 def test_a_damaged_cache_file_is_spoken_again(
     make_recipe: Callable[..., Recipe], spoken: list[int], data_folder: Path
 ) -> None:

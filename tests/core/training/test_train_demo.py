@@ -1,0 +1,57 @@
+"""`scripts/train_demo.py`: its settings fit the recipes, and a stage that fails ends the job with its log."""
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from letstalk_core.training.config import load_recipe
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train_demo.py"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", sys.path[:])  # the script adds the project
+    spec = importlib.util.spec_from_file_location("train_demo", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(tmp_path: Path, **changes: object) -> argparse.Namespace:
+    values = {"work": tmp_path / "work", "out": tmp_path / "out", "minutes": 9.5, "share": 0.45, "clips": 4}
+    values |= {"utterances": 24, "processes": 2, "device": "cpu", "seed": 21, "from_bundled": True}
+    return argparse.Namespace(**{**values, "overrides": [], **changes})
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "audio", "dit", "decoder"])
+def test_settings_fit_the_recipes(script: ModuleType, tmp_path: Path, stage: str) -> None:
+    job = script.Job(arguments(tmp_path, overrides=[f"{stage}:data.batch_size=3"]), time.monotonic())
+    settings = job.settings(stage, {"loop.max_minutes": 1.5, "data.folder": job.data})
+    kind = "autoencoder" if stage == "decoder" else stage
+    recipe = load_recipe(kind, f"demo_{stage}", settings)
+    assert recipe.data.batch_size == 3  # what the user sets counts last
+    assert recipe.loop.max_minutes == 1.5 and recipe.loop.steps == 0  # time is the budget, not steps
+    assert recipe.data.folder == str(job.data)
+    assert Path(recipe.loop.init) == script.BUNDLED / script.FILES[stage]
+
+
+def test_a_stage_that_fails_ends_the_job_with_its_log(script: ModuleType, tmp_path: Path) -> None:
+    job = script.Job(arguments(tmp_path), time.monotonic())
+    name = job.call("broken", "train", "dit", "--config", tmp_path / "missing.toml")
+    with pytest.raises(script.Failure, match=r"broken ended with [1-9][\s\S]*missing\.toml"):
+        job.wait([name])
+    assert not job.running
+
+
+def test_no_time_left_is_said(script: ModuleType, tmp_path: Path) -> None:
+    job = script.Job(arguments(tmp_path, minutes=0.2), time.monotonic())
+    with pytest.raises(script.Failure, match="no time is left for dit; give more --minutes than 0.2"):
+        job.train("dit", 12.0, {})
+    assert not job.running
