@@ -73,6 +73,9 @@ def parse() -> argparse.Namespace:
         help="change a recipe, e.g. --set dit:data.batch_size=32; may be repeated",
     )
     args = parser.parse_args()
+    for text in args.overrides:
+        if text.partition(":")[0] not in FILES or ":" not in text:
+            parser.error(f"--set {text}: needs STAGE:TABLE.KEY=VALUE with a stage of {', '.join(FILES)}")
     args.work, args.out = args.work.resolve(), args.out.resolve()
     return args
 
@@ -105,8 +108,7 @@ class Job:
         denoiser = self.train("dit", end, {"data.folder": self.data, "objective.autoencoder": models[0]})
         decoder = self.train("decoder", end, {"data.folder": self.data, "loop.init": models[0]})
         self.wait([denoiser, decoder])
-        for stage, name in FILES.items():
-            shutil.copyfile(self.trained(stage), args.out / name)
+        self.keep()
         self.say("done")
 
     # Stages
@@ -153,6 +155,13 @@ class Job:
 
     def trained(self, stage: str) -> Path:
         return self.args.work / stage / FILES[stage]
+
+    def keep(self) -> None:
+        from letstalk_core.checkpoint import atomic_path
+
+        for stage, name in FILES.items():
+            with atomic_path(self.args.out / name) as temporary:
+                shutil.copyfile(self.trained(stage), temporary)
 
     # Processes
 

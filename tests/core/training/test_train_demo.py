@@ -55,3 +55,26 @@ def test_no_time_left_is_said(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(script.Failure, match="no time is left for dit; give more --minutes than 0.2"):
         job.train("dit", 12.0, {})
     assert not job.running
+
+
+@pytest.mark.parametrize("text", ["data.batch_size=3", "denoiser:data.batch_size=3"])
+def test_a_change_must_name_its_stage(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_demo.py", "work", "--out", "out", "--set", text])
+    with pytest.raises(SystemExit, match="2"):
+        script.parse()
+    assert f"--set {text}: needs STAGE:TABLE.KEY=VALUE" in capsys.readouterr().err
+
+
+def test_the_decoder_trained_last_is_kept(script: ModuleType, tmp_path: Path) -> None:
+    job = script.Job(arguments(tmp_path), time.monotonic())
+    for stage in script.FILES:
+        job.trained(stage).parent.mkdir()
+        job.trained(stage).write_text(stage)
+    job.keep()
+    assert {p.name: p.read_text() for p in (tmp_path / "out").iterdir()} == {
+        "autoencoder.safetensors": "decoder",
+        "audio_encoder.safetensors": "audio",
+        "dit.safetensors": "dit",
+    }
