@@ -45,6 +45,11 @@ def add_parser(subparsers: Any) -> None:
         default="steps",
         help="with --minutes-per-model: time gives each variant M minutes, whatever its steps (default steps)",
     )
+    add(
+        "--predict",
+        choices=("sample", "flow", "v"),
+        help="what the networks predict, but for those of the experiment on that (default sample)",
+    )
     add("--seeds", type=int, nargs="+", metavar="N", help="training seeds; each variant is trained with all")
     add("--batch-size", type=int, help="clips a step (default 4)")
     add("--clip-frames", type=int, help="frames that the network makes at once (default 16)")
@@ -104,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 _FIELDS = (
+    "predict",
     *("batch_size", "clip_frames", "hidden_size", "depth", "people", "seconds"),
     *("long_people", "long_clips", "long_steps", "slow_people"),
 )
@@ -120,7 +126,8 @@ def _command(args: argparse.Namespace, names: tuple[str, ...]) -> str:
     for name in _FIELDS:
         value = getattr(args, name)
         if value is not None:
-            words.append(f"--{name.replace('_', '-')} {value:g}")
+            text = value if isinstance(value, str) else f"{value:g}"
+            words.append(f"--{name.replace('_', '-')} {text}")
     if args.seed:
         words.append(f"--seed {args.seed}")
     if args.precision != "auto":

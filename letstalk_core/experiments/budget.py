@@ -8,7 +8,14 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["Budget"]
+__all__ = ["PREDICTIONS", "Budget"]
+
+# What the networks predict where an experiment does not vary it, as settings of the network
+PREDICTIONS: dict[str, dict[str, Any]] = {
+    "sample": {"prediction": "flow", "output": "sample"},  # a narrow network need not carry the noise
+    "flow": {"prediction": "flow", "output": "prediction"},
+    "v": {"prediction": "v", "output": "prediction"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,7 @@ class Budget:
 
     steps: int = 0
     minutes: float = 0.0
+    predict: str = "sample"  # or flow, v: see PREDICTIONS
     equal: str = "steps"
     batch_size: int = 4
     seeds: tuple[int, ...] = (1,)  # of the trainings of each variant
@@ -48,6 +56,8 @@ class Budget:
             raise ConfigError(
                 f"steps={self.steps} and minutes per model={self.minutes}: give one of them, greater than 0"
             )
+        if self.predict not in PREDICTIONS:
+            raise ConfigError(f"predict={self.predict!r} must be one of {', '.join(PREDICTIONS)}")
         if self.equal not in ("steps", "time"):
             raise ConfigError(f"equal={self.equal!r} must be steps or time")
         if self.equal == "time" and not self.minutes:

@@ -16,7 +16,7 @@ from ..data.latents import LatentStore
 from ..data.manifest import Manifest
 from ..errors import ConfigError
 from ..training.config import DataConfig, DiTObjective, DiTRecipe, LoopConfig, OptimizerConfig
-from .budget import Budget
+from .budget import PREDICTIONS, Budget
 
 __all__ = ["DataFacts", "Variant", "make_recipe", "measure_data"]
 
@@ -114,8 +114,8 @@ def make_recipe(
         "memory_frames": 2,
         "portrait_residual": True,
         "residual_scale": round(facts.from_portrait, 4),
-        "output": "sample",  # a narrow network need not carry the noise of all channels
         "shift": 3.0,
+        **PREDICTIONS[budget.predict],
         **variant.model,
     }
     return DiTRecipe(

@@ -115,6 +115,18 @@ def test_variants_of_an_experiment_differ_in_nothing_but_what_they_say(
     assert len({str(recipe.to_dict()) for recipe in recipes}) == len(recipes)
 
 
+@pytest.mark.parametrize(("predict", "expected"), [("sample", "flow"), ("flow", "flow"), ("v", "v")])
+def test_what_networks_predict_is_the_budgets_choice_but_where_it_is_varied(
+    predict: str, expected: str, world: Any, budget: Budget, tmp_path: Path
+) -> None:
+    budget = dataclasses.replace(budget, predict=predict)
+    model = make_recipe(SMALLER, world.facts, budget, run=tmp_path, seed=1, steps=4).model
+    assert (model.prediction, model.output == "sample") == (expected, predict == "sample")
+    variants, _ = EXPERIMENTS["prediction"]
+    varied = [make_recipe(v, world.facts, budget, run=tmp_path, seed=1, steps=4).model for v in variants]
+    assert [m.prediction for m in varied] == ["epsilon", "v", "flow", "flow", "epsilon"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -124,6 +136,7 @@ def test_variants_of_an_experiment_differ_in_nothing_but_what_they_say(
         ({"people": 1}, "people=1"),
         ({"seeds": (1, 1)}, "different"),
         ({"seconds": 0.3}, "fewer than 8 frames"),
+        ({"predict": "epsilon"}, "predict='epsilon' must be one of sample, flow, v"),
     ],
 )
 def test_a_budget_that_cannot_work_is_refused(changes: dict[str, Any], words: str, budget: Budget) -> None:

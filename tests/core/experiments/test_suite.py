@@ -132,15 +132,14 @@ def test_the_command_on_the_pages_has_no_paths(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(
         suite, "run_experiments", lambda names, budget, **rest: seen.update(rest, names=names, b=budget)
     )
+    changes = ["--people", "6", "--predict", "v"]
     files = ["--data", str(tmp_path), "--autoencoder", str(tmp_path / "a"), "--audio-encoder", str(tmp_path / "b")]
-    assert (
-        main(["experiment", "all", *files, "--minutes-per-model", "1.5", "--people", "6", "-o", str(tmp_path)])
-        == 0
-    )
+    assert main(["experiment", "all", *files, "--minutes-per-model", "1.5", *changes, "-o", str(tmp_path)]) == 0
     assert seen["names"] == ("fusion", "memory", "attention", "prediction") and seen["b"].people == 6
+    assert seen["b"].predict == "v"
     assert seen["command"] == (
         "letstalk experiment fusion memory attention prediction --data DATA --autoencoder FILE --audio-encoder"
-        " FILE --minutes-per-model 1.5 --people 6 -o RUNS --docs docs"
+        " FILE --minutes-per-model 1.5 --predict v --people 6 -o RUNS --docs docs"
     )
 
 
