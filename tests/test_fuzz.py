@@ -28,7 +28,7 @@ def test_no_damaged_input_does_harm() -> None:
 def test_the_watch_sees_crashes_hangs_memory_and_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.fuzz import __main__ as command
 
-    monkeypatch.setattr(command, "SECONDS", 1.0)
+    monkeypatch.setattr(command, "SECONDS", 4.0)  # clearing much memory takes a busy machine more than one
     monkeypatch.setenv("LETSTALK_FUZZ_SELF_TEST", "1")
     (result,) = run({"self test": 6}, seed=0)
     assert [what.partition(":")[0] for _, what in result.defects] == ["crash", "crash", "hang", "memory", "escape"]
