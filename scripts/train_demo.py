@@ -7,8 +7,8 @@ Faces are drawn and sentences spoken by several processes; autoencoder and audio
 while clips are still being added; the clips are encoded; in what is left of the time the denoiser trains and,
 beside it, the decoder alone, which leaves the latents as they are. The networks are those of the shipped recipes
 (`demo_autoencoder`, `demo_audio`, `demo_dit`, `demo_decoder`) with batches for a GPU.
-Logs, checkpoints and clips stay in WORK, five megabytes a clip. A run cannot be resumed as a whole, but each
-stage can, with the command in its log.
+Logs, checkpoints and clips stay in WORK, five megabytes a clip. What was stopped has to begin anew; a finished
+stage is trained further by the command in its log, with more `loop.max_minutes`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import json
 import multiprocessing
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -34,17 +36,22 @@ FILES = {
 }
 STARTING_S = {"autoencoder": 12.0, "audio": 12.0, "dit": 25.0, "decoder": 12.0}  # before the first step
 ENDING_S = 8.0  # after the last one
+STOPPING_S = 10.0  # that a process gets to end by itself
 
 
 def main() -> int:
     args = parse()
     start = time.monotonic()
     job = Job(args, start)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # stops the stages first
     try:
+        job.plan()
         job.run()
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     finally:
         job.stop()
     for name in sorted(set(FILES.values())):
@@ -76,21 +83,44 @@ def parse() -> argparse.Namespace:
     for text in args.overrides:
         if text.partition(":")[0] not in FILES or ":" not in text:
             parser.error(f"--set {text}: needs STAGE:TABLE.KEY=VALUE with a stage of {', '.join(FILES)}")
+    for name in ("minutes", "clips", "utterances", "processes"):
+        if getattr(args, name) <= 0:
+            parser.error(f"--{name} {getattr(args, name)} must be greater than 0")
+    if not 0 < args.share < 1:
+        parser.error(f"--share {args.share} must be between 0 and 1")
     args.work, args.out = args.work.resolve(), args.out.resolve()
     return args
 
 
 class Failure(Exception):
-    """A process that ended badly, with the end of its log."""
+    """Why the job cannot go on, for the user: a setting, or a process that ended badly with the end of its log."""
 
 
 class Job:
     def __init__(self, args: argparse.Namespace, start: float) -> None:
         self.args, self.start = args, start
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.recipes: dict[str, Any] = {}
         self.data, self.logs = args.work / "clips", args.work / "logs"
         for folder in (self.data, self.logs, args.out):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def plan(self) -> None:
+        """Read all recipes with their changes before anything is spent on them. Raises: Failure."""
+        from letstalk_core.errors import LetsTalkError
+        from letstalk_core.training.config import load_recipe
+
+        used = [stage for stage in FILES if (self.args.work / stage).exists()]
+        if used:
+            raise Failure(
+                f"{self.args.work}: holds trainings of before ({', '.join(used)}); choose another folder"
+            )
+        try:
+            for stage in FILES:
+                settings = self.settings(stage, {"loop.max_minutes": 1.0})
+                self.recipes[stage] = load_recipe(kind_of(stage), f"demo_{stage}", settings)
+        except LetsTalkError as error:
+            raise Failure(str(error)) from None
 
     def run(self) -> None:
         args, end = self.args, self.args.minutes * 60
@@ -120,13 +150,19 @@ class Job:
 
     def speak(self) -> None:
         """Speak the sentences that the audio stage would otherwise speak one after another when it begins."""
-        from letstalk_core.training.config import load_recipe
-
-        recipe = load_recipe("audio", "demo_audio", self.settings("audio", {"loop.max_minutes": 1}))
-        seconds, count = recipe.objective.crop_seconds[1], self.args.processes
-        work = self.args.work / "sounds", recipe.loop.seed, self.args.utterances, seconds, count
+        recipe, count = self.recipes["audio"], self.args.processes
+        objective, folder = recipe.objective, self.args.work / "sounds"
+        work = folder, recipe.loop.seed, objective.crop_seconds[1], count
+        counts = {"train": objective.utterances, "val": recipe.data.validation_items}
         with multiprocessing.get_context("spawn").Pool(count) as pool:
-            pool.starmap(speak_share, [(*work, k) for k in range(count)])
+            shares = pool.starmap_async(speak_share, [(*work, counts, k) for k in range(count)])
+            while not shares.ready():
+                shares.wait(0.2)
+                self.check()
+            try:
+                shares.get()
+            except Exception as error:  # whatever a process met, the user reads one line
+                raise Failure(f"speaking sentences ended with {type(error).__name__}: {error}") from None
         self.say("sentences spoken")
 
     def encode(self, first: int, autoencoder: Path, audio: Path) -> str:
@@ -141,8 +177,7 @@ class Job:
             raise Failure(f"no time is left for {stage}; give more --minutes than {self.args.minutes:g}")
         settings = self.settings(stage, {**changes, "loop.max_minutes": round(seconds / 60, 3)})
         options = [part for setting in settings for part in ("--set", setting)]
-        kind = "autoencoder" if stage == "decoder" else stage
-        return self.call(stage, "train", kind, "--config", f"demo_{stage}", *options)
+        return self.call(stage, "train", kind_of(stage), "--config", f"demo_{stage}", *options)
 
     def settings(self, stage: str, changes: dict[str, object]) -> list[str]:
         """What differs from the shipped recipe, as `letstalk train --set` takes it."""
@@ -190,13 +225,18 @@ class Job:
             self.check()
 
     def wait_for_clips(self, count: int) -> None:
-        while sum(1 for _ in (self.data / "manifest.jsonl").open("rb")) < count:
+        while (self.data / "manifest.jsonl").read_bytes().count(b"\n") < count:
             time.sleep(0.2)
             self.check()
 
     def stop(self) -> None:
         for process in self.running.values():
-            process.kill()
+            process.terminate()
+        for process in self.running.values():
+            try:
+                process.wait(STOPPING_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def elapsed(self) -> float:
         return time.monotonic() - self.start
@@ -240,7 +280,14 @@ GPU_STAGES: dict[str, dict[str, object]] = {
 }
 
 
-def speak_share(folder: Path, seed: int, count: int, seconds: float, processes: int, first: int) -> None:
+def kind_of(stage: str) -> str:
+    """The stage of `letstalk train`."""
+    return "autoencoder" if stage == "decoder" else stage
+
+
+def speak_share(
+    folder: Path, seed: int, seconds: float, processes: int, counts: dict[str, int], first: int
+) -> None:
     """The part of the sentences that process `first` of `processes` speaks."""
     import torch
 
@@ -248,8 +295,8 @@ def speak_share(folder: Path, seed: int, count: int, seconds: float, processes: 
 
     torch.set_num_threads(1)
     cache = UtteranceCache(folder, seed)
-    cache.load("train", count, seconds, first=first, stride=processes)
-    cache.load("val", 64, seconds, first=first, stride=processes)
+    for split, count in counts.items():
+        cache.load(split, count, seconds, first=first, stride=processes)
 
 
 def value(found: object) -> str:

@@ -82,5 +82,8 @@ class Budget:
             raise ConfigError(f"seconds={self.seconds} leaves fewer than 8 frames to read; make it longer")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        """JSON values; the usual prediction is left out, as in folders from before there was a choice."""
+        values = {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        if self.predict == "sample":
+            del values["predict"]
+        return values

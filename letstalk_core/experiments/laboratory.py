@@ -18,7 +18,11 @@ from .variants import DataFacts, Variant
 __all__ = ["Group", "Laboratory"]
 
 logger = logging.getLogger(__name__)
-PREDICTS = {"sample": "the clean sample of a flow", "flow": "the flow", "v": "v"}
+PREDICTS = {  # beside the network's size
+    "sample": "",
+    "flow": "; predicts the flow where nothing else is said",
+    "v": "; predicts v where nothing else is said",
+}
 
 
 class Group:
@@ -134,8 +138,7 @@ class Laboratory:
         )
         return {
             "network": f"width {b.hidden_size}, depth {b.depth}, clips of {b.clip_frames} frames,"
-            f" latents of {f.channels} x {f.grid[0]} x {f.grid[1]}; predicts {PREDICTS[b.predict]} where"
-            " nothing else is said",
+            f" latents of {f.channels} x {f.grid[0]} x {f.grid[1]}{PREDICTS[b.predict]}",
             "training": f"{spent} steps of {b.batch_size} clips, {equal}; training seed"
             f"{'s' if len(b.seeds) > 1 else ''} {', '.join(map(str, b.seeds))};"
             f" {f.clips} drawn clips, {f.validation_clips} for the validation loss",

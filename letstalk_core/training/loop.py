@@ -109,7 +109,6 @@ class _Run:
         self.folder = Path(loop.run)
         if stage.channels_last:
             stage.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            torch.backends.cudnn.benchmark = True  # convolutions of few shapes: trying pays
         stage.module.to(self.device)
         self.ema = EMA(stage.module, loop.ema_decay)
         optimizers = build_optimizers(stage.module, self.recipe.optimizer)

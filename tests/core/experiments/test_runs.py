@@ -125,6 +125,8 @@ def test_what_networks_predict_is_the_budgets_choice_but_where_it_is_varied(
     variants, _ = EXPERIMENTS["prediction"]
     varied = [make_recipe(v, world.facts, budget, run=tmp_path, seed=1, steps=4).model for v in variants]
     assert [m.prediction for m in varied] == ["epsilon", "v", "flow", "flow", "epsilon"]
+    assert [m.output == "sample" for m in varied] == [False, False, False, True, False]
+    assert ("predict" in budget.to_dict()) == (predict != "sample")  # folders of before stay usable
 
 
 @pytest.mark.parametrize(

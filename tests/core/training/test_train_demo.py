@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,13 +34,14 @@ def arguments(tmp_path: Path, **changes: object) -> argparse.Namespace:
 @pytest.mark.parametrize("stage", ["autoencoder", "audio", "dit", "decoder"])
 def test_settings_fit_the_recipes(script: ModuleType, tmp_path: Path, stage: str) -> None:
     job = script.Job(arguments(tmp_path, overrides=[f"{stage}:data.batch_size=3"]), time.monotonic())
-    settings = job.settings(stage, {"loop.max_minutes": 1.5, "data.folder": job.data})
-    kind = "autoencoder" if stage == "decoder" else stage
-    recipe = load_recipe(kind, f"demo_{stage}", settings)
+    start = {"loop.init": tmp_path / "first.safetensors"} if stage == "decoder" else {}
+    settings = job.settings(stage, {"loop.max_minutes": 1.5, "data.folder": job.data, **start})
+    recipe = load_recipe(script.kind_of(stage), f"demo_{stage}", settings)
     assert recipe.data.batch_size == 3  # what the user sets counts last
     assert recipe.loop.max_minutes == 1.5 and recipe.loop.steps == 0  # time is the budget, not steps
     assert recipe.data.folder == str(job.data)
-    assert Path(recipe.loop.init) == script.BUNDLED / script.FILES[stage]
+    bundled = script.BUNDLED / script.FILES[stage]
+    assert Path(recipe.loop.init) == (tmp_path / "first.safetensors" if stage == "decoder" else bundled)
 
 
 def test_a_stage_that_fails_ends_the_job_with_its_log(script: ModuleType, tmp_path: Path) -> None:
@@ -50,11 +52,61 @@ def test_a_stage_that_fails_ends_the_job_with_its_log(script: ModuleType, tmp_pa
     assert not job.running
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("dit:data.batch=3", "batch"), ("audio:data.batch_size=0", "batch_size=0")]
+)
+def test_a_wrong_change_is_refused_before_anything_starts(
+    script: ModuleType, tmp_path: Path, text: str, words: str
+) -> None:
+    with pytest.raises(script.Failure, match=words):
+        script.Job(arguments(tmp_path, overrides=[text]), time.monotonic()).plan()
+
+
+def test_a_folder_with_trainings_is_refused(script: ModuleType, tmp_path: Path) -> None:
+    job = script.Job(arguments(tmp_path), time.monotonic())
+    job.plan()
+    job.trained("dit").parent.mkdir()
+    with pytest.raises(script.Failure, match=r"holds trainings of before \(dit\)"):
+        job.plan()
+
+
+def test_stopping_ends_what_runs(script: ModuleType, tmp_path: Path) -> None:
+    job = script.Job(arguments(tmp_path), time.monotonic())
+    job.running["sleeper"] = process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    job.stop()
+    assert process.poll() is not None
+
+
+def test_waiting_for_clips_ends_with_enough_and_sees_failures(script: ModuleType, tmp_path: Path) -> None:
+    job = script.Job(arguments(tmp_path), time.monotonic())
+    (job.data / "manifest.jsonl").write_text("{}\n" * 5)
+    job.wait_for_clips(5)
+    job.call("broken", "train", "dit", "--config", tmp_path / "missing.toml")
+    with pytest.raises(script.Failure, match="broken ended"):
+        job.wait_for_clips(6)
+
+
 def test_no_time_left_is_said(script: ModuleType, tmp_path: Path) -> None:
     job = script.Job(arguments(tmp_path, minutes=0.2), time.monotonic())
     with pytest.raises(script.Failure, match="no time is left for dit; give more --minutes than 0.2"):
         job.train("dit", 12.0, {})
     assert not job.running
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(["--processes", "0"], "--processes 0"), (["--share", "1.5"], "--share 1.5")]
+)
+def test_values_that_cannot_work_are_refused(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_demo.py", "work", "--out", "out", *options])
+    with pytest.raises(SystemExit, match="2"):
+        script.parse()
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["data.batch_size=3", "denoiser:data.batch_size=3"])
