@@ -50,13 +50,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _prepare_seeds(root: Path) -> None:
-    import av
     import torch
 
     from benchmarks.fuzz.seeds import make_seeds
 
     torch.set_num_threads(1)
-    av.logging.set_level(av.logging.PANIC)
     if not (root / "seeds").exists():
         make_seeds(root / "seeds")
 
