@@ -34,6 +34,8 @@ FILES = {
     "dit": "dit.safetensors",
     "decoder": "autoencoder.safetensors",  # takes the place of the first one in the end
 }
+VALIDATION_CLIPS = 40
+FIRST_CLIPS = 1000  # that the autoencoder waits for
 STARTING_S = {"autoencoder": 12.0, "audio": 12.0, "dit": 25.0, "decoder": 12.0}  # before the first step
 ENDING_S = 8.0  # after the last one
 STOPPING_S = 10.0  # that a process gets to end by itself
@@ -126,11 +128,11 @@ class Job:
         args, end = self.args, self.args.minutes * 60
         middle = args.share * end
         drawing = [self.draw("train", args.clips, k) for k in range(args.processes)]
-        validation = self.draw("val", 40, 0, processes=1)
+        validation = self.draw("val", VALIDATION_CLIPS, 0, processes=1)
         self.speak()
         audio = self.train("audio", middle, {"data.folder": args.work / "sounds"})
         self.wait([validation])
-        self.wait_for_clips(min(args.clips, 1000) + 40)
+        self.wait_for_clips(min(args.clips, FIRST_CLIPS) + VALIDATION_CLIPS)
         autoencoder = self.train("autoencoder", middle, {"data.folder": self.data})
         self.wait([*drawing, audio, autoencoder])
         models = [self.trained("autoencoder"), self.trained("audio")]
