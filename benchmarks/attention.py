@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.harness import Options, Row, identical, paired, randomise, ratio, seconds
-from letstalk_core.nn.attention import LinearAttention
+from letstalk_core.networks.nn.attention import LinearAttention
 
 REACH = 1.1
 WIDTH = 768  # of preset B

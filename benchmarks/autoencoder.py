@@ -7,9 +7,9 @@ import dataclasses
 import torch
 
 from benchmarks.harness import Options, Row, identical, paired, randomise, ratio, seconds
-from letstalk_core.autoencoder.convert import config_to_diffusers
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.presets import AUTOENCODER
+from letstalk_core.networks.autoencoder.convert import config_to_diffusers
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.presets import AUTOENCODER
 
 REACH = 1.3
 SIZE = 512  # pixels

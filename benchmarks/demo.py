@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.harness import Options, Row
-from letstalk_core.models import DEMO_FOLDER
+from letstalk_core.networks.load import DEMO_FOLDER
 
 FPS = 25
 

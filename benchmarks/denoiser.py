@@ -14,9 +14,9 @@ from torch import Tensor
 
 from benchmarks.hallo import HalloClass
 from benchmarks.harness import Options, Row, paired, randomise, ratio, seconds
-from letstalk_core.configs import DiTConfig
-from letstalk_core.presets import DIT
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.presets import DIT
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 FACTOR = 32  # pixels per token
 AUDIO_TOKENS = 32

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Options, Row, randomise
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.presets import AUTOENCODER, DIT
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.presets import AUTOENCODER, DIT
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 from letstalk_core.sampling.clip import SolverClipSampler
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import make_sigmas
-from letstalk_core.transformer.conditions import Conditions
-from letstalk_core.transformer.dit import LetsTalkDiT
 
 STEPS = (8, 20, 30)
 FPS, AUDIO_TOKENS = 25, 32

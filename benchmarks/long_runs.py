@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Options, Row, randomise
-from letstalk_core.audio.features import AudioFeatures
-from letstalk_core.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
-from letstalk_core.long_video import generate_clips, plan_clips
-from letstalk_core.memory_bank import MemoryBank
-from letstalk_core.models import DEMO_FOLDER, ModelBundle, build_model, load_bundle
-from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.media.audio.features import AudioFeatures
+from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
+from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
 from letstalk_core.sampling.clip import Guidance, SolverClipSampler
 from letstalk_core.sampling.denoisers import make_denoiser
+from letstalk_core.sampling.long_video import generate_clips, plan_clips
+from letstalk_core.sampling.memory_bank import MemoryBank
 from letstalk_core.sampling.schedules import make_sigmas
 
 OVERHEAD, FLAT, MEMORY = 0.03, 1.1, 1.05

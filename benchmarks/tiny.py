@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from letstalk_core.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
+from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 
 __all__ = ["tiny_configs"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..letstalk_core.memory_bank import MemoryBank
+from ..letstalk_core.sampling.memory_bank import MemoryBank
 from .adapters.clip_run import BankSettings
 from .adapters.memory_files import list_banks, new_bank_path, resolve_bank
 from .adapters.schema import Memory, MemorySettingsType, make_schema

@@ -11,10 +11,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from letstalk_core.data.synthetic.faces import render
-from letstalk_core.data.synthetic.identity import sample_identity
-from letstalk_core.data.synthetic.motion import MOTION
-from letstalk_core.data.synthetic.speech import Utterance, join, silence, synthesise
+from letstalk_research.data.synthetic.faces import render
+from letstalk_research.data.synthetic.identity import sample_identity
+from letstalk_research.data.synthetic.motion import MOTION
+from letstalk_research.data.synthetic.speech import Utterance, join, silence, synthesise
 
 DEMO = Path(__file__).resolve().parent.parent / "letstalk_core" / "demo"
 PREVIEWS = Path(__file__).resolve().parent.parent / "js" / "demo"  # small, for ComfyUI's web page

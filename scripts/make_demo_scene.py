@@ -13,9 +13,9 @@ from make_demo_assets import DEMO, PEOPLE, PREVIEWS, STREAM
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from letstalk_core.data.synthetic.faces import render
-from letstalk_core.data.synthetic.identity import Identity, sample_identity
-from letstalk_core.data.synthetic.motion import MOTION
+from letstalk_research.data.synthetic.faces import render
+from letstalk_research.data.synthetic.identity import Identity, sample_identity
+from letstalk_research.data.synthetic.motion import MOTION
 
 PERSON = "cleo"
 WIDTH, HEIGHT = 1280, 720

@@ -110,7 +110,7 @@ class Job:
     def plan(self) -> None:
         """Read all recipes with their changes before anything is spent on them. Raises: Failure."""
         from letstalk_core.errors import LetsTalkError
-        from letstalk_core.training.config import load_recipe
+        from letstalk_research.training.config import load_recipe
 
         used = [stage for stage in FILES if (self.args.work / stage).exists()]
         if used:
@@ -194,7 +194,7 @@ class Job:
         return self.args.work / stage / FILES[stage]
 
     def keep(self) -> None:
-        from letstalk_core.checkpoint import atomic_path
+        from letstalk_core.files import atomic_path
 
         for stage, name in FILES.items():
             with atomic_path(self.args.out / name) as temporary:
@@ -293,7 +293,7 @@ def speak_share(
     """The part of the sentences that process `first` of `processes` speaks."""
     import torch
 
-    from letstalk_core.training.audio import UtteranceCache
+    from letstalk_research.training.audio import UtteranceCache
 
     torch.set_num_threads(1)
     cache = UtteranceCache(folder, seed)

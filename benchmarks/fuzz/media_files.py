@@ -33,8 +33,8 @@ def make_sound(rng: Random, seeds: Path, folder: Path) -> None:
 
 
 def check_sound(folder: Path) -> None:
-    from letstalk_core.audio.decode import AudioSource, load_sound
     from letstalk_core.cli.info import describe
+    from letstalk_core.media.audio.decode import AudioSource, load_sound
 
     (path,) = folder.iterdir()
     tolerated(describe, path)
@@ -50,7 +50,7 @@ def write_with_sound(path: Path) -> None:
     """The sound as that of a video, which reads it once more."""
     import torch
 
-    from letstalk_core.video.writer import VideoWriter
+    from letstalk_core.media.video.writer import VideoWriter
 
     with VideoWriter(path.with_name("out.mp4"), 25, (32, 32), audio=path) as writer:
         writer.write(torch.zeros(4, 32, 32, 3, dtype=torch.uint8))
@@ -87,9 +87,9 @@ def make_video(rng: Random, seeds: Path, folder: Path) -> None:
 
 
 def check_video(folder: Path) -> None:
-    from letstalk_core.audio.decode import load_video_sound
     from letstalk_core.cli.info import describe
-    from letstalk_core.video.reader import probe, read_video
+    from letstalk_core.media.audio.decode import load_video_sound
+    from letstalk_core.media.video.reader import probe, read_video
 
     path = folder / "video.mp4"
     tolerated(describe, path)
@@ -159,8 +159,8 @@ def make_picture(rng: Random, seeds: Path, folder: Path) -> None:
 
 def check_picture(folder: Path) -> None:
     from letstalk_core.cli.info import describe
-    from letstalk_core.portrait.crop import fit_to
-    from letstalk_core.portrait.image import load_alpha, load_portrait
+    from letstalk_core.media.portrait.crop import fit_to
+    from letstalk_core.media.portrait.image import load_alpha, load_portrait
 
     (path,) = folder.iterdir()
     tolerated(describe, path)

@@ -75,7 +75,7 @@ def make_model(rng: Random, seeds: Path, folder: Path) -> None:
 
 def check_model(folder: Path) -> None:
     from letstalk_core.cli.info import describe
-    from letstalk_core.models import load_bundle
+    from letstalk_core.networks.load import load_bundle
 
     for name in ("autoencoder", "audio_encoder", "dit"):
         tolerated(lambda path: json.dumps(describe(path)), folder / f"{name}.safetensors")
@@ -91,7 +91,7 @@ def check_bank(folder: Path) -> None:
     import torch
 
     from letstalk_core.cli.info import describe
-    from letstalk_core.memory_bank import MemoryBank
+    from letstalk_core.sampling.memory_bank import MemoryBank
 
     path = folder / "bank.safetensors"
     tolerated(describe, path)
@@ -121,7 +121,7 @@ def make_pickle(rng: Random, seeds: Path, folder: Path) -> None:
 
 
 def check_pickle(folder: Path) -> None:
-    from letstalk_core.autoencoder.convert import load_autoencoder
+    from letstalk_core.networks.autoencoder.convert import load_autoencoder
 
     load_autoencoder(folder / "weights.pt")
 
@@ -140,9 +140,9 @@ def make_config(rng: Random, seeds: Path, folder: Path) -> None:
 
 
 def check_config(folder: Path) -> None:
-    from letstalk_core.audio.encoder import load_wav2vec2_folder
-    from letstalk_core.audio.wav2vec2_files import load_wav2vec2_file
-    from letstalk_core.autoencoder.convert import load_autoencoder
+    from letstalk_core.networks.audio_encoder import load_wav2vec2_folder
+    from letstalk_core.networks.autoencoder.convert import load_autoencoder
+    from letstalk_core.networks.wav2vec2_files import load_wav2vec2_file
 
     tolerated(load_wav2vec2_file, folder / "wav2vec2" / "model.safetensors")
     tolerated(load_autoencoder, folder / "dc_ae" / "model.safetensors")

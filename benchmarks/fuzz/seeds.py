@@ -16,10 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.tiny import tiny_configs
-from letstalk_core.checkpoint import save_checkpoint
-from letstalk_core.memory_bank import MemoryBank
-from letstalk_core.models import build_model
-from letstalk_core.video.writer import VideoWriter
+from letstalk_core.media.video.writer import VideoWriter
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.load import build_model
+from letstalk_core.sampling.memory_bank import MemoryBank
 
 __all__ = ["make_seeds", "tone"]
 
@@ -143,6 +143,6 @@ def _tables(folder: Path) -> None:
     (folder / "manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     wav2vec2 = {"model_type": "wav2vec2", "hidden_act": "gelu", **ENCODER.to_dict()}
     (folder / "wav2vec2.json").write_text(json.dumps(wav2vec2), encoding="utf-8")
-    from letstalk_core.autoencoder.convert import config_to_diffusers
+    from letstalk_core.networks.autoencoder.convert import config_to_diffusers
 
     (folder / "dc_ae.json").write_text(json.dumps(config_to_diffusers(AUTOENCODER)), encoding="utf-8")

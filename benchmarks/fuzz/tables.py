@@ -26,8 +26,8 @@ __all__ = [
 def make_work(rng: Random, seeds: Path, folder: Path) -> None:
     import torch
 
-    from letstalk_core.long_video import Clip
-    from letstalk_core.resume import WorkFolder
+    from letstalk_core.generate.work_folder import WorkFolder
+    from letstalk_core.sampling.long_video import Clip
 
     work = WorkFolder(folder / "work")
     work.begin({"seed": 1, "size": [32, 32], "models": {"dit": "ab"}})
@@ -52,8 +52,8 @@ def make_work(rng: Random, seeds: Path, folder: Path) -> None:
 def check_work(folder: Path) -> None:
     import torch
 
-    from letstalk_core.long_video import Clip
-    from letstalk_core.resume import WorkFolder
+    from letstalk_core.generate.work_folder import WorkFolder
+    from letstalk_core.sampling.long_video import Clip
 
     work = WorkFolder(folder / "work")
     tolerated(work.begin, {"seed": 1, "size": [32, 32], "models": {"dit": "ab"}})
@@ -89,9 +89,9 @@ def make_manifest(rng: Random, seeds: Path, folder: Path) -> None:
 
 
 def check_manifest(folder: Path) -> None:
-    from letstalk_core.data.clips import open_clip
-    from letstalk_core.data.latents import LatentStore
-    from letstalk_core.data.manifest import Manifest, append_records
+    from letstalk_research.data.clips import open_clip
+    from letstalk_research.data.latents import LatentStore
+    from letstalk_research.data.manifest import Manifest, append_records
 
     manifest = Manifest(folder)
     for record in manifest:
@@ -105,7 +105,7 @@ def check_manifest(folder: Path) -> None:
 
 
 def make_recipe(rng: Random, seeds: Path, folder: Path) -> None:
-    from letstalk_core.training.config import recipe_path
+    from letstalk_research.training.config import recipe_path
 
     text = recipe_path(rng.choice(("demo_dit", "demo_audio", "demo_autoencoder", "paper_dit"))).read_text("utf-8")
     if rng.random() < 0.5:
@@ -132,8 +132,8 @@ def toml_value(rng: Random) -> str:
 
 
 def check_recipe(folder: Path) -> None:
-    from letstalk_core.models import build_model
-    from letstalk_core.training.config import RECIPES, load_recipe
+    from letstalk_core.networks.load import build_model
+    from letstalk_research.training.config import RECIPES, load_recipe
 
     override = (folder / "override.txt").read_text(encoding="utf-8")
     for stage in RECIPES:
@@ -158,12 +158,12 @@ def make_name(rng: Random, seeds: Path, folder: Path) -> None:
 def check_name(folder: Path) -> None:
     """Names as they come from a graph or a command line: what is opened stays in the folders meant for it."""
     from benchmarks.fuzz.pack import adapters
-    from letstalk_core.audio.decode import AudioSource
     from letstalk_core.cli.output import check_output
-    from letstalk_core.memory_bank import MemoryBank
-    from letstalk_core.models import load_bundle
-    from letstalk_core.portrait.image import load_portrait
-    from letstalk_core.training.config import recipe_path
+    from letstalk_core.media.audio.decode import AudioSource
+    from letstalk_core.media.portrait.image import load_portrait
+    from letstalk_core.networks.load import load_bundle
+    from letstalk_core.sampling.memory_bank import MemoryBank
+    from letstalk_research.training.config import recipe_path
 
     name = json.loads((folder / "name.json").read_bytes())
     for function in (load_portrait, AudioSource, load_bundle, MemoryBank.load, recipe_path):

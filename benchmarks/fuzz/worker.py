@@ -94,7 +94,8 @@ def _run(kind: Kind, seed: str, root: Path) -> dict[str, object]:
 
 
 def _where(error: BaseException) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "letstalk_core" in f.filename]
+    ours = ("letstalk_core", "letstalk_research")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if any(name in f.filename for name in ours)]
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
     return f"{type(error).__name__} at {place}: {str(error)[:160]}"
 

@@ -13,10 +13,10 @@ import torch
 from benchmarks.passes import Passes, footprint, resident
 from benchmarks.soak.harness import Outcome, Soak, decoded, frames_sha256, now, scenario
 from benchmarks.soak.runs import SEGMENT_FRAMES
-from letstalk_core.models import load_bundle
-from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
-from letstalk_core.resume import RUN_FILE, WorkFolder
-from letstalk_core.video.segments import SegmentedVideo
+from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
+from letstalk_core.media.video.segments import SegmentedVideo
+from letstalk_core.networks.load import load_bundle
 
 __all__ = ["cancel", "cancel_in_one_process"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.soak.harness import Outcome, Soak, frames_sha256, scenario
 from benchmarks.soak.runs import kill_again_and_again
-from letstalk_core.drift_guard import DriftLog
-from letstalk_core.resume import WorkFolder
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.sampling.drift import DriftLog
 
 __all__ = ["drift"]
 

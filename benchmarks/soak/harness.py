@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.soak.zygote import Zygote
-from letstalk_core.checkpoint import save_checkpoint
-from letstalk_core.video.segments import SO_FAR, segment_path
+from letstalk_core.media.video.segments import SO_FAR, segment_path
+from letstalk_core.networks.checkpoint import save_checkpoint
 
 __all__ = ["SCENARIOS", "Outcome", "Soak", "decoded", "frame_hashes", "frames_sha256", "scenario", "write_speech"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.passes import STAGES, spoil
 from benchmarks.soak.harness import Outcome, Soak, scenario
 from letstalk_core.errors import NumericalError
-from letstalk_core.models import ModelBundle, load_bundle
-from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.networks.load import ModelBundle, load_bundle
 
 __all__ = ["numbers"]
 
@@ -93,7 +93,7 @@ def _generate(bundle: ModelBundle, refusal: re.Pattern[str] | None = None) -> _F
     """What came of a run. Bad numbers that stay are an error with this text, or pass on."""
     sink = _Frames()
     portrait = torch.arange(64 * 64 * 3).remainder(253).to(torch.uint8).view(64, 64, 3)
-    guard = logging.getLogger("letstalk_core.numerical_guard")
+    guard = logging.getLogger("letstalk_core.networks.numerical_guard")
     propagate, guard.propagate = guard.propagate, False
     guard.addHandler(sink)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.soak.harness import Outcome, Soak, frame_hashes, now, scenario
 from benchmarks.soak.runs import SEGMENT_FRAMES
 from benchmarks.soak.zygote import Kill
-from letstalk_core.resume import RUN_FILE
+from letstalk_core.generate.work_folder import RUN_FILE
 
 __all__ = ["retake"]
 

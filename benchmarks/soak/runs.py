@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.soak.harness import Outcome, Soak, frames_sha256, now, safe_frames, scenario
 from benchmarks.soak.zygote import Kill
-from letstalk_core.resume import RUN_FILE
+from letstalk_core.generate.work_folder import RUN_FILE
 
 __all__ = ["concurrency", "disk_full", "kill_again_and_again", "kills"]
 

@@ -127,11 +127,11 @@ def _serve() -> None:
     torch.set_num_threads(1)
     import av  # noqa: F401
 
-    import letstalk_core.audio.features
     import letstalk_core.cli.__main__
-    import letstalk_core.pipeline
-    import letstalk_core.video.contact_sheet
-    import letstalk_core.video.segments
+    import letstalk_core.generate.run
+    import letstalk_core.media.audio.features
+    import letstalk_core.media.video.contact_sheet
+    import letstalk_core.media.video.segments
     from benchmarks.long_runs import tiny_bundle
 
     letstalk_core.cli.__main__.build_parser()

@@ -1,8 +1,8 @@
 """The command line: `letstalk COMMAND …`, also `python -m letstalk_core.cli`.
 
 Exit codes: 0 done, 1 a fault of LetsTalk (with traceback), 2 bad input or settings (one line), 130 stopped by
-Ctrl-C. A command is a module of this package with `add_parser(subparsers)`, which sets `run`, a function from the
-parsed arguments to an exit code. Nothing heavy is imported before a command runs.
+Ctrl-C. A command is a module of this package, or of `letstalk_research.commands`, with `add_parser(subparsers)`,
+which sets `run`, a function from the parsed arguments to an exit code. Nothing heavy is imported before it runs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import LetsTalkError
+from ..errors import DependencyError, LetsTalkError
 
-__all__ = ["COMMANDS", "build_parser", "main"]
+__all__ = ["COMMANDS", "RESEARCH_COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("generate", "info", "convert", "synthesize", "prepare", "encode", "train", "evaluate", "experiment")
+COMMANDS = ("generate", "info", "convert")
+RESEARCH_COMMANDS = ("synthesize", "prepare", "encode", "train", "evaluate", "experiment")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,7 +44,30 @@ def build_parser() -> argparse.ArgumentParser:
     package = __name__.rpartition(".")[0] if __name__ != "__main__" else "letstalk_core.cli"
     for command in COMMANDS:
         importlib.import_module(f"{package}.{command}").add_parser(subparsers)
+    for command in RESEARCH_COMMANDS:
+        try:
+            module = importlib.import_module(f"letstalk_research.commands.{command}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "letstalk_research":
+                raise
+            _add_missing(subparsers, command)
+        else:
+            module.add_parser(subparsers)
     return parser
+
+
+def _add_missing(subparsers: Any, command: str) -> None:
+    """A command that takes any arguments and says which package it lacks."""
+
+    def run(args: argparse.Namespace) -> int:
+        raise DependencyError(
+            f"`letstalk {command}` needs the package letstalk_research, which is not in this copy;"
+            " pip install 'comfyui-letstalk[train]'"
+        )
+
+    parser = subparsers.add_parser(command, add_help=False, prefix_chars="\n")  # so that no argument is an option
+    parser.add_argument("arguments", nargs="*")
+    parser.set_defaults(run=run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

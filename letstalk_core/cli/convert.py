@@ -14,7 +14,7 @@ from ..errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..configs import Config
+    from ..networks.configs import Config
 
 __all__ = ["add_parser", "run"]
 
@@ -60,7 +60,7 @@ def _recognise(source: Path) -> str:
             ) from None
         return "audio_encoder" if isinstance(config, dict) and "model_type" in config else "autoencoder"
     if source.suffix in PICKLES:
-        from ..checkpoint import load_pickled_tensors
+        from ..networks.checkpoint import load_pickled_tensors
 
         content = load_pickled_tensors(source, device="meta")  # names only; tensors stay on disk where they can
         if "audioproj" in content or any(
@@ -76,7 +76,7 @@ def _names(value: Any) -> list[str]:
 
 def _load(args: argparse.Namespace, kind: str) -> dict[str, tuple[Config, Mapping[str, Tensor]]]:
     if kind == "dit":
-        from ..transformer.convert import load_official
+        from ..networks.transformer.convert import load_official
 
         changes = {} if args.num_heads is None else {"num_heads": args.num_heads}
         loaded = load_official(args.source, weights=args.weights, **changes)
@@ -85,10 +85,10 @@ def _load(args: argparse.Namespace, kind: str) -> dict[str, tuple[Config, Mappin
             parts["audio_projection"] = (loaded.projection_config, loaded.projection)
         return parts
     if kind == "autoencoder":
-        from ..autoencoder.convert import read_autoencoder
+        from ..networks.autoencoder.convert import read_autoencoder
 
         return {"autoencoder": read_autoencoder(args.source)}
-    from ..audio.encoder import load_wav2vec2_folder
+    from ..networks.audio_encoder import load_wav2vec2_folder
 
     encoder = load_wav2vec2_folder(args.source)
     return {"audio_encoder": (encoder.config, encoder.state_dict())}
@@ -96,8 +96,8 @@ def _load(args: argparse.Namespace, kind: str) -> dict[str, tuple[Config, Mappin
 
 def _check(source: str, parts: Mapping[str, tuple[Config, Mapping[str, Tensor]]]) -> None:
     """Every tensor must fit the network that the config builds, so that the file written will load."""
-    from ..checkpoint import check_keys
-    from ..models import build_model
+    from ..networks.checkpoint import check_keys
+    from ..networks.load import build_model
 
     for config, tensors in parts.values():
         if config.kind != "audio_encoder":  # already loaded into its network
@@ -107,7 +107,7 @@ def _check(source: str, parts: Mapping[str, tuple[Config, Mapping[str, Tensor]]]
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from ..checkpoint import save_checkpoint
+    from ..networks.checkpoint import save_checkpoint
     from .output import check_output
 
     output = check_output(args.output, overwrite=args.overwrite)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..pipeline import GenerateSettings, Portrait, Progress, Summary
+    from ..generate.run import GenerateSettings, Portrait, Progress, Summary
 
 __all__ = ["add_parser", "run"]
 
@@ -108,9 +108,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..models import load_bundle
-    from ..pipeline import TalkingPortrait
-    from ..resume import RUN_FILE
+    from ..generate.run import TalkingPortrait
+    from ..generate.work_folder import RUN_FILE
+    from ..networks.load import load_bundle
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
     from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video
@@ -172,7 +172,7 @@ def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
     """Go on with as many threads as the run began with: with others its numbers are rounded in another order."""
     import torch
 
-    from ..resume import WorkFolder
+    from ..generate.work_folder import WorkFolder
     from .hardware import use_threads
 
     threads = WorkFolder(folder).threads if folder is not None else None
@@ -184,8 +184,8 @@ def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:
-    from ..memory_bank import MemorySettings
-    from ..pipeline import GenerateSettings
+    from ..generate.run import GenerateSettings
+    from ..sampling.memory_bank import MemorySettings
     from ..sampling.solvers import get_solver
 
     if args.solver is not None:
@@ -222,9 +222,9 @@ def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:
     """The picture's path, or with --crop-face the part around its largest face at the size of the video."""
     if not args.crop_face:
         return Path(args.portrait)
-    from ..portrait.crop import CropTransform
-    from ..portrait.detect import KorniaFaceDetector, find_face
-    from ..portrait.image import load_portrait
+    from ..media.portrait.crop import CropTransform
+    from ..media.portrait.detect import KorniaFaceDetector, find_face
+    from ..media.portrait.image import load_portrait
 
     assert settings.size is not None  # they are resolved
     image = load_portrait(args.portrait)

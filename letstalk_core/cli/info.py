@@ -36,8 +36,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from ..checkpoint import read_header
-    from ..memory_bank import FORMAT
+    from ..networks.checkpoint import read_header
+    from ..sampling.memory_bank import FORMAT
 
     header = read_header(path)
     found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
@@ -66,8 +66,8 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 def _describe_picture(path: Path) -> dict[str, Any]:
     """A PNG; frames of `letstalk generate --png` say in it how they were made."""
-    from ..portrait.image import read_texts
-    from ..video.content_credentials import read_credentials
+    from ..media.portrait.image import read_texts
+    from ..media.video.content_credentials import read_credentials
 
     size, texts = read_texts(path)
     found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size, "type": "picture (PNG)"}
@@ -78,8 +78,8 @@ def _describe_picture(path: Path) -> dict[str, Any]:
 
 
 def _describe_media(path: Path) -> dict[str, Any]:
-    from ..media import open_media
-    from ..video.content_credentials import read_credentials
+    from ..media.av_input import open_media
+    from ..media.video.content_credentials import read_credentials
 
     with open_media(path) as container:
         streams = []

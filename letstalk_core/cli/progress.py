@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TextIO
 
-from ..pipeline import Progress
+from ..generate.run import Progress
 
 __all__ = ["ProgressLine", "format_seconds"]
 

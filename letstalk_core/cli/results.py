@@ -11,12 +11,12 @@ from ..errors import ConfigError, OutputError
 from .output import check_output
 
 if TYPE_CHECKING:
-    from ..models import ModelBundle
-    from ..pipeline import GenerateSettings, Summary
+    from ..generate.run import GenerateSettings, Summary
+    from ..generate.work_folder import WorkFolder
+    from ..media.video.content_credentials import ContentSigner
+    from ..media.video.segments import SegmentedVideo
+    from ..networks.load import ModelBundle
     from ..protocols import FrameSink
-    from ..resume import WorkFolder
-    from ..video.content_credentials import ContentSigner
-    from ..video.segments import SegmentedVideo
 
 __all__ = ["check_outputs", "draw_drift", "make_signer", "make_sinks", "make_video"]
 
@@ -49,10 +49,10 @@ def make_sinks(
     folder: Path | None,
     signer: ContentSigner | None = None,
 ) -> tuple[FrameSink, WorkFolder | None]:
-    from ..video.contact_sheet import ContactSheet
-    from ..video.tee import Tee
-    from ..video.threaded import ThreadedSink
-    from ..video.writer import PngSequenceWriter
+    from ..media.video.contact_sheet import ContactSheet
+    from ..media.video.tee import Tee
+    from ..media.video.threaded import ThreadedSink
+    from ..media.video.writer import PngSequenceWriter
 
     sinks: list[FrameSink] = []
     work = None
@@ -79,8 +79,8 @@ def make_video(
     signer: ContentSigner | None = None,
 ) -> tuple[SegmentedVideo, WorkFolder]:
     """The video, signed before it has its name if there is a `signer`, and the work folder that makes it safe."""
-    from ..resume import WorkFolder
-    from ..video.segments import SegmentedVideo, segment_clips
+    from ..generate.work_folder import WorkFolder
+    from ..media.video.segments import SegmentedVideo, segment_clips
 
     assert settings.fps is not None and settings.size is not None  # they are resolved
     clip_frames = bundle.dit.config.clip_frames
@@ -116,7 +116,7 @@ def make_signer(args: argparse.Namespace) -> ContentSigner | None:
         return None
     if args.sign is None or args.sign_key is None or args.output is None:
         raise ConfigError("signing needs --sign CERT, --sign-key KEY and --output")
-    from ..video.content_credentials import ContentSigner
+    from ..media.video.content_credentials import ContentSigner
 
     return ContentSigner(Path(args.sign), Path(args.sign_key))
 
@@ -124,14 +124,14 @@ def make_signer(args: argparse.Namespace) -> ContentSigner | None:
 def draw_drift(args: argparse.Namespace, summary: Summary) -> None:
     """The plot, if it is asked for."""
     if args.drift_plot is not None and summary.drift.scores:
-        from ..portrait.image import save_image
-        from ..video.drift_plot import drift_plot
+        from ..generate.drift_plot import drift_plot
+        from ..media.portrait.image import save_image
 
         save_image(args.drift_plot, drift_plot(summary.drift, summary.drift_level))
 
 
 def _details(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder | None) -> dict[str, Any]:
-    from ..retake import retake_details
+    from ..generate.retake import retake_details
 
     details = {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
     takes = retake_details(work.takes) if work is not None else []
@@ -140,7 +140,7 @@ def _details(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder |
 
 def _metadata(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder | None) -> dict[str, Any]:
     """Says in the file that it is generated, by what, and how to repeat it."""
-    from ..video.writer import AI_MARKER
+    from ..media.video.writer import AI_MARKER
 
     comment = f"{AI_MARKER}, made by LetsTalk {__version__}"
     return {"comment": comment, "letstalk": _details(settings, bundle, work)}

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..configs import DiTConfig
 from ..errors import ConfigError
+from ..networks.configs import DiTConfig
 from ..protocols import DType
 from .schedules import TRAIN_STEPS, sigma_to_step
 

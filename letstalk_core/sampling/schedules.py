@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..configs import PREDICTIONS, DiTConfig
 from ..errors import ConfigError
+from ..networks.configs import PREDICTIONS, DiTConfig
 
 __all__ = [
     "TRAIN_STEPS",

@@ -18,18 +18,18 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from ...letstalk_core.audio.alignment import SAMPLE_RATE, frame_count, frame_positions, resample_states
-from ...letstalk_core.audio.decode import MIN_SAMPLES, WaveformSource
-from ...letstalk_core.audio.encoder import AudioEncoder
-from ...letstalk_core.audio.features import encode_audio as encode_blocks
-from ...letstalk_core.audio.features import plan_windows
-from ...letstalk_core.audio.silence import gate_silence
-from ...letstalk_core.audio.track import AudioTrack
-from ...letstalk_core.audio.wav2vec2_files import load_wav2vec2_file
-from ...letstalk_core.checkpoint import read_header
-from ...letstalk_core.configs import AudioEncoderConfig
 from ...letstalk_core.errors import ConfigError, MediaError
-from ...letstalk_core.models import load_model
+from ...letstalk_core.media.audio.alignment import SAMPLE_RATE, frame_count, frame_positions, resample_states
+from ...letstalk_core.media.audio.decode import MIN_SAMPLES, WaveformSource
+from ...letstalk_core.media.audio.features import encode_audio as encode_blocks
+from ...letstalk_core.media.audio.features import plan_windows
+from ...letstalk_core.media.audio.silence import gate_silence
+from ...letstalk_core.media.audio.track import AudioTrack
+from ...letstalk_core.networks.audio_encoder import AudioEncoder
+from ...letstalk_core.networks.checkpoint import read_header
+from ...letstalk_core.networks.configs import AudioEncoderConfig
+from ...letstalk_core.networks.load import load_model
+from ...letstalk_core.networks.wav2vec2_files import load_wav2vec2_file
 from .folders import temp_folder
 
 __all__ = ["LetsTalkAudioEncoder", "encode_audio", "load_audio_encoder", "reuse_output", "sound_of"]

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...letstalk_core.configs import DiTConfig
-from ...letstalk_core.drift_guard import DriftLog
 from ...letstalk_core.errors import ConfigError
-from ...letstalk_core.long_video import Clip, generate_clips, plan_clips
-from ...letstalk_core.memory_bank import MemoryBank, MemorySettings
-from ...letstalk_core.models import DEMO_FOLDER
+from ...letstalk_core.generate.drift_plot import drift_plot
+from ...letstalk_core.networks.configs import DiTConfig
+from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.pixels import from_bytes
-from ...letstalk_core.video.drift_plot import drift_plot
+from ...letstalk_core.sampling.drift import DriftLog
+from ...letstalk_core.sampling.long_video import Clip, generate_clips, plan_clips
+from ...letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
 from .clip_sampler import ComfyClipSampler, Inspect, check_guider, default_sampler
 from .conditions import NOT_OURS, check_portrait, check_track
 from .guider import make_guider, make_model_sigmas

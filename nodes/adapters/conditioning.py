@@ -9,11 +9,11 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from ...letstalk_core.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.errors import ConfigError, NumericalError
-from ...letstalk_core.movement import check_amount
+from ...letstalk_core.media.portrait.crop import fit_to
+from ...letstalk_core.networks.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
-from ...letstalk_core.portrait.crop import fit_to
+from ...letstalk_core.sampling.motion import check_amount
 from .vae import float32_vae
 
 __all__ = ["encode_portrait", "make_conditioning"]

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...letstalk_core.configs import AudioProjectionConfig, DiTConfig
 from ...letstalk_core.errors import ConfigError
-from ...letstalk_core.memory_bank import MemoryBank
-from ...letstalk_core.movement import Movement
+from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
+from ...letstalk_core.sampling.memory_bank import MemoryBank
+from ...letstalk_core.sampling.motion import Movement
 
 __all__ = ["check_conditioning", "model_conditions"]
 

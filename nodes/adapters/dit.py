@@ -14,11 +14,11 @@ from comfy.ldm.modules.attention import optimized_attention
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.audio.projection import AudioProjection
-from ...letstalk_core.configs import AudioProjectionConfig, DiTConfig
-from ...letstalk_core.nn.attention import Attend, softmax_attention
+from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
+from ...letstalk_core.networks.nn.attention import Attend, softmax_attention
+from ...letstalk_core.networks.projection import AudioProjection
+from ...letstalk_core.networks.transformer.dit import LetsTalkDiT
 from ...letstalk_core.sampling.denoisers import make_denoiser
-from ...letstalk_core.transformer.dit import LetsTalkDiT
 
 __all__ = [
     "CACHE_OPTION",

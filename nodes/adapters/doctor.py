@@ -19,18 +19,18 @@ import torch
 from comfy.cli_args import args
 
 from ...letstalk_core import __version__
-from ...letstalk_core.audio.track import AudioTrack
-from ...letstalk_core.checkpoint import CheckpointHeader, read_header
-from ...letstalk_core.configs import (
+from ...letstalk_core.errors import DependencyError
+from ...letstalk_core.media.audio.track import AudioTrack
+from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, cached_weights
+from ...letstalk_core.networks.checkpoint import CheckpointHeader, read_header
+from ...letstalk_core.networks.configs import (
     AudioEncoderConfig,
     AudioProjectionConfig,
     AutoencoderConfig,
     Config,
     DiTConfig,
 )
-from ...letstalk_core.errors import DependencyError
-from ...letstalk_core.models import DEMO_FOLDER
-from ...letstalk_core.portrait.detect import WEIGHTS_URL, cached_weights
+from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.sampling.schedules import default_steps
 from .conditioning import make_conditioning
 from .folders import FOLDER, list_models, resolve_model
@@ -150,7 +150,7 @@ def _shape(config: Config) -> str:
 
 
 def _tools() -> list[str]:
-    from ...letstalk_core.video.writer import available_encoder
+    from ...letstalk_core.media.video.writer import available_encoder
 
     try:
         encoder = available_encoder()

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import folder_paths
 
-# mypy does not see beyond the package that `nodes` is the top of for it
-from ...letstalk_core.checkpoint import read_header  # type: ignore[import-not-found]
 from ...letstalk_core.errors import CheckpointError, MediaError  # type: ignore[import-not-found]
-from ...letstalk_core.models import DEMO_FOLDER  # type: ignore[import-not-found]
+
+# mypy does not see beyond the package that `nodes` is the top of for it
+from ...letstalk_core.networks.checkpoint import read_header  # type: ignore[import-not-found]
+from ...letstalk_core.networks.load import DEMO_FOLDER  # type: ignore[import-not-found]
 
 __all__ = [
     "DEMO_NAME",

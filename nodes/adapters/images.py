@@ -22,12 +22,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, DependencyError, FaceNotFoundError
+from ...letstalk_core.media.portrait.boxes import boxes_of_masks, parse_boxes
+from ...letstalk_core.media.portrait.crop import resize
+from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, KorniaFaceDetector, cached_weights
+from ...letstalk_core.media.portrait.paste import PasteTrack, feather_mask
+from ...letstalk_core.media.portrait.track import CropTrack, follow_face
 from ...letstalk_core.pixels import from_bytes, to_bytes
-from ...letstalk_core.portrait.boxes import boxes_of_masks, parse_boxes
-from ...letstalk_core.portrait.crop import resize
-from ...letstalk_core.portrait.detect import WEIGHTS_URL, KorniaFaceDetector, cached_weights
-from ...letstalk_core.portrait.paste import PasteTrack, feather_mask
-from ...letstalk_core.portrait.track import CropTrack, follow_face
 from .folders import FOLDER, list_models, resolve_model, temp_folder
 from .video_input import open_video
 
@@ -199,7 +199,7 @@ def paste_video(
 
     The file keeps the tags of the video: what they say of how it was made stays true.
     """
-    from ...letstalk_core.video.writer import VideoWriter
+    from ...letstalk_core.media.video.writer import VideoWriter
 
     paste, pictures = _prepare(crop, image, feather, match_colour)
     height, width = pictures.shape[1:3]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...letstalk_core.audio.decode import load_sound
+from ...letstalk_core.media.audio.decode import load_sound
+from ...letstalk_core.media.portrait.image import load_with_alpha
 from ...letstalk_core.pixels import from_bytes
-from ...letstalk_core.portrait.image import load_with_alpha
 from .folders import resolve_input
 
 __all__ = ["load_audio", "load_image"]

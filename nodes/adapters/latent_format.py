@@ -7,9 +7,9 @@ from pathlib import Path
 
 import comfy.latent_formats
 
-from ...letstalk_core.checkpoint import read_header
-from ...letstalk_core.configs import AutoencoderConfig
 from ...letstalk_core.errors import CheckpointError
+from ...letstalk_core.networks.checkpoint import read_header
+from ...letstalk_core.networks.configs import AutoencoderConfig
 
 __all__ = ["LetsTalkLatentFormat", "autoencoder_beside"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ...letstalk_core.checkpoint import read_header
 from ...letstalk_core.errors import CheckpointError, ConfigError
-from ...letstalk_core.memory_bank import FORMAT
+from ...letstalk_core.networks.checkpoint import read_header
+from ...letstalk_core.sampling.memory_bank import FORMAT
 from .folders import FOLDER
 
 __all__ = ["list_banks", "new_bank_path", "resolve_bank"]

@@ -17,11 +17,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...letstalk_core.checkpoint import check_keys, load_tensors, read_header
-from ...letstalk_core.configs import AudioProjectionConfig, DiTConfig
 from ...letstalk_core.errors import CheckpointError, ConfigError
+from ...letstalk_core.networks.checkpoint import check_keys, load_tensors, read_header
+from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
+from ...letstalk_core.networks.transformer.activations import peak_activation_elements
 from ...letstalk_core.sampling.schedules import BETA_FIRST, BETA_LAST, TRAIN_STEPS, default_shift
-from ...letstalk_core.transformer.activations import peak_activation_elements
 from .conditions import model_conditions
 from .dit import CACHE_OPTION, CacheStore, ComfyDiT, ExactInputs
 from .latent_format import LetsTalkLatentFormat, autoencoder_beside

@@ -13,7 +13,7 @@ import latent_preview
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ...letstalk_core.long_video import Clip
+from ...letstalk_core.sampling.long_video import Clip
 
 __all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt"]
 

@@ -10,10 +10,10 @@ from typing import Any
 from comfy.cli_args import args
 
 from ...letstalk_core import __version__
-from ...letstalk_core.audio.track import AudioTrack
-from ...letstalk_core.checkpoint import file_sha256
-from ...letstalk_core.retake import retake_details
-from ...letstalk_core.video.writer import AI_MARKER
+from ...letstalk_core.files import file_sha256
+from ...letstalk_core.generate.retake import retake_details
+from ...letstalk_core.media.audio.track import AudioTrack
+from ...letstalk_core.media.video.writer import AI_MARKER
 
 __all__ = ["known_sha256", "models_sha256", "tags"]
 

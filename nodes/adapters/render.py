@@ -13,18 +13,18 @@ from comfy_api.latest import InputImpl
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.disk_space import with_shortage
-from ...letstalk_core.drift_guard import DriftLog
 from ...letstalk_core.errors import ConfigError, MediaError, OutputError
-from ...letstalk_core.long_video import Clip, remember
+from ...letstalk_core.generate.disk_space import with_shortage
+from ...letstalk_core.generate.retake import plan_take, take_clips
+from ...letstalk_core.generate.takes import take_folder
+from ...letstalk_core.generate.work_folder import WorkFolder, resumable_clips
+from ...letstalk_core.media.video.segments import SegmentedVideo, segment_clips, segment_path
+from ...letstalk_core.media.video.tee import Tee
+from ...letstalk_core.media.video.threaded import ThreadedSink
 from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.protocols import FrameSink
-from ...letstalk_core.resume import WorkFolder, resumable_clips
-from ...letstalk_core.retake import plan_take, take_clips
-from ...letstalk_core.takes import take_folder
-from ...letstalk_core.video.segments import SegmentedVideo, segment_clips, segment_path
-from ...letstalk_core.video.tee import Tee
-from ...letstalk_core.video.threaded import ThreadedSink
+from ...letstalk_core.sampling.drift import DriftLog
+from ...letstalk_core.sampling.long_video import Clip, remember
 from .clip_run import ClipRun, first_frame
 from .progress import RunReport
 from .provenance import models_sha256, tags

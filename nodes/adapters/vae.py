@@ -18,11 +18,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.autoencoder.convert import read_autoencoder
-from ...letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from ...letstalk_core.autoencoder.tiling import map_frames
-from ...letstalk_core.checkpoint import check_keys
-from ...letstalk_core.configs import AutoencoderConfig
+from ...letstalk_core.networks.autoencoder.convert import read_autoencoder
+from ...letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from ...letstalk_core.networks.autoencoder.tiling import map_frames
+from ...letstalk_core.networks.checkpoint import check_keys
+from ...letstalk_core.networks.configs import AutoencoderConfig
 
 __all__ = ["FrameAutoencoder", "LetsTalkVAE", "float32_vae", "load_vae"]
 

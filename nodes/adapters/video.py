@@ -17,10 +17,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
-from ...letstalk_core.video.container import video_tags
-from ...letstalk_core.video.join import Joiner
-from ...letstalk_core.video.segments import SegmentedVideo, segment_path
-from ...letstalk_core.video.writer import VideoWriter, available_encoder
+from ...letstalk_core.media.video.container import video_tags
+from ...letstalk_core.media.video.join import Joiner
+from ...letstalk_core.media.video.segments import SegmentedVideo, segment_path
+from ...letstalk_core.media.video.writer import VideoWriter, available_encoder
 from .clip_run import ClipRun
 from .progress import RunReport
 from .vae import float32_vae

@@ -14,7 +14,7 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
-from ...letstalk_core.media import open_media
+from ...letstalk_core.media.av_input import open_media
 from .folders import temp_folder
 
 __all__ = ["VideoSource", "open_video"]
@@ -45,7 +45,7 @@ class VideoSource:
 
 def open_video(video: Any) -> VideoSource:
     """Raises: ConfigError for what is no VIDEO, MediaError."""
-    from ...letstalk_core.video.reader import probe, read_video
+    from ...letstalk_core.media.video.reader import probe, read_video
 
     if not hasattr(video, "get_components"):
         raise ConfigError(f"video: is a {type(video).__name__}; wire a VIDEO")

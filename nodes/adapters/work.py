@@ -17,10 +17,10 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...letstalk_core import __version__
-from ...letstalk_core.audio.track import AudioTrack
 from ...letstalk_core.errors import ConfigError, OutputError
-from ...letstalk_core.memory_bank import MemoryBank
-from ...letstalk_core.resume import WorkFolder
+from ...letstalk_core.generate.work_folder import WorkFolder
+from ...letstalk_core.media.audio.track import AudioTrack
+from ...letstalk_core.sampling.memory_bank import MemoryBank
 from .clip_run import ClipRun
 from .provenance import models_sha256
 

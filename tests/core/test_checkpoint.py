@@ -18,19 +18,18 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from letstalk_core import checkpoint
-from letstalk_core.checkpoint import (
-    atomic_path,
+from letstalk_core.errors import CheckpointError, DependencyError, OutputError
+from letstalk_core.files import atomic_path, file_sha256
+from letstalk_core.networks import checkpoint
+from letstalk_core.networks.checkpoint import (
     check_keys,
-    file_sha256,
     load_into,
     load_pickled_tensors,
     load_tensors,
     read_header,
     save_checkpoint,
 )
-from letstalk_core.errors import CheckpointError, DependencyError, OutputError
-from letstalk_core.presets import AUDIO_PROJECTION, DIT
+from letstalk_core.networks.presets import AUDIO_PROJECTION, DIT
 
 PARTS = {
     "dit": (DIT["demo"], {"weight": torch.arange(6.0).reshape(2, 3).t()}),  # not contiguous, as weights may be
@@ -219,12 +218,12 @@ FILL_THE_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from letstalk_core.checkpoint import save_checkpoint
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.errors import OutputError
-from letstalk_core.long_video import Clip
-from letstalk_core.memory_bank import MemoryBank
-from letstalk_core.presets import DIT
-from letstalk_core.resume import WorkFolder
+from letstalk_core.sampling.long_video import Clip
+from letstalk_core.sampling.memory_bank import MemoryBank
+from letstalk_core.networks.presets import DIT
+from letstalk_core.generate.work_folder import WorkFolder
 
 folder, big, bank = Path(sys.argv[1]), torch.zeros(1, 4, 8, 64, 64), MemoryBank()
 bank.reset(big[0])

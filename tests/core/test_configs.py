@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letstalk_core.configs import (
+from letstalk_core.errors import ConfigError
+from letstalk_core.networks.configs import (
     BLOCKS,
     FUSIONS,
     AudioEncoderConfig,
@@ -20,8 +21,7 @@ from letstalk_core.configs import (
     DiTConfig,
     config_class,
 )
-from letstalk_core.errors import ConfigError
-from letstalk_core.presets import AUDIO_ENCODER, AUDIO_PROJECTION, AUTOENCODER, DIT
+from letstalk_core.networks.presets import AUDIO_ENCODER, AUDIO_PROJECTION, AUTOENCODER, DIT
 
 PRESETS: list[Config] = [
     c for table in (AUTOENCODER, DIT, AUDIO_ENCODER, AUDIO_PROJECTION) for c in table.values()

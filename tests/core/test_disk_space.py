@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from letstalk_core.disk_space import bytes_needed, is_full, readable, with_shortage
 from letstalk_core.errors import OutputError
+from letstalk_core.generate.disk_space import bytes_needed, is_full, readable, with_shortage
 
 
 def test_a_full_disk_is_found_behind_other_errors() -> None:

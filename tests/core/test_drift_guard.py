@@ -10,11 +10,11 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from letstalk_core.drift_guard import DriftLog, drift_score
 from letstalk_core.errors import ConfigError
-from letstalk_core.long_video import Clip, generate_clips, plan_clips
-from letstalk_core.memory_bank import MemoryBank, MemorySettings
-from letstalk_core.video.drift_plot import drift_plot
+from letstalk_core.generate.drift_plot import drift_plot
+from letstalk_core.sampling.drift import DriftLog, drift_score
+from letstalk_core.sampling.long_video import Clip, generate_clips, plan_clips
+from letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
 
 SHAPE = (1, 8, 12, 12)
 FRAMES = 6

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from letstalk_core.locking import FileLock
+from letstalk_core.files import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from letstalk_core.locking import FileLock
+from letstalk_core.files import FileLock
 lock = FileLock(Path(sys.argv[1]))
 print(lock.acquire(), flush=True)
 sys.stdin.read()

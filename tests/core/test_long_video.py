@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError, NumericalError
-from letstalk_core.long_video import Clip, clip_noise, generate_clips, plan_clips
-from letstalk_core.memory_bank import MemoryBank
+from letstalk_core.sampling.long_video import Clip, clip_noise, generate_clips, plan_clips
+from letstalk_core.sampling.memory_bank import MemoryBank
 
 PORTRAIT = torch.full((1, 2, 2, 2), -1.0)
 

@@ -14,13 +14,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from letstalk_core.checkpoint import read_header
-from letstalk_core.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
-from letstalk_core.data.manifest import ClipRecord, Manifest
 from letstalk_core.errors import LetsTalkError
-from letstalk_core.memory_bank import FORMAT, MemoryBank
-from letstalk_core.resume import WorkFolder
-from letstalk_core.training.config import load_recipe
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.networks.checkpoint import read_header
+from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
+from letstalk_core.sampling.memory_bank import FORMAT, MemoryBank
+from letstalk_research.data.manifest import ClipRecord, Manifest
+from letstalk_research.training.config import load_recipe
 
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(2**63), 2**63, 1e308])
 values = st.recursive(

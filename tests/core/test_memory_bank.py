@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from letstalk_core.configs import DiTConfig
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
-from letstalk_core.memory_bank import MemoryBank, MemorySettings
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
 
 FRAME = (2, 4, 2, 3)  # b c h w
 

@@ -11,14 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letstalk_core.audio.projection import AudioProjection
-from letstalk_core.configs import AudioProjectionConfig, DiTConfig
 from letstalk_core.errors import ConfigError
-from letstalk_core.movement import GAZE_LIMIT, MOVEMENTS, SWAY, Movement, relative, units
+from letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
+from letstalk_core.networks.motion_channels import GAZE_LIMIT, MOVEMENTS, SWAY, relative, units
+from letstalk_core.networks.projection import AudioProjection
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.guidance import GuidedDenoiser
-from letstalk_core.transformer.conditions import Conditions
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.sampling.motion import Movement
 
 HOUR = 90_000  # frames
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.presets import AUDIO_ENCODER, AUDIO_PROJECTION, AUTOENCODER, DIT
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.presets import AUDIO_ENCODER, AUDIO_PROJECTION, AUTOENCODER, DIT
 
 # name: parameters of encoder and decoder as published, spatial factor, latent channels, scale
 PUBLIC = {

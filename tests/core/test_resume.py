@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from letstalk_core.errors import ConfigError, OutputError
-from letstalk_core.long_video import Clip, plan_clips
-from letstalk_core.memory_bank import MemoryBank
-from letstalk_core.resume import WorkFolder
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.sampling.long_video import Clip, plan_clips
+from letstalk_core.sampling.memory_bank import MemoryBank
 
 CLIP = Clip(0, 0, 4)
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from letstalk_core.audio.encoder import AudioEncoder, wav2vec2_keys
-from letstalk_core.audio.features import AudioFeatures
-from letstalk_core.checkpoint import load_into
-from letstalk_core.configs import AudioEncoderConfig
+from letstalk_core.media.audio.features import AudioFeatures
+from letstalk_core.networks.audio_encoder import AudioEncoder, wav2vec2_keys
+from letstalk_core.networks.checkpoint import load_into
+from letstalk_core.networks.configs import AudioEncoderConfig
 
 LAYERS, SECONDS, RATE = 2, 8.33, 16000
 RATES = [25.0, 30.0, 24.0]

@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from letstalk_core.autoencoder import convert
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.autoencoder.tiling import Tiling, tiled_decode, tiled_encode
-from letstalk_core.configs import AutoencoderConfig
-from letstalk_core.long_video import Clip
-from letstalk_core.presets import AUTOENCODER
-from letstalk_core.stages import Stages
+from letstalk_core.generate.stages import Stages
+from letstalk_core.networks.autoencoder import convert
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.autoencoder.tiling import Tiling, tiled_decode, tiled_encode
+from letstalk_core.networks.configs import AutoencoderConfig
+from letstalk_core.networks.presets import AUTOENCODER
+from letstalk_core.sampling.long_video import Clip
 
 FULL = os.environ.get("LETSTALK_GOLDEN") == "full"
 WHOLE = "f32c32-sana-1.1"

@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.projection import AudioProjection
 from letstalk_core.cli.__main__ import main
-from letstalk_core.configs import DiTConfig
-from letstalk_core.nn.attention import LinearAttention
-from letstalk_core.presets import AUDIO_PROJECTION, DIT
-from letstalk_core.transformer import convert
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.nn.attention import LinearAttention
+from letstalk_core.networks.presets import AUDIO_PROJECTION, DIT
+from letstalk_core.networks.projection import AudioProjection
+from letstalk_core.networks.transformer import convert
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 from tests.golden.reference_dit import Reference
 
 FUSIONS = ("direct", "siamese", "symbiotic")

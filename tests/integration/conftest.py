@@ -14,8 +14,8 @@ import torch
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random networks: 32 px frames, 4-frame clips, flow prediction. Read only."""
     from benchmarks.tiny import tiny_configs
-    from letstalk_core.checkpoint import save_checkpoint
-    from letstalk_core.models import build_model
+    from letstalk_core.networks.checkpoint import save_checkpoint
+    from letstalk_core.networks.load import build_model
 
     configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
     folder = tmp_path_factory.mktemp("tiny-bundle")

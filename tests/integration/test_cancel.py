@@ -12,11 +12,11 @@ from torch import Tensor
 from benchmarks.passes import Passes, footprint, resident
 from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.generate import _Interrupt
-from letstalk_core.models import ModelBundle, load_bundle
-from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
-from letstalk_core.resume import WorkFolder
-from letstalk_core.video.threaded import ThreadedSink
-from letstalk_core.video.writer import VideoWriter
+from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.media.video.threaded import ThreadedSink
+from letstalk_core.media.video.writer import VideoWriter
+from letstalk_core.networks.load import ModelBundle, load_bundle
 
 CYCLES = 50
 SETTINGS = GenerateSettings(steps=2, seed=3)
@@ -66,7 +66,7 @@ def generate(bundle: ModelBundle, path: Path, work: WorkFolder | None = None) ->
 
 
 def frames(path: Path) -> Tensor:
-    from letstalk_core.video.reader import read_video
+    from letstalk_core.media.video.reader import read_video
 
     return torch.stack(list(read_video(path, fps=None)))
 
@@ -145,7 +145,7 @@ def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
             pass
         raise TypeError("argument 'data': wrong type")
 
-    monkeypatch.setattr("letstalk_core.models.load_bundle", load)
+    monkeypatch.setattr("letstalk_core.networks.load.load_bundle", load)
     handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

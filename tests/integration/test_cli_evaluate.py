@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from letstalk_core.cli.__main__ import main
-from letstalk_core.data.synthetic.speech import espeak_version
 from letstalk_core.errors import DependencyError
+from letstalk_research.data.synthetic.speech import espeak_version
 
 
 @pytest.fixture(scope="module", autouse=True)

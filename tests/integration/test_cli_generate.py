@@ -124,7 +124,7 @@ def test_the_bundled_model_says_that_it_is_a_demo(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("letstalk_core.models.DEMO_FOLDER", tiny_bundle)
+    monkeypatch.setattr("letstalk_core.networks.load.DEMO_FOLDER", tiny_bundle)
     assert main(["generate", str(portrait_png), str(make_wav(0.1)), "-o", str(out / "v.mp4"), *FAST]) == 0
     assert "demo model" in capsys.readouterr().err
 
@@ -204,7 +204,7 @@ def _samples_wav(path: Path, count: int) -> None:
 
 
 def _silent_video(path: Path) -> None:
-    from letstalk_core.video.writer import VideoWriter
+    from letstalk_core.media.video.writer import VideoWriter
 
     with VideoWriter(path.with_suffix(".mp4"), 25, (16, 16)) as writer:
         writer.write(torch.zeros(3, 16, 16, 3, dtype=torch.uint8))
@@ -283,7 +283,7 @@ def test_the_picture_can_be_cut_around_its_face(
             seen.append(image)
             return torch.tensor([[10.0, 10.0, 22.0, 24.0, 0.9]])
 
-    monkeypatch.setattr("letstalk_core.portrait.detect.KorniaFaceDetector", Detector)
+    monkeypatch.setattr("letstalk_core.media.portrait.detect.KorniaFaceDetector", Detector)
     assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--crop-face") == 0
     assert seen[0].shape == (48, 40, 3) and video_frames(out / "v.mp4") == 2
 
@@ -526,7 +526,7 @@ def test_signing_needs_certificate_key_and_video(
 def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
     portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letstalk_core.video import content_credentials
+    from letstalk_core.media.video import content_credentials
 
     signed: list[tuple[int, int]] = []
 
@@ -561,7 +561,7 @@ def test_no_video_has_its_name_before_it_is_signed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from letstalk_core.errors import OutputError
-    from letstalk_core.video import content_credentials
+    from letstalk_core.media.video import content_credentials
 
     state: dict[str, Any] = {"works": False}
     details_seen: list[dict[str, Any]] = []
@@ -642,7 +642,7 @@ def test_a_png_frame_says_how_it_was_made(
 def test_info_shows_models_banks_and_videos(
     portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from letstalk_core.memory_bank import MemoryBank
+    from letstalk_core.sampling.memory_bank import MemoryBank
 
     bank = MemoryBank(2, 1)
     bank.reset(torch.zeros(1, 4, 8, 8))
@@ -686,8 +686,8 @@ def test_info_of_a_damaged_memory_bank_gives_one_line(
 
 
 def test_info_shows_notes_about_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from letstalk_core.checkpoint import save_checkpoint
-    from letstalk_core.presets import DIT
+    from letstalk_core.networks.checkpoint import save_checkpoint
+    from letstalk_core.networks.presets import DIT
 
     parts = {"dit": (DIT["demo"], {"weight": torch.zeros(1)})}
     save_checkpoint(tmp_path / "dit.safetensors", parts, {"letstalk.recipe": "demo", "source": "a.pt"})
@@ -698,8 +698,8 @@ def test_info_shows_notes_about_a_model(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_denoiser_of_the_authors_is_converted(
     tiny_bundle: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from letstalk_core.models import load_model
-    from letstalk_core.transformer.convert import dit_to_official, projection_to_official
+    from letstalk_core.networks.load import load_model
+    from letstalk_core.networks.transformer.convert import dit_to_official, projection_to_official
 
     dit = load_model(tiny_bundle / "dit.safetensors", "dit")
     projection = load_model(tiny_bundle / "dit.safetensors", "audio_projection")
@@ -719,8 +719,8 @@ def test_a_denoiser_of_the_authors_is_converted(
 def test_a_wav2vec2_folder_and_an_autoencoder_are_converted(tiny_bundle: Path, out: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from letstalk_core.autoencoder.convert import config_to_diffusers
-    from letstalk_core.models import load_model
+    from letstalk_core.networks.autoencoder.convert import config_to_diffusers
+    from letstalk_core.networks.load import load_model
 
     for kind in ("audio_encoder", "autoencoder"):
         model = load_model(tiny_bundle / f"{kind}.safetensors")

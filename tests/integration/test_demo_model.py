@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from letstalk_core.audio.decode import WaveformSource, load_waveform
-from letstalk_core.drift_guard import DriftScore, drift_score
-from letstalk_core.models import ModelBundle, load_bundle
-from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.media.audio.decode import WaveformSource, load_waveform
+from letstalk_core.media.portrait.crop import fit_to
+from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.networks.load import ModelBundle, load_bundle
 from letstalk_core.pixels import to_unit
-from letstalk_core.portrait.crop import fit_to
-from letstalk_core.portrait.image import load_portrait
+from letstalk_core.sampling.drift import DriftScore, drift_score
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
 MEGABYTE = 1_000_000

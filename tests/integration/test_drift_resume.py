@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from letstalk_core.drift_guard import DriftLog
-from letstalk_core.long_video import Clip
-from letstalk_core.models import ModelBundle, load_bundle
-from letstalk_core.numerical_guard import NumericalGuard
-from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate.stages import GuardedSampler
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.media.video.segments import SegmentedVideo, segment_clips
+from letstalk_core.networks.load import ModelBundle, load_bundle
+from letstalk_core.networks.numerical_guard import NumericalGuard
 from letstalk_core.protocols import DrawnSampler
-from letstalk_core.resume import WorkFolder
-from letstalk_core.stages import GuardedSampler
-from letstalk_core.video.segments import SegmentedVideo, segment_clips
+from letstalk_core.sampling.drift import DriftLog
+from letstalk_core.sampling.long_video import Clip
 
 SEGMENT = segment_clips(25, 4)  # clips
 CLIPS = 2 * SEGMENT + 4  # two whole segments, and four clips of the third

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.passes import STAGES, spoil
 from letstalk_core.errors import NumericalError
-from letstalk_core.models import ModelBundle, load_bundle
-from letstalk_core.pipeline import GenerateSettings, TalkingPortrait
-from letstalk_core.resume import WorkFolder
+from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.networks.load import ModelBundle, load_bundle
 
 SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
@@ -118,7 +118,7 @@ def test_bad_latents_of_a_sampler_are_sampled_again_or_named(tiny_bundle: Path) 
 
 
 def test_bad_latents_of_an_earlier_run_are_made_again(tiny_bundle: Path, tmp_path: Path) -> None:
-    from letstalk_core.long_video import Clip
+    from letstalk_core.sampling.long_video import Clip
 
     bundle, work = load_bundle(tiny_bundle), WorkFolder(tmp_path / "work")
     clean = torch.cat(generate(bundle).frames)

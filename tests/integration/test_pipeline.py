@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core import pipeline
-from letstalk_core.audio.decode import WaveformSource
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
-from letstalk_core.models import ModelBundle, load_bundle, load_model
-from letstalk_core.pipeline import GenerateSettings, Progress, Summary, TalkingPortrait
-from letstalk_core.resume import WorkFolder
+from letstalk_core.generate import run as pipeline
+from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.media.audio.decode import WaveformSource
+from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
 
 
 class Frames:
@@ -126,7 +126,7 @@ def test_every_solver_of_flow_models_runs(bundle: ModelBundle, solver: str) -> N
 
 
 def test_the_paper_setting_runs_with_learned_variance(bundle: ModelBundle) -> None:
-    from letstalk_core.transformer.dit import LetsTalkDiT
+    from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
     dit = LetsTalkDiT(replace(bundle.dit.config, prediction="epsilon", learned_variance=True))
     dit.init_weights()
@@ -287,7 +287,7 @@ def test_a_folder_without_a_file_names_it(tiny_bundle: Path, tmp_path: Path) -> 
 
 
 def test_files_that_do_not_belong_together_are_refused(bundle: ModelBundle) -> None:
-    from letstalk_core.transformer.dit import LetsTalkDiT
+    from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
     other = LetsTalkDiT(replace(bundle.dit.config, in_channels=8))
     with pytest.raises(ConfigError, match="latent_channels=4 but dit in_channels=8"):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from letstalk_core.audio.encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.cli.__main__ import main
-from letstalk_core.configs import AudioEncoderConfig
-from letstalk_core.data.manifest import ClipRecord, Manifest, append_records
-from letstalk_core.models import load_bundle
+from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
+from letstalk_core.networks.configs import AudioEncoderConfig
+from letstalk_core.networks.load import load_bundle
+from letstalk_research.data.manifest import ClipRecord, Manifest, append_records
 
 FRAMES = 8
 RECIPE = """

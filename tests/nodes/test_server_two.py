@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from letstalk_core.models import DEMO_FOLDER
+from letstalk_core.networks.load import DEMO_FOLDER
 from tests.nodes.server import ComfyServer
 from tests.workflows.graphs import FRAMES, load_api, saved_video, shortened
 

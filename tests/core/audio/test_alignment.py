@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letstalk_core.audio.alignment import (
+from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.alignment import (
     frame_at,
     frame_count,
     frame_positions,
@@ -14,7 +15,6 @@ from letstalk_core.audio.alignment import (
     sample_at,
     window_states,
 )
-from letstalk_core.errors import ConfigError
 
 fps_values = st.sampled_from([10.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 60.0])
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.decode import AudioSource, WaveformSource, as_source, load_sound, load_waveform
 from letstalk_core.errors import MediaError
+from letstalk_core.media.audio.decode import AudioSource, WaveformSource, as_source, load_sound, load_waveform
 
 Tone = Callable[..., Tensor]
 WriteSound = Callable[..., Path]

@@ -10,16 +10,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from letstalk_core.audio.encoder import (
+from letstalk_core.errors import CheckpointError, ConfigError
+from letstalk_core.networks.audio_encoder import (
     AudioEncoder,
     load_wav2vec2_folder,
     normalise_waveform,
     save_audio_encoder,
     wav2vec2_keys,
 )
-from letstalk_core.checkpoint import load_into, load_tensors, read_header
-from letstalk_core.configs import AudioEncoderConfig
-from letstalk_core.errors import CheckpointError, ConfigError
+from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header
+from letstalk_core.networks.configs import AudioEncoderConfig
 
 SMALL: dict[str, Any] = dict(
     hidden_size=32,

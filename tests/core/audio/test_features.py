@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from letstalk_core.audio.alignment import frame_count, window_states
-from letstalk_core.audio.decode import WaveformSource
-from letstalk_core.audio.encoder import AudioEncoder
-from letstalk_core.audio.features import AudioFeatures, encode_audio, plan_windows
-from letstalk_core.configs import AudioEncoderConfig
 from letstalk_core.errors import ConfigError, MediaError, NumericalError
+from letstalk_core.media.audio.alignment import frame_count, window_states
+from letstalk_core.media.audio.decode import WaveformSource
+from letstalk_core.media.audio.features import AudioFeatures, encode_audio, plan_windows
+from letstalk_core.networks.audio_encoder import AudioEncoder
+from letstalk_core.networks.configs import AudioEncoderConfig
 
 Tone = Callable[..., Tensor]
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from letstalk_core.audio.projection import AudioProjection
-from letstalk_core.configs import AudioProjectionConfig
 from letstalk_core.errors import ConfigError
+from letstalk_core.networks.configs import AudioProjectionConfig
+from letstalk_core.networks.projection import AudioProjection
 
 CONFIG = AudioProjectionConfig(window=3, layers=2, encoder_dim=6, hidden_size=8, tokens=4, token_dim=10)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.silence import gate_silence
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.silence import gate_silence
 
 RATE = 16000
 

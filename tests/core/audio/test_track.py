@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from letstalk_core.audio import track as module
-from letstalk_core.audio.alignment import window_states
-from letstalk_core.audio.track import AudioTrack
 from letstalk_core.errors import ConfigError, NumericalError, OutputError
+from letstalk_core.media.audio import track as module
+from letstalk_core.media.audio.alignment import window_states
+from letstalk_core.media.audio.track import AudioTrack
 
 
 def test_a_track_gives_the_windows_of_its_states_and_repeats_the_ends() -> None:

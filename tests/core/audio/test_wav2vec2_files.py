@@ -11,9 +11,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from letstalk_core.audio.encoder import normalise_waveform, wav2vec2_keys
-from letstalk_core.audio.wav2vec2_files import infer_wav2vec2_config, load_wav2vec2_file
 from letstalk_core.errors import CheckpointError
+from letstalk_core.networks.audio_encoder import normalise_waveform, wav2vec2_keys
+from letstalk_core.networks.wav2vec2_files import infer_wav2vec2_config, load_wav2vec2_file
 
 BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from letstalk_core.autoencoder import convert
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.checkpoint import save_checkpoint
-from letstalk_core.configs import AutoencoderConfig
 from letstalk_core.errors import CheckpointError, ConfigError
-from letstalk_core.presets import AUTOENCODER
+from letstalk_core.networks.autoencoder import convert
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.configs import AutoencoderConfig
+from letstalk_core.networks.presets import AUTOENCODER
 
 PUBLIC = [name for name in AUTOENCODER if name != "demo"]
 

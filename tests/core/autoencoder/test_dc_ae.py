@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from letstalk_core.autoencoder.blocks import MultiScaleLinearAttention, UpBlock
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.configs import AutoencoderConfig
 from letstalk_core.errors import ConfigError
-from letstalk_core.presets import AUTOENCODER
+from letstalk_core.networks.autoencoder.blocks import MultiScaleLinearAttention, UpBlock
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.configs import AutoencoderConfig
+from letstalk_core.networks.presets import AUTOENCODER
 
 
 def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:

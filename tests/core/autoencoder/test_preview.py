@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from letstalk_core.autoencoder.preview import fit_latent_preview
+from letstalk_core.networks.autoencoder.preview import fit_latent_preview
 
 
 def test_a_linear_relation_between_latents_and_colours_is_found() -> None:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.autoencoder.tiling import Tiling, map_frames, tile_starts, tiled_decode, tiled_encode
-from letstalk_core.configs import AutoencoderConfig
 from letstalk_core.errors import ConfigError
-from letstalk_core.presets import AUTOENCODER
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.autoencoder.tiling import Tiling, map_frames, tile_starts, tiled_decode, tiled_encode
+from letstalk_core.networks.configs import AutoencoderConfig
+from letstalk_core.networks.presets import AUTOENCODER
 
 CONFIG = AUTOENCODER["demo"]
 

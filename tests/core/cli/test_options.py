@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from letstalk_core.cli.__main__ import COMMANDS, build_parser, main
+from letstalk_core.cli.__main__ import COMMANDS, RESEARCH_COMMANDS, build_parser, main
 
 ENCODE = ["encode", "folder", "--autoencoder", "a.safetensors", "--audio-encoder", "b.safetensors"]
 
@@ -47,9 +48,23 @@ def test_encoding_no_frames_at_once_is_refused(capsys: pytest.CaptureFixture[str
     assert "batch=0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *RESEARCH_COMMANDS])
 def test_every_command_is_there_and_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         build_parser().parse_args([command, "--help"])
     assert stop.value.code == 0
     assert f"letstalk {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", RESEARCH_COMMANDS)
+def test_a_copy_without_research_says_what_to_install(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "letstalk_research"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "letstalk_research", None)
+    assert main([command, "--any", "option", "--help"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: `letstalk {command}` needs the package letstalk_research, which is not in this copy;"
+        " pip install 'comfyui-letstalk[train]'\n"
+    )

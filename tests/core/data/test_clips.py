@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from letstalk_core.data.clips import FrameSampler, flip_regions, open_clip
-from letstalk_core.data.manifest import ClipRecord
-from letstalk_core.data.video_clips import write_video_clip
 from letstalk_core.errors import MediaError
+from letstalk_research.data.clips import FrameSampler, flip_regions, open_clip
+from letstalk_research.data.manifest import ClipRecord
+from letstalk_research.data.video_clips import write_video_clip
 
 SIZE = 32
 

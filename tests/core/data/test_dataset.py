@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from letstalk_core.data.clips import open_clip
-from letstalk_core.data.manifest import Manifest
-from letstalk_core.data.synthetic import dataset
-from letstalk_core.data.synthetic.dataset import draw_clip, synthesize
-from letstalk_core.data.synthetic.motion import MOTION
-from letstalk_core.data.synthetic.speech import espeak_version, synthesise
 from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_research.data.clips import open_clip
+from letstalk_research.data.manifest import Manifest
+from letstalk_research.data.synthetic import dataset
+from letstalk_research.data.synthetic.dataset import draw_clip, synthesize
+from letstalk_research.data.synthetic.motion import MOTION
+from letstalk_research.data.synthetic.speech import espeak_version, synthesise
 
 
 def espeak_missing() -> bool:

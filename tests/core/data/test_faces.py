@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from letstalk_core.data.synthetic.faces import FRAME_SIZE, REGIONS, regions, render
-from letstalk_core.data.synthetic.identity import HAIR_STYLES, SKIN_TONES, Identity, sample_identity
-from letstalk_core.data.synthetic.motion import MOTION
 from letstalk_core.errors import ConfigError
+from letstalk_research.data.synthetic.faces import FRAME_SIZE, REGIONS, regions, render
+from letstalk_research.data.synthetic.identity import HAIR_STYLES, SKIN_TONES, Identity, sample_identity
+from letstalk_research.data.synthetic.motion import MOTION
 
 
 def still(count: int = 1, **changes: float) -> np.ndarray:

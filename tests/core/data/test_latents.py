@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from letstalk_core.data import latents as module
-from letstalk_core.data.clips import ClipFile
-from letstalk_core.data.latents import (
+from letstalk_core.errors import MediaError
+from letstalk_research.data import latents as module
+from letstalk_research.data.clips import ClipFile
+from letstalk_research.data.latents import (
     LatentStore,
     Window,
     draw_clips,
@@ -21,8 +22,7 @@ from letstalk_core.data.latents import (
     encode_clip,
     encode_folder,
 )
-from letstalk_core.data.manifest import ClipRecord, Manifest, append_records
-from letstalk_core.errors import MediaError
+from letstalk_research.data.manifest import ClipRecord, Manifest, append_records
 
 FRAMES = 12
 

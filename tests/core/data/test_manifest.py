@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from letstalk_core.data.manifest import MANIFEST, ClipRecord, Manifest, append_records
 from letstalk_core.errors import MediaError
+from letstalk_research.data.manifest import MANIFEST, ClipRecord, Manifest, append_records
 
 
 def record(name: str, **changes: object) -> ClipRecord:

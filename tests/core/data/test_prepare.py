@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.data.clips import open_clip
-from letstalk_core.data.manifest import Manifest
-from letstalk_core.data.prepare import PrepareSettings, find_shots, prepare_videos
-from letstalk_core.data.video_clips import write_video_clip
 from letstalk_core.errors import ConfigError
+from letstalk_research.data.clips import open_clip
+from letstalk_research.data.manifest import Manifest
+from letstalk_research.data.prepare import PrepareSettings, find_shots, prepare_videos
+from letstalk_research.data.video_clips import write_video_clip
 
 WIDTH, HEIGHT = 128, 96
 

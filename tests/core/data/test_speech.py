@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from letstalk_core.data.synthetic import speech
-from letstalk_core.data.synthetic.speech import Utterance, join, silence, synthesise
-from letstalk_core.data.synthetic.texts import (
+from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_research.data.synthetic import speech
+from letstalk_research.data.synthetic.speech import Utterance, join, silence, synthesise
+from letstalk_research.data.synthetic.texts import (
     HELD_OUT_VARIANTS,
     LANGUAGES,
     PATTERNS,
@@ -19,7 +20,6 @@ from letstalk_core.data.synthetic.texts import (
     random_sentence,
     random_utterance,
 )
-from letstalk_core.errors import ConfigError, DependencyError
 
 
 def assert_phonemes_cover(utterance: Utterance) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letstalk_core.data.synthetic.motion import MOTION, motion_from_speech, neutral_pose, random_pose
-from letstalk_core.data.synthetic.speech import SAMPLE_RATE_HZ, Phoneme, Utterance
-from letstalk_core.data.synthetic.visemes import CURVES, viseme_curves, viseme_targets
 from letstalk_core.errors import ConfigError
+from letstalk_research.data.synthetic.motion import MOTION, motion_from_speech, neutral_pose, random_pose
+from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, Phoneme, Utterance
+from letstalk_research.data.synthetic.visemes import CURVES, viseme_curves, viseme_targets
 
 JAW, WIDE, ROUND, TEETH, VOICED, ENERGY = range(6)
 

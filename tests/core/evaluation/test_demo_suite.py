@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.decode import load_waveform
-from letstalk_core.data.synthetic.faces import render
-from letstalk_core.data.synthetic.identity import Identity
-from letstalk_core.data.synthetic.motion import motion_from_speech
-from letstalk_core.data.synthetic.speech import SAMPLE_RATE_HZ, Utterance, espeak_version, silence
 from letstalk_core.errors import ConfigError, DependencyError
-from letstalk_core.evaluation import demo_suite
-from letstalk_core.evaluation.demo_suite import Budget, run_demo
-from letstalk_core.evaluation.hard_voices import disturbed
-from letstalk_core.evaluation.report import Report
-from letstalk_core.evaluation.trials import draw_trial
+from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.protocols import FrameSink
+from letstalk_research.data.synthetic.faces import render
+from letstalk_research.data.synthetic.identity import Identity
+from letstalk_research.data.synthetic.motion import motion_from_speech
+from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, Utterance, espeak_version, silence
+from letstalk_research.evaluation import demo_suite
+from letstalk_research.evaluation.demo_suite import Budget, run_demo
+from letstalk_research.evaluation.hard_voices import disturbed
+from letstalk_research.evaluation.report import Report
+from letstalk_research.evaluation.trials import draw_trial
 
 SIZE, FPS = 64, 25.0
 TINY = Budget(

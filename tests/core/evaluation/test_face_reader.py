@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from letstalk_core.data.synthetic.faces import render
-from letstalk_core.data.synthetic.identity import Identity, sample_identity
-from letstalk_core.data.synthetic.motion import MOTION, motion_from_speech, neutral_pose, random_pose
-from letstalk_core.data.synthetic.speech import silence
 from letstalk_core.errors import ConfigError
-from letstalk_core.evaluation.face_reader import FACE, FaceReader, face_truth
-from letstalk_core.evaluation.landmarks import LANDMARKS, landmark_positions
-from letstalk_core.evaluation.metrics import blinks, correlation
+from letstalk_research.data.synthetic.faces import render
+from letstalk_research.data.synthetic.identity import Identity, sample_identity
+from letstalk_research.data.synthetic.motion import MOTION, motion_from_speech, neutral_pose, random_pose
+from letstalk_research.data.synthetic.speech import silence
+from letstalk_research.evaluation.face_reader import FACE, FaceReader, face_truth
+from letstalk_research.evaluation.landmarks import LANDMARKS, landmark_positions
+from letstalk_research.evaluation.metrics import blinks, correlation
 
 SIZE = 96
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.evaluation.intervals import bootstrap, ratio, summarise, trend
+from letstalk_research.evaluation.intervals import bootstrap, ratio, summarise, trend
 
 
 def test_bootstrap_covers_the_mean_and_shrinks_with_more_clips() -> None:

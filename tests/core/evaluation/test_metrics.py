@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.evaluation.metrics import (
+from letstalk_research.evaluation.metrics import (
     best_lag,
     blinks,
     calm_cells,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from letstalk_core.errors import ConfigError, OutputError
-from letstalk_core.evaluation.store import ClipResult, Store
+from letstalk_research.evaluation.store import ClipResult, Store
 
 
 def result() -> ClipResult:

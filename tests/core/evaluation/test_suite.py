@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from letstalk_core.data.synthetic.speech import espeak_version
 from letstalk_core.errors import ConfigError, DependencyError
-from letstalk_core.evaluation.suite import run_suite
-from letstalk_core.evaluation.trials import draw_trial
 from letstalk_core.protocols import FrameSink
+from letstalk_research.data.synthetic.speech import espeak_version
+from letstalk_research.evaluation.suite import run_suite
+from letstalk_research.evaluation.trials import draw_trial
 
 SIZE, FPS, FRAMES = 96, 25.0, 40
 

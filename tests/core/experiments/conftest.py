@@ -9,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from letstalk_core.audio.encoder import AudioEncoder, save_audio_encoder
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.checkpoint import file_sha256, save_checkpoint
-from letstalk_core.configs import AudioEncoderConfig, AutoencoderConfig
-from letstalk_core.data.manifest import ClipRecord, append_records
-from letstalk_core.data.synthetic.speech import espeak_version
 from letstalk_core.errors import DependencyError
-from letstalk_core.experiments.budget import Budget
-from letstalk_core.experiments.variants import DataFacts, measure_data
+from letstalk_core.files import file_sha256
+from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.configs import AudioEncoderConfig, AutoencoderConfig
+from letstalk_research.data.manifest import ClipRecord, append_records
+from letstalk_research.data.synthetic.speech import espeak_version
+from letstalk_research.experiments.budget import Budget
+from letstalk_research.experiments.variants import DataFacts, measure_data
 
 CHANNELS, SIDE, SIZE, LAYERS, DIM = 4, 8, 64, 2, 16
 AUTOENCODER = AutoencoderConfig(

@@ -12,11 +12,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from letstalk_core.audio.encoder import AudioEncoder
-from letstalk_core.data.synthetic.faces import render
-from letstalk_core.experiments.long_run import measure_long_run
-from letstalk_core.experiments.people import Person, meet
-from letstalk_core.experiments.speaking import measure_ceiling, measure_speech
+from letstalk_core.networks.audio_encoder import AudioEncoder
+from letstalk_research.data.synthetic.faces import render
+from letstalk_research.experiments.long_run import measure_long_run
+from letstalk_research.experiments.people import Person, meet
+from letstalk_research.experiments.speaking import measure_ceiling, measure_speech
 
 SIZE, FRAMES = 64, 32
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from letstalk_core.checkpoint import load_tensors, read_header
 from letstalk_core.errors import ConfigError
-from letstalk_core.experiments import runs
-from letstalk_core.experiments.budget import Budget
-from letstalk_core.experiments.runs import Stopped, plan_steps, train_variant
-from letstalk_core.experiments.suite import EXPERIMENTS
-from letstalk_core.experiments.variants import Variant, make_recipe
-from letstalk_core.training.diffusion import DiTStage
+from letstalk_core.networks.checkpoint import load_tensors, read_header
+from letstalk_research.experiments import runs
+from letstalk_research.experiments.budget import Budget
+from letstalk_research.experiments.runs import Stopped, plan_steps, train_variant
+from letstalk_research.experiments.suite import EXPERIMENTS
+from letstalk_research.experiments.variants import Variant, make_recipe
+from letstalk_research.training.diffusion import DiTStage
 
 BASE = Variant("base")
 SMALLER = Variant("smaller", {"memory_frames": 1, "spatial_attention": "softmax"}, {"memory_mask": 0.0})

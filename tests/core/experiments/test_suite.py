@@ -12,9 +12,9 @@ import pytest
 
 from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import ConfigError, OutputError
-from letstalk_core.experiments import attention, memory, prediction, suite
-from letstalk_core.experiments.budget import Budget
-from letstalk_core.experiments.page import BEGIN, END, Section, write_page
+from letstalk_research.experiments import attention, memory, prediction, suite
+from letstalk_research.experiments.budget import Budget
+from letstalk_research.experiments.page import BEGIN, END, Section, write_page
 
 
 @dataclasses.dataclass
@@ -88,7 +88,7 @@ def test_memory_prediction_and_attention_show_their_variants(finished: Finished)
 def test_a_second_run_repeats_nothing_and_keeps_the_words(
     world: Any, small: Budget, finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from letstalk_core.experiments import laboratory
+    from letstalk_research.experiments import laboratory
 
     docs = tmp_path / "docs"
     shutil.copytree(finished.docs, docs)
@@ -96,7 +96,7 @@ def test_a_second_run_repeats_nothing_and_keeps_the_words(
     page.write_text(page.read_text().replace("Not written yet.", "The second scheme wins.") + "\nMore below.\n")
     for name in ("Speaker", "measure_ceiling", "measure_speech"):
         monkeypatch.delattr(laboratory, name)
-    monkeypatch.setattr("letstalk_core.experiments.runs.train", None)
+    monkeypatch.setattr("letstalk_research.experiments.runs.train", None)
     run(world, small, finished.runs, docs, ("fusion",))
     text = page.read_text()
     assert "The second scheme wins." in text and text.endswith("\nMore below.\n")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from letstalk_core.evaluation.store import ClipResult
-from letstalk_core.experiments.cost import exponent
-from letstalk_core.experiments.tables import (
+from letstalk_research.evaluation.store import ClipResult
+from letstalk_research.experiments.cost import exponent
+from letstalk_research.experiments.tables import (
     by_person,
     difference,
     interval,

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.nn.attention import CrossAttention, LinearAttention, SoftmaxAttention, TemporalAttention
+from letstalk_core.networks.nn.attention import (
+    CrossAttention,
+    LinearAttention,
+    SoftmaxAttention,
+    TemporalAttention,
+)
 
 
 @pytest.fixture(autouse=True)

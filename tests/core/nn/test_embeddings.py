@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from letstalk_core.nn.embeddings import (
+from letstalk_core.networks.nn.embeddings import (
     PatchEmbedding,
     axis_positions,
     sincos,

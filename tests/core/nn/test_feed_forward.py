@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from letstalk_core.nn.feed_forward import GLUMBConv
+from letstalk_core.networks.nn.feed_forward import GLUMBConv
 
 
 @pytest.mark.parametrize("norm", [False, True])

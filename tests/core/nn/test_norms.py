@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from letstalk_core.nn.norms import RMSNorm2d, modulate
+from letstalk_core.networks.nn.norms import RMSNorm2d, modulate
 
 
 def test_every_position_is_divided_by_its_root_mean_square_then_weighted_and_shifted() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.portrait.boxes import boxes_of_masks, parse_boxes
+from letstalk_core.media.portrait.boxes import boxes_of_masks, parse_boxes
 
 SIZE = (100, 200)  # height, width
 

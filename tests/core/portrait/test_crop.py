@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.portrait.crop import CropTransform, fit_square, fit_to, resize, round_size
+from letstalk_core.media.portrait.crop import CropTransform, fit_square, fit_to, resize, round_size
 
 sides = st.integers(32, 900)
 sizes = st.tuples(st.sampled_from([64, 96, 256]), st.sampled_from([64, 128, 256]))

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import CheckpointError, DependencyError, FaceNotFoundError
-from letstalk_core.portrait.crop import CropTransform
-from letstalk_core.portrait.detect import KorniaFaceDetector, download_weights, find_face, largest_face
+from letstalk_core.media.portrait.crop import CropTransform
+from letstalk_core.media.portrait.detect import KorniaFaceDetector, download_weights, find_face, largest_face
 
 
 def boxes(*rows: tuple[float, float, float, float, float]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
-from letstalk_core.portrait.image import load_alpha, load_portrait, load_with_alpha, read_texts, save_image
+from letstalk_core.media.portrait.image import load_alpha, load_portrait, load_with_alpha, read_texts, save_image
 
 
 def picture(height: int = 40, width: int = 60) -> Any:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.portrait.crop import CropTransform
-from letstalk_core.portrait.paste import PasteBack, feather_mask
+from letstalk_core.media.portrait.crop import CropTransform
+from letstalk_core.media.portrait.paste import PasteBack, feather_mask
 
 
 def photo(height: int = 120, width: int = 160) -> Tensor:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from letstalk_core.models import DEMO_FOLDER
-from letstalk_core.portrait.crop import CropTransform
-from letstalk_core.portrait.image import load_portrait
+from letstalk_core.media.portrait.crop import CropTransform
+from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.networks.load import DEMO_FOLDER
 
 FACE = (510, 330, 770, 590)  # scripts/make_demo_scene.py
 

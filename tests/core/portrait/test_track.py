@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError, FaceNotFoundError
-from letstalk_core.portrait.boxes import NO_FACE
-from letstalk_core.portrait.crop import CropTransform
-from letstalk_core.portrait.paste import PasteTrack
-from letstalk_core.portrait.track import CropTrack, follow_face, steady_boxes
+from letstalk_core.media.portrait.boxes import NO_FACE
+from letstalk_core.media.portrait.crop import CropTransform
+from letstalk_core.media.portrait.paste import PasteTrack
+from letstalk_core.media.portrait.track import CropTrack, follow_face, steady_boxes
 
 HEIGHT, WIDTH = 120, 160
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from letstalk_core.configs import DiTConfig
 from letstalk_core.errors import NumericalError
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.clip import Guidance, SolverClipSampler, seeded_generator
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import make_sigmas
-from letstalk_core.transformer.conditions import Conditions
 
 SHAPE = (1, 3, 4, 2, 2)
 

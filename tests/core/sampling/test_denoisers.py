@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from letstalk_core.configs import DiTConfig
 from letstalk_core.errors import ConfigError
-from letstalk_core.presets import DIT
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.presets import DIT
 from letstalk_core.sampling.denoisers import EpsilonDenoiser, FlowDenoiser, VDenoiser, make_denoiser
 from letstalk_core.sampling.schedules import ddpm_alphas_cumprod, ddpm_table
 

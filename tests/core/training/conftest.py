@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from letstalk_core.data.manifest import ClipRecord, append_records
-from letstalk_core.training.config import Recipe, load_recipe
+from letstalk_research.data.manifest import ClipRecord, append_records
+from letstalk_research.training.config import Recipe, load_recipe
 
 TINY = {
     "autoencoder": """

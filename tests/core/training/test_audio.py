@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from letstalk_core.checkpoint import read_header
-from letstalk_core.cli.train import build_stage
-from letstalk_core.data.synthetic.speech import Phoneme, Utterance
-from letstalk_core.training import audio as module
-from letstalk_core.training.audio_augment import disturb
-from letstalk_core.training.config import Recipe
-from letstalk_core.training.loop import train
-from letstalk_core.training.plots import read_csv
+from letstalk_core.networks.checkpoint import read_header
+from letstalk_research.commands.train import build_stage
+from letstalk_research.data.synthetic.speech import Phoneme, Utterance
+from letstalk_research.training import audio as module
+from letstalk_research.training.audio_augment import disturb
+from letstalk_research.training.config import Recipe
+from letstalk_research.training.loop import train
+from letstalk_research.training.plots import read_csv
 
 
 def hum(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from letstalk_core.errors import ConfigError, DependencyError
-from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, load_recipe, recipe_path
+from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe, load_recipe, recipe_path
 
 SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from letstalk_core.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.checkpoint import read_header, save_checkpoint
-from letstalk_core.cli.train import build_stage
 from letstalk_core.errors import ConfigError, MediaError
-from letstalk_core.models import load_model
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.checkpoint import read_header, save_checkpoint
+from letstalk_core.networks.load import load_model
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import step_to_sigma
-from letstalk_core.training.config import AutoencoderRecipe, DiTRecipe, Recipe
-from letstalk_core.training.loop import train
-from letstalk_core.training.memory_noise import disturb_memory, mask_positions
-from letstalk_core.training.objectives import add_noise, draw_times, variance_bound
-from letstalk_core.training.plots import read_csv
+from letstalk_research.commands.train import build_stage
+from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe, Recipe
+from letstalk_research.training.loop import train
+from letstalk_research.training.memory_noise import disturb_memory, mask_positions
+from letstalk_research.training.objectives import add_noise, draw_times, variance_bound
+from letstalk_research.training.plots import read_csv
 
 MakeRecipe = Callable[..., Recipe]
 

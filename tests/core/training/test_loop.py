@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from letstalk_core.checkpoint import load_tensors, read_header
-from letstalk_core.cli.train import build_stage
 from letstalk_core.errors import CheckpointError, ConfigError, DependencyError, NumericalError
-from letstalk_core.training.autoencoder import AutoencoderStage
-from letstalk_core.training.checkpoints import load_state
-from letstalk_core.training.config import Recipe
-from letstalk_core.training.loop import train
-from letstalk_core.training.plots import read_csv
+from letstalk_core.networks.checkpoint import load_tensors, read_header
+from letstalk_research.commands.train import build_stage
+from letstalk_research.training.autoencoder import AutoencoderStage
+from letstalk_research.training.checkpoints import load_state
+from letstalk_research.training.config import Recipe
+from letstalk_research.training.loop import train
+from letstalk_research.training.plots import read_csv
 
 MakeRecipe = Callable[..., Recipe]
 

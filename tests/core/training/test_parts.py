@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from letstalk_core.training.config import OptimizerConfig
-from letstalk_core.training.ema import EMA
-from letstalk_core.training.losses import (
+from letstalk_research.training.config import OptimizerConfig
+from letstalk_research.training.ema import EMA
+from letstalk_research.training.losses import (
     gradient_l1,
     latent_regulariser,
     multiscale_l1,
@@ -19,8 +19,8 @@ from letstalk_core.training.losses import (
     region_weights,
     weighted_l1,
 )
-from letstalk_core.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalise
-from letstalk_core.training.runtime import Prefetcher, choose_precision, seed_of
+from letstalk_research.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalise
+from letstalk_research.training.runtime import Prefetcher, choose_precision, seed_of
 
 
 def test_region_weights_are_full_inside_soft_at_the_edge_and_one_outside() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.configs import DiTConfig
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 TINY = {"hidden_size": 32, "depth": 2, "num_heads": 2, "in_channels": 4, "linear_head_dim": 16, "mlp_ratio": 2.0}
 TRAINED = {"audio_token_dim": 12, "grid_size": (4, 4), "clip_frames": 5}

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from letstalk_core.configs import DiTConfig
-from letstalk_core.transformer.activations import peak_activation_elements
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.transformer.activations import peak_activation_elements
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 BATCH, FRAMES, GRID, MEMORY, TOKENS = 1, 8, 4, 2, 4
 

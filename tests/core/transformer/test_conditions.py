@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from letstalk_core.transformer.conditions import Conditions
+from letstalk_core.networks.transformer.conditions import Conditions
 
 NAMES = ("portrait", "audio", "memory")
 

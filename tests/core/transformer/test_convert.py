@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.projection import AudioProjection
-from letstalk_core.configs import AudioProjectionConfig
 from letstalk_core.errors import CheckpointError
-from letstalk_core.transformer import convert
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.configs import AudioProjectionConfig
+from letstalk_core.networks.projection import AudioProjection
+from letstalk_core.networks.transformer import convert
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 Make = Callable[..., LetsTalkDiT]
 SMALL = AudioProjectionConfig(layers=2, encoder_dim=6, hidden_size=8, tokens=3, token_dim=12)

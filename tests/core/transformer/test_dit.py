@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from letstalk_core.configs import DiTConfig
 from letstalk_core.errors import ConfigError
-from letstalk_core.transformer.convert import dit_config_from_official, dit_from_official
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.transformer.convert import dit_config_from_official, dit_from_official
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "dit_tiny.safetensors"
 Make = Callable[..., LetsTalkDiT]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 Make = Callable[..., LetsTalkDiT]
 Inputs = Callable[..., dict[str, Tensor]]

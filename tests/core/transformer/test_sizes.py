@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from letstalk_core.audio.projection import AudioProjection
-from letstalk_core.presets import AUDIO_PROJECTION, DIT
-from letstalk_core.transformer.dit import LetsTalkDiT
+from letstalk_core.networks.presets import AUDIO_PROJECTION, DIT
+from letstalk_core.networks.projection import AudioProjection
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("S", 59.55), ("B", 222.62), ("L", 773.88), ("XL", 1135.18)])

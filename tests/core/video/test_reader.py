@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from letstalk_core.audio.decode import load_video_sound
 from letstalk_core.errors import ConfigError, MediaError
-from letstalk_core.video.reader import probe, read_video
-from letstalk_core.video.writer import VideoWriter
+from letstalk_core.media.audio.decode import load_video_sound
+from letstalk_core.media.video.reader import probe, read_video
+from letstalk_core.media.video.writer import VideoWriter
 
 Frames = Callable[..., Tensor]
 WriteSound = Callable[..., Path]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.decode import load_waveform
 from letstalk_core.errors import ConfigError, MediaError, OutputError
+from letstalk_core.media.audio.decode import load_waveform
+from letstalk_core.media.video.segments import SO_FAR, SegmentedVideo, segment_clips, segment_path
+from letstalk_core.media.video.tee import Tee
+from letstalk_core.media.video.threaded import ThreadedSink
+from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.protocols import ResumableSink
-from letstalk_core.video.segments import SO_FAR, SegmentedVideo, segment_clips, segment_path
-from letstalk_core.video.tee import Tee
-from letstalk_core.video.threaded import ThreadedSink
-from letstalk_core.video.writer import VideoWriter
 
 Frames = Callable[..., Tensor]
 SIZE = (48, 64)

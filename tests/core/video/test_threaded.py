@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.video.reader import read_video
-from letstalk_core.video.threaded import ThreadedSink
-from letstalk_core.video.writer import VideoWriter
+from letstalk_core.media.video.reader import read_video
+from letstalk_core.media.video.threaded import ThreadedSink
+from letstalk_core.media.video.writer import VideoWriter
 
 
 class Recorder:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.audio.decode import AudioSource, WaveformSource, load_waveform
 from letstalk_core.errors import ConfigError, LetsTalkError, MediaError, OutputError
+from letstalk_core.media.audio.decode import AudioSource, WaveformSource, load_waveform
+from letstalk_core.media.video.writer import PngSequenceWriter, VideoWriter, available_encoder
 from letstalk_core.protocols import FrameSink
-from letstalk_core.video.writer import PngSequenceWriter, VideoWriter, available_encoder
 
 Frames = Callable[..., Tensor]
 WriteSound = Callable[..., Path]

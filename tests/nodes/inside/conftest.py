@@ -86,7 +86,7 @@ def _pack_file() -> Path:
 
 @pytest.fixture(scope="session")
 def sub(pack: ModuleType) -> Callable[[str], ModuleType]:
-    """`sub("nodes.adapters.model")` or `sub("letstalk_core.models")`: a module of the loaded pack."""
+    """`sub("nodes.adapters.model")` or `sub("letstalk_core.networks.load")`: a module of the loaded pack."""
     return lambda name: importlib.import_module(f"{pack.__name__}.{name}")
 
 

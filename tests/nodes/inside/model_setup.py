@@ -56,7 +56,7 @@ class Setup:
     def noise(self) -> Tensor:
         """Noise of the first clip, (1, c, f, h, w)."""
         _, c, h, w = self.portrait.shape
-        noise = self.sub("letstalk_core.long_video").clip_noise(SEED, 0, (1, self.frames, c, h, w))
+        noise = self.sub("letstalk_core.sampling.long_video").clip_noise(SEED, 0, (1, self.frames, c, h, w))
         return rearrange(noise, "b f c h w -> b c f h w")
 
     def sigmas(self, steps: int = 2) -> Tensor:
@@ -66,11 +66,11 @@ class Setup:
     def standalone(self, sigmas: Tensor, audio: float = 1.0, portrait: float = 1.0) -> Tensor:
         """The first clip, sampled without ComfyUI: (1, c, f, h, w)."""
         clip, denoisers = self.sub("letstalk_core.sampling.clip"), self.sub("letstalk_core.sampling.denoisers")
-        bank = self.sub("letstalk_core.memory_bank").MemoryBank.for_model(self.dit.config, seed=SEED)
+        bank = self.sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(self.dit.config, seed=SEED)
         bank.reset(self.portrait)
         windows = self.track.windows(2, self.frames, self.projection.config.window)
-        movement = self.sub("letstalk_core.movement").Movement(self.projection.config.movement, seed=SEED)
-        conditions = self.sub("letstalk_core.transformer.conditions").Conditions(
+        movement = self.sub("letstalk_core.sampling.motion").Movement(self.projection.config.movement, seed=SEED)
+        conditions = self.sub("letstalk_core.networks.transformer.conditions").Conditions(
             portrait=self.portrait,
             audio=self.projection(windows[None]),
             memory=bank.read(),
@@ -86,7 +86,7 @@ def make_setup(
     sub: Callable[[str], ModuleType], folder: Path, weight_dtype: str = "default", **changes: Any
 ) -> Setup:
     """A file of random weights in `folder`, loaded."""
-    configs, models = sub("letstalk_core.configs"), sub("letstalk_core.models")
+    configs, models = sub("letstalk_core.networks.configs"), sub("letstalk_core.networks.load")
     dit_config = configs.DiTConfig(**{**TINY, **TRAINED, **changes})
     projection_config = configs.AudioProjectionConfig(**PROJECTION, movement=MOVEMENT)
     parts = {}
@@ -96,7 +96,7 @@ def make_setup(
             torch.nn.init.normal_(parameter, std=0.15)
         parts[name] = (config, network.state_dict())
     path = folder / "dit.safetensors"
-    sub("letstalk_core.checkpoint").save_checkpoint(path, parts)
+    sub("letstalk_core.networks.checkpoint").save_checkpoint(path, parts)
     return load_setup(sub, path, (4, 4), weight_dtype)
 
 
@@ -104,7 +104,7 @@ def load_setup(
     sub: Callable[[str], ModuleType], path: Path, grid: tuple[int, int], weight_dtype: str = "default"
 ) -> Setup:
     """A model file with a portrait and speech of random numbers."""
-    models = sub("letstalk_core.models")
+    models = sub("letstalk_core.networks.load")
     dit, projection = (models.load_model(path, kind) for kind in ("dit", "audio_projection"))
     states = torch.randn(9, projection.config.layers, projection.config.encoder_dim)
     return Setup(
@@ -114,7 +114,7 @@ def load_setup(
         dit=dit,
         projection=projection,
         portrait=torch.randn(1, dit.config.in_channels, *grid),
-        track=sub("letstalk_core.audio.track").AudioTrack(states, 25.0),
+        track=sub("letstalk_core.media.audio.track").AudioTrack(states, 25.0),
     )
 
 

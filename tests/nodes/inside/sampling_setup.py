@@ -15,7 +15,7 @@ RATE = 16_000
 
 def make_kit(sub: Callable[[str], ModuleType]) -> Any:
     """Loaded demo networks and the modules under test."""
-    folder = sub("letstalk_core.models").DEMO_FOLDER
+    folder = sub("letstalk_core.networks.load").DEMO_FOLDER
     with torch.inference_mode():
         return SimpleNamespace(
             patcher=sub("nodes.adapters.model").load_dit(folder / "dit.safetensors"),
@@ -26,10 +26,10 @@ def make_kit(sub: Callable[[str], ModuleType]) -> Any:
             progress=sub("nodes.adapters.progress"),
             nodes=sub("nodes.sampling"),
             errors=sub("letstalk_core.errors"),
-            checkpoint=sub("letstalk_core.checkpoint"),
-            AudioTrack=sub("letstalk_core.audio.track").AudioTrack,
-            portrait=sub("letstalk_core.portrait.image").load_portrait(folder / "portraits" / "ada.png"),
-            fit_to=sub("letstalk_core.portrait.crop").fit_to,
+            checkpoint=sub("letstalk_core.networks.checkpoint"),
+            AudioTrack=sub("letstalk_core.media.audio.track").AudioTrack,
+            portrait=sub("letstalk_core.media.portrait.image").load_portrait(folder / "portraits" / "ada.png"),
+            fit_to=sub("letstalk_core.media.portrait.crop").fit_to,
         )
 
 

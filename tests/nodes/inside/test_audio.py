@@ -17,7 +17,7 @@ def adapter(sub: Any) -> Any:
 
 @pytest.fixture
 def encoder(adapter: Any, sub: Any) -> Any:
-    return adapter.load_audio_encoder(sub("letstalk_core.models").DEMO_FOLDER / "audio_encoder.safetensors")
+    return adapter.load_audio_encoder(sub("letstalk_core.networks.load").DEMO_FOLDER / "audio_encoder.safetensors")
 
 
 def make_audio(seconds: float = 2.0, rate: int = 16000, channels: int = 1) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def test_a_native_wav2vec2_is_timed_to_frames(adapter: Any, fps: float, sub: Any
     assert frames == 2 * fps and (track.layers, track.dim) == (2, 768)
     native = encoder.encode_audio(audio["waveform"], 16000)
     states = torch.stack([layer[0] for layer in native["encoded_audio_all_layers"][1:]], 1)
-    expected = sub("letstalk_core.audio.alignment").resample_states(states, frames)
+    expected = sub("letstalk_core.media.audio.alignment").resample_states(states, frames)
     torch.testing.assert_close(track.states, expected, rtol=1e-3, atol=1e-3)
     cut = {"fps": fps, "start_seconds": 0.0, "length_seconds": 0.0}
     again, _ = adapter.reuse_output(native, audio, **cut)

@@ -20,7 +20,7 @@ SIZE = 4  # latent positions along a side
 @pytest.fixture(scope="module")
 def demo(sub: Any) -> Any:
     """The bundled model as a MODEL, and what belongs to it."""
-    folder = sub("letstalk_core.models").DEMO_FOLDER
+    folder = sub("letstalk_core.networks.load").DEMO_FOLDER
     with torch.inference_mode():
         patcher = sub("nodes.adapters.model").load_dit(folder / "dit.safetensors")
     return SimpleNamespace(
@@ -28,8 +28,8 @@ def demo(sub: Any) -> Any:
         run=sub("nodes.adapters.clip_run"),
         clip_sampler=sub("nodes.adapters.clip_sampler"),
         errors=sub("letstalk_core.errors"),
-        bundle=sub("letstalk_core.models").load_bundle(),
-        AudioTrack=sub("letstalk_core.audio.track").AudioTrack,
+        bundle=sub("letstalk_core.networks.load").load_bundle(),
+        AudioTrack=sub("letstalk_core.media.audio.track").AudioTrack,
     )
 
 
@@ -61,20 +61,22 @@ def test_latents_equal_those_of_the_standalone_pipeline(demo: Any, sub: Any, sca
     """Both run the same float32 network; only the order of sums in guidance and solver differs."""
     positive = conditioning(demo)
     ours = latents(prepare(demo, positive, audio_scale=scales[0], portrait_scale=scales[1]))
-    pipeline, long_video = sub("letstalk_core.pipeline"), sub("letstalk_core.long_video")
+    pipeline, long_video = sub("letstalk_core.generate.run"), sub("letstalk_core.sampling.long_video")
     settings = pipeline.GenerateSettings(steps=2, seed=7, cfg_audio=scales[0], cfg_portrait=scales[1])
     settings = settings.resolve(demo.bundle)
     sample = pipeline.TalkingPortrait(demo.bundle)._solver_sampler(settings, lambda *_: None)
     track, window = positive[0][1]["letstalk_audio"], demo.bundle.audio_projection.config.window
     config = demo.bundle.dit.config
-    moves = sub("letstalk_core.movement").Movement(demo.bundle.audio_projection.config.movement, seed=7)
+    moves = sub("letstalk_core.sampling.motion").Movement(demo.bundle.audio_projection.config.movement, seed=7)
     clips = long_video.generate_clips(
         sample,
         long_video.plan_clips(FRAMES, config.clip_frames),
         portrait=positive[0][1]["reference_latents"][0][:, :, 0],
         audio=lambda first, count: demo.bundle.audio_projection(track.windows(first, count, window)[None]),
         movement=lambda first, count: demo.bundle.audio_projection.movement_of(moves.rows(first, count)[None]),
-        bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(config, settings=settings.memory, seed=7),
+        bank=sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(
+            config, settings=settings.memory, seed=7
+        ),
         clip_frames=config.clip_frames,
         seed=7,
     )
@@ -86,7 +88,7 @@ def test_two_chained_runs_equal_one_long_run_bit_for_bit(demo: Any, sub: Any, tm
     first = prepare(demo, max_frames=16)
     start = latents(first)
     first.bank.save(tmp_path / "bank.safetensors")
-    loaded = sub("letstalk_core.memory_bank").MemoryBank.load(tmp_path / "bank.safetensors")
+    loaded = sub("letstalk_core.sampling.memory_bank").MemoryBank.load(tmp_path / "bank.safetensors")
     for bank in (first.bank, loaded):
         before = copy.deepcopy(bank.state_dict())
         rest = latents(prepare(demo, conditioning(demo, letstalk_first_frame=16), memory=bank))
@@ -136,7 +138,7 @@ def test_native_guiders_and_noise_objects_work(demo: Any) -> None:
 def test_defaults_for_diffusion_models_are_those_of_the_standalone_pipeline(
     demo: Any, sub: Any, tmp_path: Any, prediction: str
 ) -> None:
-    configs, models = sub("letstalk_core.configs"), sub("letstalk_core.models")
+    configs, models = sub("letstalk_core.networks.configs"), sub("letstalk_core.networks.load")
     dit = models.build_model(
         configs.DiTConfig(
             hidden_size=32, depth=1, num_heads=1, in_channels=8, audio_token_dim=16, clip_frames=4,
@@ -153,25 +155,25 @@ def test_defaults_for_diffusion_models_are_those_of_the_standalone_pipeline(
         "dit": (dit.config, dit.state_dict()),
         "audio_projection": (projection.config, projection.state_dict()),
     }
-    sub("letstalk_core.checkpoint").save_checkpoint(path, parts)
+    sub("letstalk_core.networks.checkpoint").save_checkpoint(path, parts)
     patcher = sub("nodes.adapters.model").load_dit(path)
     positive = conditioning(demo, 6, channels=8)
     run = prepare(demo, positive, model=patcher, steps=4, audio_scale=1.0)
     solvers, clip = sub("letstalk_core.sampling.solvers"), sub("letstalk_core.sampling.clip")
     bundle = SimpleNamespace(dit=dit, pixels_per_token=32)
-    settings = sub("letstalk_core.pipeline").GenerateSettings(steps=4).resolve(bundle)
+    settings = sub("letstalk_core.generate.run").GenerateSettings(steps=4).resolve(bundle)
     assert settings.solver == "dpmpp_2m"
     assert solvers.get_solver(settings.solver)
     denoiser = sub("letstalk_core.sampling.denoisers").make_denoiser(dit)
     sigmas = sub("letstalk_core.sampling.schedules").make_sigmas(prediction, 4)
     sample = clip.SolverClipSampler(denoiser, settings.solver, sigmas)
     track = positive[0][1]["letstalk_audio"]
-    clips = sub("letstalk_core.long_video").generate_clips(
+    clips = sub("letstalk_core.sampling.long_video").generate_clips(
         sample,
-        sub("letstalk_core.long_video").plan_clips(6, 4),
+        sub("letstalk_core.sampling.long_video").plan_clips(6, 4),
         portrait=positive[0][1]["reference_latents"][0][:, :, 0],
         audio=lambda first, count: projection(track.windows(first, count, 5)[None]),
-        bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(dit.config, seed=7),
+        bank=sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(dit.config, seed=7),
         clip_frames=4,
         seed=7,
     )

@@ -11,12 +11,16 @@ import torch
 
 @pytest.fixture
 def vae(sub: Any) -> Any:
-    return sub("nodes.adapters.vae").load_vae(sub("letstalk_core.models").DEMO_FOLDER / "autoencoder.safetensors")
+    return sub("nodes.adapters.vae").load_vae(
+        sub("letstalk_core.networks.load").DEMO_FOLDER / "autoencoder.safetensors"
+    )
 
 
 @pytest.fixture
 def track(sub: Any) -> Any:
-    return sub("letstalk_core.audio.track").AudioTrack(torch.randn(40, 3, 128), 25.0, waveform=torch.zeros(1, 100))
+    return sub("letstalk_core.media.audio.track").AudioTrack(
+        torch.randn(40, 3, 128), 25.0, waveform=torch.zeros(1, 100)
+    )
 
 
 def portrait(channels: int = 64, frames: int = 1) -> dict[str, Any]:
@@ -26,10 +30,10 @@ def portrait(channels: int = 64, frames: int = 1) -> dict[str, Any]:
 def test_a_portrait_equals_that_of_the_standalone_pipeline(vae: Any, sub: Any, comfy_nodes: Any) -> None:
     (image, _) = comfy_nodes["LetsTalkLoadPortrait"].execute("bo (bundled demo portrait)").args
     (latent,) = comfy_nodes["LetsTalkEncodePortrait"].execute(image, vae, 128, 96).args
-    stages = sub("letstalk_core.stages").Stages(sub("letstalk_core.models").load_bundle())
-    path = sub("letstalk_core.models").DEMO_FOLDER / "portraits" / "bo.png"
-    picture = sub("letstalk_core.portrait.image").load_portrait(path)
-    expected = stages.encode(sub("letstalk_core.portrait.crop").fit_to(picture, (96, 128)))
+    stages = sub("letstalk_core.generate.stages").Stages(sub("letstalk_core.networks.load").load_bundle())
+    path = sub("letstalk_core.networks.load").DEMO_FOLDER / "portraits" / "bo.png"
+    picture = sub("letstalk_core.media.portrait.image").load_portrait(path)
+    expected = stages.encode(sub("letstalk_core.media.portrait.crop").fit_to(picture, (96, 128)))
     assert tuple(latent["samples"].shape) == (1, 64, 1, 3, 4)
     torch.testing.assert_close(latent["samples"][:, :, 0], expected, rtol=1e-4, atol=1e-4)
     factors, bias = latent["letstalk_rgb"]

@@ -32,8 +32,8 @@ def test_without_anything_wired_it_reports_what_is_there(examine: Any, sub: Any)
         "video encoder: ",
     ):
         assert name in text
-    digest = sub("letstalk_core.checkpoint").file_sha256(
-        sub("letstalk_core.models").DEMO_FOLDER / "dit.safetensors"
+    digest = sub("letstalk_core.networks.checkpoint").file_sha256(
+        sub("letstalk_core.networks.load").DEMO_FOLDER / "dit.safetensors"
     )
     assert f"sha256 {digest[:12]}" in text
     assert text.count("drawn faces only, not for photographs") == 3
@@ -41,7 +41,7 @@ def test_without_anything_wired_it_reports_what_is_there(examine: Any, sub: Any)
 
 
 def test_what_is_wired_is_measured(examine: Any, sub: Any) -> None:
-    demo = sub("letstalk_core.models").DEMO_FOLDER
+    demo = sub("letstalk_core.networks.load").DEMO_FOLDER
     model = sub("nodes.adapters.model").load_dit(demo / "dit.safetensors", "default")
     vae = sub("nodes.adapters.vae").load_vae(demo / "autoencoder.safetensors")
     encoder = sub("nodes.adapters.audio").load_audio_encoder(demo / "audio_encoder.safetensors")

@@ -16,7 +16,7 @@ def nodes(sub: Any) -> Any:
 
 @pytest.fixture
 def bank(sub: Any) -> Any:
-    found = sub("letstalk_core.memory_bank").MemoryBank(2, 1, seed=5)
+    found = sub("letstalk_core.sampling.memory_bank").MemoryBank(2, 1, seed=5)
     found.latent_space = "an autoencoder"
     found.reset(torch.randn(1, 4, 2, 3))
     found.write(torch.randn(1, 3, 4, 2, 3))

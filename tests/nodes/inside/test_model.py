@@ -44,7 +44,7 @@ def test_a_clip_equals_the_standalone_one(
 
 
 def test_the_demo_model_samples_the_same_clip(sub: Any) -> None:
-    setup = load_setup(sub, sub("letstalk_core.models").DEMO_FOLDER / "dit.safetensors", (4, 4))
+    setup = load_setup(sub, sub("letstalk_core.networks.load").DEMO_FOLDER / "dit.safetensors", (4, 4))
     found = sample(setup, setup.guider.make_guider(setup.patcher, setup.positive, 2.0, 1.0))
     torch.testing.assert_close(found, setup.standalone(setup.sigmas(), 2.0, 1.0), **CLOSE)
     latent_format = setup.patcher.model.latent_format
@@ -112,7 +112,7 @@ def test_a_whole_ksampler_runs(setup: Setup, comfy_nodes: Any) -> None:
 
 
 def test_what_does_not_belong_together_is_named(sub: Any, setup: Setup) -> None:
-    other = sub("letstalk_core.audio.track").AudioTrack(torch.zeros(9, 2, 7), 25.0)
+    other = sub("letstalk_core.media.audio.track").AudioTrack(torch.zeros(9, 2, 7), 25.0)
 
     def run(change: dict[str, Any]) -> None:
         guider = basic(setup)
@@ -138,7 +138,7 @@ def test_what_does_not_belong_together_is_named(sub: Any, setup: Setup) -> None:
 
 def test_files_that_do_not_fit_are_refused_by_name(sub: Any, setup: Setup, tmp_path: Path) -> None:
     load_dit = sub("nodes.adapters.model").load_dit
-    checkpoint = sub("letstalk_core.checkpoint")
+    checkpoint = sub("letstalk_core.networks.checkpoint")
     error = sub("letstalk_core.errors").CheckpointError
     header = checkpoint.read_header(setup.path)
     parts = {n: (c, checkpoint.load_tensors(setup.path, prefix=f"{n}.")) for n, c in header.parts.items()}

@@ -69,7 +69,7 @@ def test_an_accident_is_repaired_without_a_trace(kit: Any, stage: str, caplog: p
 
 @pytest.mark.parametrize("count", [1, FOREVER])
 def test_audio_features(kit: Any, sub: Any, count: int) -> None:
-    audio, demo = sub("nodes.adapters.audio"), sub("letstalk_core.models").DEMO_FOLDER
+    audio, demo = sub("nodes.adapters.audio"), sub("letstalk_core.networks.load").DEMO_FOLDER
     encoder = audio.load_audio_encoder(demo / "audio_encoder.safetensors")
     sound = {"waveform": 0.1 * torch.randn(1, 1, 16_000), "sample_rate": 16_000}
     cut = {"fps": 25.0, "silence_threshold": -100.0, "start_seconds": 0.0, "length_seconds": 0.0}

@@ -162,7 +162,7 @@ def test_a_video_keeps_its_frames_and_its_sound(
         video = InputImpl.VideoFromComponents(parts)
     else:
         path = tmp_path / "crop.mp4"
-        with sub("letstalk_core.video.writer").VideoWriter(path, 10, (128, 128), (sound, 16_000)) as writer:
+        with sub("letstalk_core.media.video.writer").VideoWriter(path, 10, (128, 128), (sound, 16_000)) as writer:
             writer.write((frames * 255).round().to(torch.uint8))
         video = InputImpl.VideoFromFile(str(path))
     last, result = paste(way_back, video=video)
@@ -179,7 +179,7 @@ def test_a_silent_video_in_a_buffer_goes_too(crop: Any, paste: Any, sub: Any, tm
     import io
 
     path = tmp_path / "crop.mp4"
-    with sub("letstalk_core.video.writer").VideoWriter(path, 25, (64, 64)) as writer:
+    with sub("letstalk_core.media.video.writer").VideoWriter(path, 25, (64, 64)) as writer:
         writer.write(torch.full((3, 64, 64, 3), 99, dtype=torch.uint8))
     _, way_back, _ = crop(picture(100, 100, 3), face="whole picture", width=64, height=64)
     video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
@@ -226,7 +226,7 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_
 
     path = tmp_path / "crop.mp4"
     tags = {"letstalk": '{"seed": 5}', "title": "Mine"}
-    with sub("letstalk_core.video.writer").VideoWriter(path, 25, (64, 64), metadata=tags) as writer:
+    with sub("letstalk_core.media.video.writer").VideoWriter(path, 25, (64, 64), metadata=tags) as writer:
         writer.write(torch.full((2, 64, 64, 3), 99, dtype=torch.uint8))
     _, way_back, _ = crop(picture(100, 100), face="whole picture", width=64, height=64)
     _, result = paste(way_back, video=InputImpl.VideoFromFile(str(path)))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 
 def demo(sub: Any) -> Path:
-    return sub("letstalk_core.models").DEMO_FOLDER / "autoencoder.safetensors"
+    return sub("letstalk_core.networks.load").DEMO_FOLDER / "autoencoder.safetensors"
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def vae(sub: Any) -> Any:
 
 @pytest.fixture
 def core(sub: Any) -> Any:
-    return sub("letstalk_core.models").load_model(demo(sub))
+    return sub("letstalk_core.networks.load").load_model(demo(sub))
 
 
 @pytest.fixture
 def faces(sub: Any) -> torch.Tensor:
     """IMAGE of four bundled portraits at 128x128."""
     portraits = sorted((demo(sub).parent / "portraits").iterdir())
-    pictures = [sub("letstalk_core.portrait.image").load_portrait(path) for path in portraits]
-    fitted = [sub("letstalk_core.portrait.crop").fit_square(picture, 128) for picture in pictures]
+    pictures = [sub("letstalk_core.media.portrait.image").load_portrait(path) for path in portraits]
+    fitted = [sub("letstalk_core.media.portrait.crop").fit_square(picture, 128) for picture in pictures]
     return torch.stack(fitted).float() / 255
 
 
@@ -106,7 +106,7 @@ def test_running_out_of_memory_falls_back_to_tiles(vae: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize("stages", [6, 7])
 def test_public_formats_and_factors_load(stages: int, sub: Any, tmp_path: Path) -> None:
-    convert, presets = sub("letstalk_core.autoencoder.convert"), sub("letstalk_core.presets")
+    convert, presets = sub("letstalk_core.networks.autoencoder.convert"), sub("letstalk_core.networks.presets")
     fields = asdict(presets.AUTOENCODER["demo"])
     for side in ("encoder", "decoder"):
         fields |= {
@@ -117,8 +117,8 @@ def test_public_formats_and_factors_load(stages: int, sub: Any, tmp_path: Path) 
         }
     fields |= {"decoder_norm_types": ("rms_norm",) * stages, "decoder_act_fns": ("silu",) * stages}
     fields |= {"latent_channels": 16, "scaling_factor": 0.4, "latent_rgb_factors": (), "latent_rgb_bias": ()}
-    config = sub("letstalk_core.configs").AutoencoderConfig(**fields)
-    model = sub("letstalk_core.autoencoder.dc_ae").AutoencoderDC(config)
+    config = sub("letstalk_core.networks.configs").AutoencoderConfig(**fields)
+    model = sub("letstalk_core.networks.autoencoder.dc_ae").AutoencoderDC(config)
     model.init_weights()
     tensors = {k: v.clone() for k, v in model.state_dict().items()}
     (tmp_path / "config.json").write_text(json.dumps(convert.config_to_diffusers(config)))

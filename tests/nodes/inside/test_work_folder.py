@@ -128,7 +128,7 @@ def overflow_once(decoder: torch.nn.Module) -> None:
 def test_a_continued_run_repeats_in_float32_what_an_unbroken_one_does(
     kit: Any, sub: Any, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, vae, options = sub("letstalk_core.models").DEMO_FOLDER, kit.vae, {}
+    folder, vae, options = sub("letstalk_core.networks.load").DEMO_FOLDER, kit.vae, {}
     half = kit.patcher.clone()
     half.set_model_compute_dtype(torch.bfloat16)
     if stage == "sampling":
@@ -231,22 +231,24 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
         name = f"clip-{clip:06d}.safetensors"
         assert (root / "mine" / name).read_bytes() == (tmp_path / "work" / name).read_bytes()
 
-    bundle, pipeline, retake = (sub(f"letstalk_core.{name}") for name in ("models", "pipeline", "retake"))
-    bundle, config = bundle.load_bundle(), run.config
+    pipeline, retake = sub("letstalk_core.generate.run"), sub("letstalk_core.generate.retake")
+    bundle, config = sub("letstalk_core.networks.load").load_bundle(), run.config
     settings = pipeline.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
-    plan = sub("letstalk_core.long_video").plan_clips(frames, config.clip_frames)
+    plan = sub("letstalk_core.sampling.long_video").plan_clips(frames, config.clip_frames)
     window = bundle.audio_projection.config.window
-    moves = sub("letstalk_core.movement").Movement(bundle.audio_projection.config.movement, seed=1)
-    ours = sub("letstalk_core.resume").WorkFolder(root / "mine", keep=True)
+    moves = sub("letstalk_core.sampling.motion").Movement(bundle.audio_projection.config.movement, seed=1)
+    ours = sub("letstalk_core.generate.work_folder").WorkFolder(root / "mine", keep=True)
     clips = retake.take_clips(
-        sub("letstalk_core.resume").WorkFolder(tmp_path / "work", keep=True),
+        sub("letstalk_core.generate.work_folder").WorkFolder(tmp_path / "work", keep=True),
         plan,
         retake.plan_take(plan, 25.0, 3, 0.0, 1.0, 5, []),
         sample=pipeline.TalkingPortrait(bundle)._solver_sampler(settings, lambda *_: None),
         portrait=run.portrait,
         audio=lambda first, count: bundle.audio_projection(run.track.windows(first, count, window)[None]),
         movement=lambda first, count: bundle.audio_projection.movement_of(moves.rows(first, count)[None]),
-        bank=sub("letstalk_core.memory_bank").MemoryBank.for_model(config, settings=settings.memory, seed=1),
+        bank=sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(
+            config, settings=settings.memory, seed=1
+        ),
         clip_frames=config.clip_frames,
         fps=25.0,
     )

@@ -1,0 +1,160 @@
+"""Files that survive a crash: written whole or not at all, synchronised, hashed, locked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from .errors import OutputError
+
+__all__ = ["FileLock", "atomic_path", "file_sha256", "sync_to_disk"]
+
+BUSY = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
+FAR = 1 << 30  # the locked byte on Windows, where nobody else can read locked ones
+
+log = logging.getLogger(__name__)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut. Raises: OSError for a file."""
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems sync none
+            _sync(path, os.O_RDONLY)
+    else:
+        _sync(path, os.O_RDWR)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and deleted when it does not.
+
+    `durable`: after a power cut, too, there is the whole file or the one before; costs a wait for the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # of a killed process, or a link that somebody left
+        temporary.touch(exist_ok=False)  # shows which permissions new files get here; safetensors gives 0600
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        temporary.unlink()
+        yield temporary
+        temporary.chmod(mode)
+        if durable:
+            sync_to_disk(temporary)
+        temporary.replace(path)
+        if durable:
+            sync_to_disk(path.parent)
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be written ({reason}); check the folder and free disk space") from error
+    finally:
+        with contextlib.suppress(OSError):  # where the folder itself is bad, the first error is the one to show
+            temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class FileLock:
+    """A lock on a file that the operating system takes back when its holder dies, however it dies.
+
+    One holder at a time among processes, and among objects of one process, on this machine.
+    The file holds the holder's process number, for messages. On file systems without locks there is a warning
+    and no protection.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._handle is not None
+
+    def acquire(self) -> bool:
+        """Whether the lock is now, or was already, this object's; never waits. Raises: OSError."""
+        while self._handle is None:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                busy = not _lock(handle)
+                if busy or _is_file(handle, self.path):
+                    if not busy:
+                        os.ftruncate(handle, 0)
+                        os.write(handle, str(os.getpid()).encode())
+                        self._handle, handle = handle, -1
+                    return not busy
+            finally:  # another holder deleted the file between our opening and locking it: again
+                if handle >= 0:
+                    os.close(handle)
+        return True
+
+    def holder(self) -> str:
+        """The process number in the file, for people."""
+        try:
+            return self.path.read_text(encoding="ascii", errors="replace").strip() or "unknown"
+        except OSError:
+            return "unknown"
+
+    def release(self, delete: bool = False) -> None:
+        """Let go; with `delete` the file goes too. The second time nothing happens."""
+        handle, self._handle = self._handle, None
+        if delete and sys.platform != "win32":  # while it is still ours
+            self.path.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+        if delete and sys.platform == "win32":
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.release()
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    """Whether the path still leads to the opened file."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(handle, FAR, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in BUSY:
+            return False
+        log.warning("files cannot be locked here (%s): do not start the same run twice", error.strerror)
+    return True

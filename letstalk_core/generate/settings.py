@@ -1,0 +1,116 @@
+"""How to generate, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..errors import ConfigError
+from ..networks.configs import DiTConfig
+from ..networks.load import ModelBundle
+from ..sampling.clip import Guidance
+from ..sampling.drift import DriftLog
+from ..sampling.memory_bank import MemorySettings
+from ..sampling.motion import check_amount
+from ..sampling.schedules import default_shift, default_steps, make_sigmas
+from ..sampling.solvers import check_solver
+
+__all__ = ["GenerateSettings", "Summary"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings:
+    """How to generate. None is the model's own value: `steps` and `solver` follow what the network predicts."""
+
+    steps: int | None = None
+    solver: str | None = None
+    schedule: str = "model"
+    shift: float | None = None
+    seed: int = 0
+    fps: float | None = None
+    cfg_audio: float | None = None
+    cfg_portrait: float = 1.0
+    size: tuple[int, int] | None = None  # height, width in pixels
+    memory: MemorySettings | None = None
+    match_statistics: bool = False  # adds it to `memory`, as does
+    drift_level: float = 0.0
+    movement: float = 1.0  # amount of head, brow and gaze, for models that are told it
+    decode_batch: int = 8  # frames
+
+    def resolve(self, bundle: ModelBundle) -> GenerateSettings:
+        """The same with every None replaced. Raises: ConfigError for values that cannot work with this model."""
+        config = bundle.dit.config
+        paper = config.prediction == "epsilon" and config.learned_variance
+        solver = "ddpm" if paper else "euler" if config.prediction == "flow" else "dpmpp_2m"
+        steps = 250 if paper and not config.steps else default_steps(config)
+        step = bundle.pixels_per_token
+        trained = (config.grid_size[0] * step, config.grid_size[1] * step)
+        size = self.size or trained
+        if min(size) < step or size[0] % step or size[1] % step:
+            raise ConfigError(
+                f"size {size[1]}x{size[0]} must be multiples of {step}; the model was trained at"
+                f" {trained[1]}x{trained[0]}"
+            )
+        fps = self.fps if self.fps is not None else config.fps
+        if not 1 <= fps <= 240:
+            raise ConfigError(f"fps={fps} must be between 1 and 240; the model was trained at {config.fps:g}")
+        if self.decode_batch < 1:
+            raise ConfigError(f"decode_batch={self.decode_batch} must be at least 1 frame")
+        steps, solver = self.steps if self.steps is not None else steps, self.solver or solver
+        check_solver(solver, config.prediction)
+        shift = self.shift if self.shift is not None else default_shift(config)
+        make_sigmas(config.prediction, steps, shift, schedule=self.schedule)
+        cfg_audio = self.cfg_audio if self.cfg_audio is not None else config.audio_guidance
+        Guidance(audio=cfg_audio, portrait=self.cfg_portrait)
+        check_amount(self.movement)
+        memory = self._memory(config)
+        return replace(
+            self, steps=steps, solver=solver, shift=shift, cfg_audio=cfg_audio, fps=fps, size=size, memory=memory
+        )
+
+    def _memory(self, config: DiTConfig) -> MemorySettings:
+        memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
+        return replace(
+            memory,
+            match_statistics=memory.match_statistics or self.match_statistics,
+            drift_level=self.drift_level or memory.drift_level,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        values = asdict(self)
+        return {**values, "size": list(self.size) if self.size else None}
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    frames: int
+    total_frames: int
+    seconds: float  # of video
+    clips: int
+    fps: float
+    width: int
+    height: int
+    seed: int
+    elapsed_seconds: float = 0.0
+    frames_per_second: float = 0.0
+    resumed_clips: int = 0
+    interrupted: bool = False
+    retaken: list[int] = field(default_factory=list)  # frames made anew: the first, and the first after them
+    settings: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    drift: DriftLog = field(default_factory=DriftLog)  # of all clips of the video so far
+
+    @property
+    def drift_level(self) -> float:
+        return float((self.settings.get("memory") or {}).get("drift_level", 0.0))
+
+    @property
+    def likeness(self) -> float | None:
+        """The lowest drift score of the last clip, where there is a level for it."""
+        return self.drift.scores[-1].lowest if self.drift_level > 0 and self.drift.scores else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "drift": self.drift.to_dict(self.drift_level)}

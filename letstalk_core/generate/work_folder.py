@@ -1,0 +1,345 @@
+"""Work folder of an interruptible run: what a later run needs to continue exactly (docs/work-folder.md).
+
+Every file is whole on the disk before it has its name, and a lock that dies with its process keeps others out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError, OutputError
+from ..files import FileLock, atomic_path
+from ..networks.checkpoint import load_tensors, read_header
+from ..sampling.drift import DriftLog
+from ..sampling.long_video import Clip
+from ..sampling.memory_bank import MemoryBank
+from .takes import clear_take, finish_moves, release_take
+
+__all__ = ["FORMAT", "RUN_FILE", "WorkFolder", "resumable_clips", "save_latents", "tensor_sha256"]
+
+RUN_FILE = "run.json"
+LOCK_FILE = "lock"
+FORMAT = 1
+MOST_THREADS = 4096
+OWN = re.compile(
+    r"run\.json|lock|so_far\.mp4|retake|clip-\d{6}\.safetensors|bank-\d{6}\.safetensors|drift-\d{6}\.json"
+    r"|video-\d{6}\.mp4"
+    r"|\..*\.tmp(\.\w+)?|\.tmp\w+"  # left by a killed run; safetensors writes to a hidden file of its own, too
+)
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """A hash of the values of a tensor."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+class WorkFolder:
+    """What is finished of one run, in `folder`. `begin` ties it to everything that the frames depend on.
+
+    `keep`: nothing is deleted, so that a part can be made anew later (`retake`); else latents go
+    when the video holds their frames, and `remove` ends it all. `also`: more that the result depends on, such as
+    how it is encoded. `restart`: whatever another run left here is deleted. `keep_stopped`: stopping a run on
+    purpose, as with Ctrl-C, keeps the folder too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: bool = False,
+        also: dict[str, Any] | None = None,
+        restart: bool = False,
+        keep_stopped: bool = True,
+    ) -> None:
+        self.folder, self.keep, self.also, self.restart = folder, keep, also or {}, restart
+        self.keep_stopped = keep_stopped
+        self._lock = FileLock(folder / LOCK_FILE)
+
+    def begin(self, run: dict[str, Any]) -> None:
+        """Make the folder, or check that it belongs to this very run; it is then locked for this object.
+
+        Raises: ConfigError if it belongs to another run, OutputError if it is in use or not ours.
+        """
+        self.lock()
+        try:
+            run = {**run, **self.also}
+            found = self._with_moves(self.read())
+            if found is not None and self.restart:
+                self._clear()
+                found = None
+            if found is None:
+                self._clear()  # what a killed `remove` left
+                self._write({"format": FORMAT, "run": run})
+                return
+            known = found.get("run")
+            changed = _changed(known, json.loads(json.dumps(run))) if isinstance(known, dict) else ["all"]
+            if changed:
+                raise ConfigError(
+                    f"{self.folder}: belongs to a run that differs in {', '.join(changed)}; repeat its command, or"
+                    " delete the folder (--restart) to start anew"
+                )
+        except OutputError:  # such as a disk that is full from the start
+            self.leave()
+            raise
+        except BaseException:
+            self.release()
+            raise
+
+    def lock(self) -> None:
+        """Take the folder, made if needed, for this object. Raises: OutputError."""
+        if self._lock.held:
+            return
+        try:
+            names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+            if RUN_FILE not in names and not all(map(OWN.fullmatch, names)):
+                raise OutputError(
+                    f"{self.folder}: is needed as work folder, but holds other files and no {RUN_FILE}; move it"
+                    " away"
+                )
+            for attempt in range(3):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    if not self._lock.acquire():
+                        raise OutputError(
+                            f"{self.folder}: is in use by process {self._lock.holder()}; wait for it, or choose"
+                            " another output"
+                        )
+                    break
+                except FileNotFoundError:  # the other run ended just now, and took the folder with it
+                    if attempt == 2:
+                        raise
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be used ({error.strerror}); check the path") from error
+        for path in self.folder.glob(".*"):
+            if OWN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def read(self) -> dict[str, Any] | None:
+        """The contents of run.json, or None. Raises: ConfigError for what is damaged or of another version."""
+        path = self.folder / RUN_FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); delete {self.folder} to start anew") from None
+        if found is not None and (not isinstance(found, dict) or found.get("format") != FORMAT):
+            if self.restart:
+                return {}
+            raise ConfigError(
+                f"{path}: is not of format {FORMAT}, which this LetsTalk writes; finish it with the version that"
+                " began it, or delete the folder (--restart) to start anew"
+            )
+        return found
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of the run that left this folder, on which its numbers depend, if it says so."""
+        run = (self.read() or {}).get("run")
+        threads = run.get("threads") if isinstance(run, dict) else None
+        return threads if isinstance(threads, int) and 0 < threads <= MOST_THREADS else None
+
+    @property
+    def takes(self) -> list[Any]:
+        """Parts that were made anew, the latest last."""
+        return list((self.read() or {}).get("takes", []))
+
+    def finish_take(self) -> None:
+        """Put the files of a take that is complete where those of the video are. Raises: OutputError."""
+        release_take(self.folder)
+        self._with_moves(self.read())
+
+    def _with_moves(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What run.json says, after a take that was being moved has arrived."""
+        take = finish_moves(self.folder)
+        if take is None or content is None:
+            return content
+        takes = content.get("takes", [])
+        if len(takes) < take["number"]:
+            content = {**content, "takes": [*takes, take]}
+            self._write(content)
+        clear_take(self.folder)
+        return content
+
+    def release(self) -> None:
+        """Let others use the folder."""
+        self._lock.release()
+
+    def end(self, interrupted: bool = False) -> None:
+        """The result is there, or the run was stopped on purpose. Raises: OutputError."""
+        if self.keep or (interrupted and self.keep_stopped):
+            if not interrupted:
+                (self.folder / "so_far.mp4").unlink(missing_ok=True)  # the video itself is there now
+            self.release()
+        else:
+            self.remove()
+
+    def leave(self) -> None:
+        """After a failure: a folder in which nothing is finished goes, any other stays, and is let go of."""
+        if not self._lock.held:
+            return
+        try:
+            if any(self.folder.glob("clip-*")) or any(self.folder.glob("video-*")):
+                return
+            with contextlib.suppress(OutputError):
+                self.remove()
+        finally:
+            self.release()
+
+    def load(self, clip: Clip) -> Tensor | None:
+        """Latents of a finished clip (b, f, c, h, w), or None. A damaged file or NaN counts as not finished."""
+        path = self.clip_path(clip)
+        if not path.exists():
+            return None
+        try:
+            latents = load_tensors(path)["latents"]
+            told = read_header(path).metadata.get("sha256")
+        except (CheckpointError, KeyError):
+            return None
+        whole = latents.ndim == 5 and latents.shape[1] == clip.count and told == tensor_sha256(latents)
+        return latents if whole and torch.isfinite(latents).all() else None
+
+    def save(self, clip: Clip, latents: Tensor) -> None:
+        """Keep a finished clip. Raises: OutputError."""
+        save_latents(self.clip_path(clip), latents)
+
+    def snapshot(self, done: int, bank: MemoryBank) -> None:
+        """Keep the memory as it is after `done` clips of the plan. Raises: OutputError."""
+        bank.save(self.folder / f"bank-{done:06d}.safetensors", durable=True)
+
+    def restore(self, bank: MemoryBank, most: int) -> int:
+        """Load the latest memory that is not later than after `most` clips; returns after how many, or 0."""
+        for path in sorted(self.folder.glob("bank-*.safetensors"), reverse=True):
+            done = int(path.name[5:11])
+            if done > most:
+                continue
+            try:
+                bank.load_state_dict(MemoryBank.load(path).state_dict())
+            except (CheckpointError, ConfigError):
+                continue
+            return done
+        return 0
+
+    def save_drift(self, segment: int, log: DriftLog, folder: Path | None = None) -> None:
+        """Keep the scores of a segment's clips, here or in `folder`. Raises: OutputError."""
+        with atomic_path((folder or self.folder) / f"drift-{segment:06d}.json", durable=True) as temporary:
+            temporary.write_text(json.dumps(log.rows()), encoding="utf-8")
+
+    def drift(self, segments: int) -> DriftLog:
+        """The scores of the first `segments` segments. After one that is missing or damaged they begin anew."""
+        found = DriftLog()
+        for segment in range(segments):
+            path = self.folder / f"drift-{segment:06d}.json"
+            try:
+                found.extend(DriftLog.from_rows(json.loads(path.read_text(encoding="utf-8"))))
+            except (OSError, ValueError, TypeError, RecursionError):
+                found = DriftLog()
+        return found
+
+    def prune(self, clips: list[Clip]) -> None:
+        """Drop the latents of these clips, the first of the plan, if a memory after them is kept."""
+        if self.keep or not clips or not (self.folder / f"bank-{len(clips):06d}.safetensors").exists():
+            return
+        for clip in clips:
+            self.clip_path(clip).unlink(missing_ok=True)
+        for path in self.folder.glob("bank-*.safetensors"):
+            if int(path.name[5:11]) < len(clips):
+                path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder and what this class wrote to it, after the result is complete. Raises: OutputError."""
+        try:
+            self._clear()
+            self._lock.release(delete=True)
+            (self.folder / LOCK_FILE).unlink(missing_ok=True)
+            self.folder.rmdir()
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be deleted ({error.strerror}); delete it by hand") from None
+        finally:
+            self._lock.release()
+
+    def _clear(self) -> None:
+        # What says that there is something to continue goes first: killed in the middle, the rest is only waste.
+        for path in sorted(self.folder.iterdir(), key=lambda p: p.name != RUN_FILE):
+            if path.name == LOCK_FILE or not OWN.fullmatch(path.name):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _write(self, content: dict[str, Any]) -> None:
+        with atomic_path(self.folder / RUN_FILE, durable=True) as temporary:
+            temporary.write_text(json.dumps(content, sort_keys=True, indent=2), encoding="utf-8")
+
+    def clip_path(self, clip: Clip) -> Path:
+        """Where the latents of a clip lie."""
+        return self.folder / f"clip-{clip.index:06d}.safetensors"
+
+
+def save_latents(path: Path, latents: Tensor) -> None:
+    """Latents with a checksum, whole on the disk. Raises: OutputError."""
+    tensor = latents.detach().to("cpu", torch.float32).contiguous()
+    with atomic_path(path, durable=True) as temporary:
+        save_file({"latents": tensor}, str(temporary), metadata={"sha256": tensor_sha256(tensor)})
+
+
+def resumable_clips(
+    work: WorkFolder,
+    plan: list[Clip],
+    bank: MemoryBank,
+    segment: int,
+    held: Callable[[], int],
+    make: Callable[[list[Clip], Callable[[Clip], Tensor | None]], Iterator[tuple[Clip, Tensor]]],
+    drift: DriftLog | None = None,
+) -> Iterator[tuple[Clip, Tensor, bool]]:
+    """Yield (clip, latents, whether they are of an earlier run), from the first that is still needed on.
+
+    `held()` says how many frames of the plan are safe in the video: their clips are needed for the memory only.
+    Each new clip is kept, the memory too after every `segment` clips, and what nobody needs any more is dropped.
+    `make(plan, finished)` is `generate_clips` with the given bank for a part of the plan. If that fills a
+    log, the same one given as `drift` gets the clips that are not made again, too. The memory is kept as it is
+    after re-anchoring, so that decisions about later clips need nothing else.
+    """
+    origin = plan[0].first
+    safe = held()
+    # The last clip is always among them: its frames or the memory after it may be wanted.
+    start = work.restore(bank, sum(clip.first + clip.count - origin <= safe for clip in plan[:-1]))
+    if drift is not None:
+        drift.extend(work.drift(start // segment))
+    loaded: set[int] = set()
+
+    def finished(clip: Clip) -> Tensor | None:
+        latents = work.load(clip)
+        if latents is not None:
+            loaded.add(clip.index)
+        return latents
+
+    pruned = start
+    for done, (clip, latents) in enumerate(make(plan[start:], finished), start + 1):
+        known = clip.index in loaded
+        if not known:
+            work.save(clip, latents)
+        if drift is not None and (done % segment == 0 or done == len(plan)):
+            part = (done - 1) // segment
+            work.save_drift(part, drift.since(plan[part * segment].index))
+        if done % segment == 0:
+            work.snapshot(done, bank)
+        yield clip, latents, known
+        ready = held() // plan[0].count // segment * segment
+        if ready > pruned and ready < len(plan):
+            work.prune(plan[:ready])
+            pruned = ready
+
+
+def _changed(known: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    return sorted(k for k in {*run, *known} if run.get(k) != known.get(k))

@@ -1,0 +1,185 @@
+"""Networks from files: one at a time, or the four of a bundle that make a talking portrait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError, LetsTalkError
+from ..files import file_sha256
+from ..protocols import Device, DType
+from .audio_encoder import AudioEncoder
+from .autoencoder.dc_ae import AutoencoderDC
+from .checkpoint import CheckpointHeader, check_keys, load_tensors, read_header
+from .configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, Config, DiTConfig
+from .projection import AudioProjection
+from .transformer.dit import LetsTalkDiT
+
+__all__ = ["DEMO_FOLDER", "FILES", "ModelBundle", "build_model", "load_bundle", "load_model"]
+
+DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
+FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_projection": "dit", "dit": "dit"}
+
+
+def build_model(config: Config, *, device: Device = None, dtype: DType = None) -> nn.Module:
+    """The network of a config, its weights not yet meaningful. Raises: ConfigError."""
+    networks: dict[type[Config], Callable[..., nn.Module]] = {
+        AutoencoderConfig: AutoencoderDC,
+        AudioEncoderConfig: AudioEncoder,
+        AudioProjectionConfig: AudioProjection,
+        DiTConfig: LetsTalkDiT,
+    }
+    if type(config) not in networks:
+        raise ConfigError(f"no network is known for {type(config).__name__}")
+    try:
+        return networks[type(config)](config, device=device, dtype=dtype)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:  # of torch's layers
+        if isinstance(error, LetsTalkError):
+            raise
+        raise ConfigError(f"{config.kind} config: its layers cannot be made ({error})") from None
+
+
+def load_model(
+    path: str | os.PathLike[str], kind: str | None = None, *, device: Device = None, dtype: DType = torch.float32
+) -> Any:
+    """Load one network of a LetsTalk safetensors file, in eval mode and without gradients.
+
+    `kind` chooses among the parts of the file and may be left out if it has one. Raises: CheckpointError if the
+    file is missing, damaged, foreign, of another kind, or if its tensors do not fit its config.
+    """
+    header = read_header(path)
+    if kind is None:
+        if len(header.parts) != 1:
+            found = sorted(c.kind for c in header.parts.values()) or "no LetsTalk config"
+            raise CheckpointError(f"{path}: holds {found}; name the kind of model to load")
+        ((name, config),) = header.parts.items()
+    else:
+        name, config = header.part(kind)
+    tensors = load_tensors(path, prefix=f"{name}.")
+    try:
+        model = build_model(config, device="meta", dtype=dtype)  # skips filling weights that are replaced at once
+        check_keys(path, tensors, model.state_dict())
+        if isinstance(config, AudioEncoderConfig):  # transformers' modules need real weights
+            model = build_model(config, dtype=dtype)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    _assign(model, tensors, device, dtype)
+    return model.eval().requires_grad_(False)
+
+
+def _assign(model: nn.Module, tensors: Mapping[str, Tensor], device: Device, dtype: DType) -> None:
+    placed = {k: v.to(device=device, dtype=dtype if v.is_floating_point() else None) for k, v in tensors.items()}
+    model.load_state_dict(placed, assign=True)
+    if device is not None:
+        model.to(device)
+
+
+@dataclass
+class ModelBundle:
+    """The four networks of one talking portrait. Raises: ConfigError when they do not belong together."""
+
+    autoencoder: AutoencoderDC
+    audio_encoder: AudioEncoder
+    audio_projection: AudioProjection
+    dit: LetsTalkDiT
+    path: Path | None = None
+    _hashes: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_bundle(
+            self.autoencoder.config, self.audio_encoder.config, self.audio_projection.config, self.dit.config
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.dit.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.dit.parameters()).dtype
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether these are the networks that come with the package."""
+        return self.path is not None and self.path.resolve() == DEMO_FOLDER.resolve()
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Image sides must be multiples of this."""
+        return self.autoencoder.config.spatial_factor * self.dit.config.patch_size
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file of the bundle; empty for networks that were not loaded from files."""
+        if not self._hashes and self.path is not None:
+            self._hashes = {
+                name: file_sha256(self.path / f"{name}.safetensors") for name in sorted(set(FILES.values()))
+            }
+        return dict(self._hashes)
+
+
+def _check_bundle(
+    autoencoder: AutoencoderConfig, encoder: AudioEncoderConfig, projection: AudioProjectionConfig, dit: DiTConfig
+) -> None:
+    pairs = (
+        ("autoencoder latent_channels", autoencoder.latent_channels, "dit in_channels", dit.in_channels),
+        ("audio encoder hidden_size", encoder.hidden_size, "audio projection encoder_dim", projection.encoder_dim),
+        (
+            "audio encoder num_hidden_layers",
+            encoder.num_hidden_layers,
+            "audio projection layers",
+            projection.layers,
+        ),
+        ("audio projection token_dim", projection.token_dim, "dit audio_token_dim", dit.audio_token_dim),
+    )
+    for left, a, right, b in pairs:
+        if a != b:
+            raise ConfigError(
+                f"the models do not belong together: {left}={a} but {right}={b}; use files of one training"
+            )
+
+
+def load_bundle(
+    folder: str | os.PathLike[str] | None = None, *, device: Device = None, dtype: DType = torch.float32
+) -> ModelBundle:
+    """Load a model folder: autoencoder.safetensors, audio_encoder.safetensors and dit.safetensors (with its
+    projection).
+
+    Without a folder the demo model of the package. Raises: CheckpointError naming the missing, damaged or misfit
+    file.
+    """
+    path = DEMO_FOLDER if folder is None else Path(folder)
+    try:
+        found = path.is_dir()
+    except OSError:  # a name that is too long
+        found = False
+    if not found:
+        raise CheckpointError(f"{path}: is not a folder; give one that holds {_names()}")
+    missing = [
+        f"{name}.safetensors"
+        for name in sorted(set(FILES.values()))
+        if not (path / f"{name}.safetensors").is_file()
+    ]
+    if missing:
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; a model folder holds {_names()}")
+    headers: dict[str, CheckpointHeader] = {}
+    for kind, name in FILES.items():  # all headers first: errors come before long loads
+        headers[kind] = read_header(path / f"{name}.safetensors")
+    configs: dict[str, Any] = {kind: header.part(kind)[1] for kind, header in headers.items()}
+    try:
+        _check_bundle(
+            configs["autoencoder"], configs["audio_encoder"], configs["audio_projection"], configs["dit"]
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    models = {kind: load_model(header.path, kind, device=device, dtype=dtype) for kind, header in headers.items()}
+    return ModelBundle(**models, path=path)
+
+
+def _names() -> str:
+    return ", ".join(f"{name}.safetensors" for name in sorted(set(FILES.values())))

@@ -1,0 +1,33 @@
+"""The channels of head, brow and eye motion that a network may be conditioned on, and their scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+
+__all__ = ["GAZE_LIMIT", "MOVEMENTS", "SWAY", "relative", "units"]
+
+MOVEMENTS = ("smile", "blink", "gaze_x", "gaze_y", "brow", "shift_x", "shift_y", "roll", "yaw", "pitch", "scale")
+# Parts of their whole range; shifts in image widths, roll in radians, scale a share of the size; blink 1 is shut.
+ABSOLUTE = ("blink",)
+SWAY = {"yaw": 0.4, "pitch": 0.25, "roll": 0.04, "shift_x": 0.02, "shift_y": 0.012, "scale": 0.01, "brow": 0.3}
+GAZE_LIMIT = 0.35
+UNITS = {**SWAY, "smile": 0.4, "blink": 1.0, "gaze_x": GAZE_LIMIT, "gaze_y": GAZE_LIMIT}
+
+
+def units(names: Sequence[str]) -> tuple[float, ...]:
+    """Usual size of each channel, by which networks see numbers near 1. Raises: ConfigError."""
+    unknown = [name for name in names if name not in MOVEMENTS]
+    if unknown:
+        raise ConfigError(f"movement={unknown}: known are {list(MOVEMENTS)}")
+    return tuple(UNITS[name] for name in names)
+
+
+def relative(rows: Tensor, portrait: Tensor, names: Sequence[str]) -> Tensor:
+    """Measured movement (..., channels) as networks are told it, given that of the portrait."""
+    kept = torch.tensor([name in ABSOLUTE for name in names], dtype=torch.bool)
+    return torch.where(kept, rows, rows - portrait)

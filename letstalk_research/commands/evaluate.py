@@ -1,0 +1,267 @@
+"""`letstalk evaluate -o DIR [--suite demo]`: measure a model on newly drawn people who say held-out sentences."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from letstalk_core.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from letstalk_core.generate.run import GenerateSettings
+    from letstalk_core.networks.load import ModelBundle
+    from letstalk_core.protocols import FrameSink
+
+    from ..evaluation.demo_suite import Budget
+    from ..evaluation.report import Report
+    from ..evaluation.store import ClipResult
+
+# Where `sudo apt install pocketsphinx-testdata` puts sentences that a person read for LibriVox, whose recordings
+# are in the public domain.
+RECORDINGS = Path("/usr/share/pocketsphinx/test/data/librivox")
+
+__all__ = ["BundleSubject", "add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a model on drawn faces",
+        description="Draw people who are in no training data, let the model speak held-out sentences with their"
+        " portraits, and compare lips, colours, drift and sharpness with the truth. `--suite demo` fills the table"
+        " of docs/demo-model.md: long video, silence, noise, several seeds, speed. Needs espeak-ng.",
+    )
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="DIR", help="folder for report.json, report.md, plots and sheets")
+    add("--model", metavar="DIR", help="model folder (default: the demo model)")
+    add("--suite", choices=("clips", "demo"), default="clips", help="clips: speech only; demo: everything")
+    add("--quick", action="store_true", help="with --suite demo: a small version, with wide intervals")
+    add("--parts", metavar="A,B", help="with --suite demo: only these parts (default: all)")
+    add(
+        "--drift-minutes", type=float, metavar="N", help="with --suite demo: length of the long video (default 10)"
+    )
+    add("--drift-people", type=int, metavar="N", help="with --suite demo: long videos (default 1)")
+    add(
+        "--recordings",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="with --suite demo: recordings of people speaking",
+    )
+    add("--clips", type=int, help="people to test (default 24, with --suite demo 40)")
+    add("--seconds", type=float, help="length of each clip (default 6.4)")
+    add("--seed", type=int, default=0, help="same seed, same people and sentences (default 0)")
+    add("--steps", type=int, help="sampling steps per clip (default: by model)")
+    add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
+    add("--cfg-audio", type=float, metavar="SCALE", help="audio guidance; 1 is none (default: by model)")
+    add(
+        "--memory-noise",
+        type=float,
+        metavar="SIGMA",
+        help="noise on remembered frames, 0 to 1 (default: by model)",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
+    add("--threads", type=int, help="CPU threads")
+    add("--overwrite", action="store_true", help="start anew, replacing results")
+    add("--json", action="store_true", help="print the results as JSON on stdout")
+    add("--quiet", action="store_true", help="print errors only")
+    parser.set_defaults(run=run)
+
+
+class BundleSubject:
+    """A model bundle as the suite sees it. Raises: ConfigError for a model of frames that are not square."""
+
+    def __init__(self, bundle: ModelBundle, settings: GenerateSettings) -> None:
+        from letstalk_core.generate.run import TalkingPortrait
+
+        self.bundle, self.settings = bundle, settings.resolve(bundle)
+        assert self.settings.size is not None and self.settings.fps is not None
+        height, width = self.settings.size
+        if height != width:
+            raise ConfigError(f"the test faces are square, but the model makes frames of {width}x{height} pixels")
+        self.fps, self.size, self.clip_frames = self.settings.fps, height, bundle.dit.config.clip_frames
+        self._pipeline = TalkingPortrait(bundle)
+
+    def generate(self, portrait: Tensor, waveform: Tensor, seed: int, steps: int | None = None) -> Tensor:
+        from dataclasses import replace
+
+        frames = _Frames()
+        settings = replace(self.settings, seed=seed, steps=steps or self.settings.steps)
+        self._pipeline.generate(portrait, waveform, frames, settings)
+        return frames.all()
+
+    def stream(self, portrait: Tensor, sound: Path, sink: FrameSink, seed: int, work: Path) -> None:
+        from dataclasses import replace
+
+        from letstalk_core.generate.work_folder import WorkFolder
+
+        self._pipeline.generate(portrait, sound, sink, replace(self.settings, seed=seed), work=WorkFolder(work))
+
+    def round_trip(self, frames: Tensor) -> Tensor:
+        import torch
+
+        from letstalk_core.pixels import from_unit, to_unit
+
+        autoencoder, done = self.bundle.autoencoder, []
+        with torch.no_grad():
+            for part in frames.split(self.settings.decode_batch):
+                x = to_unit(part.to(self.bundle.device)).to(self.bundle.dtype)
+                done.append(from_unit(autoencoder.decode(autoencoder.encode(x))).cpu())
+        return torch.cat(done)
+
+
+class _Frames:
+    """A FrameSink that keeps everything; test clips are short."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def write(self, frames: Tensor) -> None:
+        self._parts.append(frames.clone())
+
+    def close(self, partial: bool = False) -> None:
+        if partial:  # Ctrl-C: half a clip is no result
+            raise KeyboardInterrupt
+
+    def abort(self) -> None:
+        self._parts = []
+
+    def all(self) -> Tensor:
+        import torch
+
+        return torch.cat(self._parts)
+
+
+def run(args: argparse.Namespace) -> int:
+    from letstalk_core.cli.hardware import at_least, choose_device, choose_dtype, use_threads
+    from letstalk_core.generate.run import GenerateSettings
+    from letstalk_core.networks.load import load_bundle
+    from letstalk_core.sampling.memory_bank import MemorySettings
+
+    from ..evaluation.store import Store
+
+    folder = Path(args.output)
+    demo = args.suite == "demo"
+    only_demo = ("quick", "parts", "drift_minutes", "drift_people", "recordings")
+    misplaced = [name for name in only_demo if getattr(args, name) and not demo]
+    if misplaced:
+        raise ConfigError(f"--{misplaced[0].replace('_', '-')} belongs to --suite demo; add that, or leave it out")
+    if (folder / "report.json").exists() and not args.overwrite and not demo:
+        raise OutputError(f"{folder / 'report.json'}: exists already; add --overwrite or choose another folder")
+    at_least(1, clips=args.clips, drift_people=args.drift_people)
+    use_threads(args.threads)
+    device = choose_device(args.device)
+    begun = time.perf_counter()
+    bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    first_load = time.perf_counter() - begun
+    memory = MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None
+    settings = GenerateSettings(steps=args.steps, solver=args.solver, cfg_audio=args.cfg_audio, memory=memory)
+    subject = BundleSubject(bundle, settings)
+    if demo and args.overwrite:
+        Store.discard(folder / "work")
+    report = _demo(args, subject, folder, first_load) if demo else _clips(args, subject, folder)
+    if args.json:
+        sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
+    elif not args.quiet:
+        sys.stdout.write(report.to_markdown())
+    return 0
+
+
+def _notes(subject: BundleSubject) -> dict[str, Any]:
+    resolved = {k: v for k, v in subject.settings.to_dict().items() if k != "seed"}
+    return {
+        "steps": subject.settings.steps,
+        "generation": resolved,
+        "models_sha256": subject.bundle.hashes(),
+        "device": subject.bundle.device.type,
+        "dtype": str(subject.bundle.dtype).removeprefix("torch."),
+    }
+
+
+def _clips(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+    from ..evaluation.suite import run_suite
+
+    show = _Show(args.quiet)
+    return run_suite(
+        subject,
+        clips=24 if args.clips is None else args.clips,
+        seconds=6.4 if args.seconds is None else args.seconds,
+        seed=args.seed,
+        out_dir=folder,
+        notes=_notes(subject),
+        progress=lambda done, clips, result: show.clip("speech", done, clips, result, False),
+    )
+
+
+def _demo(args: argparse.Namespace, subject: BundleSubject, folder: Path, first_load: float) -> Report:
+    from ..evaluation.demo_suite import PARTS, run_demo
+
+    assert subject.settings.steps is not None
+    show = _Show(args.quiet)
+    return run_demo(
+        subject,
+        _budget(args),
+        out_dir=folder,
+        seed=args.seed,
+        parts=tuple(args.parts.split(",")) if args.parts else PARTS,
+        recordings=[Path(name) for name in args.recordings] or sorted(RECORDINGS.glob("*.wav")),
+        facts=_facts(subject.bundle, first_load),
+        notes=_notes(subject),
+        steps=subject.settings.steps,
+        progress=show.clip,
+        announce=show.line,
+    )
+
+
+def _budget(args: argparse.Namespace) -> Budget:
+    from dataclasses import replace
+
+    from ..evaluation.demo_suite import Budget
+
+    given = {name: getattr(args, name) for name in ("clips", "seconds", "drift_minutes", "drift_people")}
+    budget = Budget.quick() if args.quick else Budget()
+    return replace(budget, **{name: value for name, value in given.items() if value is not None})
+
+
+def _facts(bundle: ModelBundle, first_load: float) -> dict[str, float]:
+    """Size of the bundle and time to load it: the fastest of three, and the first, which imports libraries too."""
+    from letstalk_core.networks.load import load_bundle
+
+    if bundle.path is None:
+        return {}
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        load_bundle(bundle.path, device=bundle.device, dtype=bundle.dtype)
+        seconds.append(time.perf_counter() - begun)
+    size = sum(path.stat().st_size for path in bundle.path.glob("*.safetensors"))
+    return {
+        "bundle: MB": size / 1e6,
+        "bundle: seconds to load": min(seconds),
+        "bundle: seconds to load first, with imports": first_load,
+    }
+
+
+class _Show:
+    """One line on stderr for each finished clip."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._started = quiet, time.monotonic()
+
+    def line(self, text: str) -> None:
+        if not self._quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def clip(self, part: str, done: int, clips: int, result: ClipResult, found: bool) -> None:
+        jaw = result.metrics.get("lips correlation: jaw")
+        shown = "" if jaw is None else f"jaw correlation {jaw:.2f}, "
+        seconds = time.monotonic() - self._started
+        self.line(f"{part} clip {done}/{clips}: {shown}{'from an earlier run' if found else f'{seconds:.0f} s'}")

@@ -1,0 +1,16 @@
+"""What long commands say on stderr."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["show_log"]
+
+
+def show_log() -> None:
+    """Print what the packages log; a host that has set up logging decides itself how it looks."""
+    for name in ("letstalk_core", "letstalk_research"):
+        logger = logging.getLogger(name)
+        if not logger.handlers and not logging.getLogger().handlers:
+            logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,58 @@
+"""`letstalk synthesize`: write a folder of drawn talking clips."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "synthesize",
+        help="draw talking faces with espeak-ng speech as training data",
+        description="Write clips of drawn talking faces with their sound and truth. Existing clips are kept, so a"
+        " stopped job goes on; --first and --stride divide the work between processes.",
+    )
+    parser.add_argument("folder", help="data folder; made if missing")
+    parser.add_argument("--clips", type=int, default=1500, help="clips in the folder in the end (default 1500)")
+    parser.add_argument("--frames", type=int, default=24, help="frames of each clip at 25 fps (default 24)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=("train", "val"), default="train")
+    parser.add_argument("--first", type=int, default=0, help="index of this process, from 0")
+    parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
+    parser.add_argument("--device", default="cpu", help="where to draw (default cpu)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from letstalk_core.cli.hardware import at_least, check_share, choose_device, use_threads
+
+    from ..data.synthetic.dataset import synthesize
+
+    check_share(args.first, args.stride)
+    at_least(1, clips=args.clips, frames=args.frames)
+    at_least(0, seed=args.seed)
+    use_threads(args.threads)
+    device = choose_device(args.device)
+    start, count = time.monotonic(), 0
+    for record in synthesize(
+        args.folder,
+        clips=args.clips,
+        frames=args.frames,
+        seed=args.seed,
+        split=args.split,
+        first=args.first,
+        stride=args.stride,
+        device=device,
+    ):
+        count += 1
+        if count % 25 == 0:
+            rate = count * args.frames / (time.monotonic() - start)
+            sys.stderr.write(f"{record.id}: {count} clips written, {rate:.1f} frames/s\n")
+    sys.stderr.write(f"{count} clips written to {args.folder}\n")
+    return 0

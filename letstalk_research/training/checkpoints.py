@@ -1,0 +1,53 @@
+"""State of a run on disk: two files written in turn, each atomically, so that a kill always leaves a whole one."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from letstalk_core.errors import CheckpointError, OutputError
+from letstalk_core.files import atomic_path
+
+__all__ = ["load_state", "save_state"]
+
+FORMAT = 1
+NAMES = ("state-a.pt", "state-b.pt")
+logger = logging.getLogger(__name__)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A state file without running any code from it; None if it is damaged or of another format."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        logger.warning("%s: cannot be read (%s)", path, str(error).splitlines()[:1])
+        return None
+    return state if isinstance(state, dict) and state.get("format") == FORMAT else None
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The newest whole state of a run, None for a new run. Raises: CheckpointError if no state there is whole."""
+    paths = [path for path in (folder / name for name in NAMES) if path.is_file()]
+    states = [s for s in map(_read, paths) if s is not None]
+    if paths and not states:
+        raise CheckpointError(
+            f"{' and '.join(map(str, paths))}: cannot be read, so the run cannot go on; delete them to start it"
+            " anew, or choose another folder (--set loop.run=...)"
+        )
+    return max(states, key=lambda s: int(s["step"])) if states else None
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> Path:
+    """Write a state over the older of the two files. Raises: OutputError."""
+    paths = [folder / name for name in NAMES]
+    path = min(paths, key=lambda p: p.stat().st_mtime_ns if p.is_file() else 0)
+    try:
+        with atomic_path(path) as temporary:
+            torch.save({"format": FORMAT, **state}, temporary)
+    except RuntimeError as error:  # torch reports a full disk so
+        raise OutputError(f"{path}: cannot be written ({error}); check free disk space") from None
+    return path

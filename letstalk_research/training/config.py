@@ -1,0 +1,420 @@
+"""Training recipes: TOML files read into frozen dataclasses, one table per part, every key checked by name.
+
+A recipe names its stage (`stage = "autoencoder" | "audio" | "dit"`) and holds the tables [model], [data], [loop],
+[optimizer] and [objective]. `--set table.key=value` changes a key on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.networks.configs import (
+    AudioEncoderConfig,
+    AudioProjectionConfig,
+    AutoencoderConfig,
+    Config,
+    DiTConfig,
+)
+
+__all__ = [
+    "AudioObjective",
+    "AudioRecipe",
+    "AutoencoderObjective",
+    "AutoencoderRecipe",
+    "DataConfig",
+    "DiTObjective",
+    "DiTRecipe",
+    "LoopConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "load_recipe",
+    "recipe_path",
+]
+
+C = TypeVar("C", bound=Config)
+MAX_CHARACTERS, MAX_DOTS = 2**18, 200  # of a recipe, and of a line in it
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Where batches come from."""
+
+    kind = "[data]"
+
+    folder: str = "data"  # holds manifest.jsonl; for the audio stage, the cache of utterances
+    batch_size: int = 8  # per process
+    workers: int = 1  # threads that prepare batches ahead; 0 prepares them between steps
+    reread_every: int = 100  # steps between looks for clips added to the manifest
+    validation_items: int = 64  # frames (autoencoder), utterances (audio) or clips (dit) of the validation split
+    flip: bool = True  # mirror images at random (autoencoder)
+    crop_size: int = 0  # pixels of the windows that most batches are cut to (autoencoder); 0: whole images
+    crop_share: float = 0.75  # part of the batches that is
+    crop_batch: int = 8  # windows in such a batch
+
+    def validate(self) -> None:
+        _require(self.crop_size >= 0, f"[data] crop_size={self.crop_size} must be >= 0")
+        _require(0 <= self.crop_share <= 1, f"[data] crop_share={self.crop_share} must be in 0..1")
+        _require(self.crop_batch > 0, f"[data] crop_batch={self.crop_batch} must be > 0")
+        _require(self.batch_size > 0, f"[data] batch_size={self.batch_size} must be > 0")
+        _require(0 <= self.workers <= 64, f"[data] workers={self.workers} must be in 0..64")
+        _require(self.reread_every > 0, f"[data] reread_every={self.reread_every} must be > 0")
+        _require(self.validation_items > 0, f"[data] validation_items={self.validation_items} must be > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Config):
+    """How long to train and what to write when. Intervals are in steps; 0 switches a thing off.
+
+    The budget is `steps`, `max_minutes` or both. With both, the schedule's position is that of whichever is
+    further along, so training ends, fully decayed, when the first of them is used up. Minutes count the time in
+    the loop, with validation and samples; a resumed run goes on counting where its checkpoint was.
+    """
+
+    kind = "[loop]"
+
+    run: str = "run"  # folder of checkpoints, logs, samples and exported models
+    steps: int = 0
+    max_minutes: float = 0.0
+    seed: int = 0
+    device: str = "auto"  # "cpu", or "auto" for the GPU that accelerate finds
+    precision: str = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast, else fp32
+    num_threads: int = 0  # CPU threads of torch; 0 leaves its default
+    gradient_clip: float = 1.0
+    clip_after: int = 0  # steps before clipping begins
+    skip_factor: float = 8.0  # skip steps whose gradient norm exceeds this times the running median; 0: never
+    ema_decay: float = 0.999
+    init: str = ""  # exported model to start from
+    log_every: int = 20
+    validate_every: int = 500
+    sample_every: int = 500
+    export_every: int = 500
+    checkpoint_every: int = 500
+    checkpoint_minutes: float = 10.0  # checkpoint at the latest after so many minutes
+
+    def validate(self) -> None:
+        _require(
+            self.steps > 0 or self.max_minutes > 0,
+            "[loop] steps and max_minutes are both 0; give steps or max_minutes",
+        )
+        _require(self.steps >= 0 and self.max_minutes >= 0, "[loop] steps and max_minutes must not be negative")
+        _require(
+            self.precision in ("auto", "fp32", "bf16"),
+            f"[loop] precision={self.precision!r} must be auto, fp32 or bf16",
+        )
+        _require(self.device in ("auto", "cpu"), f"[loop] device={self.device!r} must be auto or cpu")
+        _require(0 <= self.ema_decay < 1, f"[loop] ema_decay={self.ema_decay} must be in [0, 1)")
+        _require(self.gradient_clip > 0, f"[loop] gradient_clip={self.gradient_clip} must be > 0")
+        _require(
+            self.skip_factor == 0 or self.skip_factor > 1,
+            f"[loop] skip_factor={self.skip_factor} must be 0 or > 1",
+        )
+        for name in (
+            "log_every",
+            "validate_every",
+            "sample_every",
+            "export_every",
+            "checkpoint_every",
+            "num_threads",
+        ):
+            _require(getattr(self, name) >= 0, f"[loop] {name}={getattr(self, name)} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Config):
+    """The optimiser and its schedule: linear warm-up, flat, then cosine decay to `final_factor` times the rate."""
+
+    kind = "[optimizer]"
+
+    name: str = "adamw"  # or "muon": Muon for hidden matrices and convolutions, AdamW for the rest
+    lr: float = 1e-4
+    muon_lr: float = 0.0  # 0: same as lr (updates are scaled to the size of AdamW's)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    muon_momentum: float = 0.95
+    muon_max_side: int = 0  # larger matrices (smaller side) stay with AdamW, dear in small batches; 0: no limit
+    warmup_steps: int = 0
+    flat: float = 1.0  # part of the budget before the decay begins; 1: constant rate
+    final_factor: float = 0.03
+    accumulate: int = 1  # batches per step
+
+    def validate(self) -> None:
+        _require(self.name in ("adamw", "muon"), f"[optimizer] name={self.name!r} must be adamw or muon")
+        _require(self.lr > 0 and self.muon_lr >= 0, f"[optimizer] lr={self.lr} must be > 0 and muon_lr >= 0")
+        _require(all(0 <= b < 1 for b in self.betas), f"[optimizer] betas={self.betas} must be in [0, 1)")
+        _require(0 <= self.flat <= 1, f"[optimizer] flat={self.flat} must be in 0..1")
+        _require(self.warmup_steps >= 0, f"[optimizer] warmup_steps={self.warmup_steps} must not be negative")
+        _require(self.accumulate > 0, f"[optimizer] accumulate={self.accumulate} must be > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderObjective(Config):
+    """Weights of the autoencoder's losses; see `training.autoencoder`."""
+
+    kind = "[objective]"
+
+    mouth_weight: float = 4.0  # of a pixel in the mouth's box, against 1 elsewhere
+    eyes_weight: float = 4.0
+    region_softness: float = 6.0  # width of the boxes' soft edge, pixels
+    gradient_weight: float = 0.5  # L1 between finite differences: edges
+    multiscale_weight: float = 0.5  # L1 of the pictures shrunk 4 and 16 times
+    latent_weight: float = 1e-3  # pulls latents to zero mean and unit variance per channel
+    latent_noise: float = 0.05  # noise on latents before decoding, in standard deviations
+    decoder_only: bool = False  # freeze the encoder; its latents, and so cached ones, stay valid
+
+    def validate(self) -> None:
+        for f in dataclasses.fields(self):
+            _require(
+                getattr(self, f.name) >= 0, f"[objective] {f.name}={getattr(self, f.name)} must not be negative"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioObjective(Config):
+    """Utterances of the audio stage and the weights of its curves; see `training.audio`."""
+
+    kind = "[objective]"
+
+    utterances: int = 2000  # spoken and cached before training
+    crop_seconds: tuple[float, float] = (2.0, 4.0)
+    column_weights: tuple[float, ...] = (3.0, 1.5, 1.5, 1.0, 1.0, 0.5)  # jaw wide round teeth voiced energy
+    layer_loss: float = 0.2  # weight of the same loss read from every earlier layer
+    augment: float = 0.8  # part of the crops that are disturbed
+
+    def validate(self) -> None:
+        _require(self.utterances > 1, f"[objective] utterances={self.utterances} must be > 1")
+        low, high = self.crop_seconds
+        _require(
+            0.2 <= low <= high, f"[objective] crop_seconds={self.crop_seconds} must be 0.2 <= shortest <= longest"
+        )
+        _require(
+            len(self.column_weights) == 6, f"[objective] column_weights={self.column_weights} needs 6 numbers"
+        )
+        _require(0 <= self.augment <= 1, f"[objective] augment={self.augment} must be in 0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTObjective(Config):
+    """How the denoiser is trained; see `training.diffusion`. Memory noise: docs/model.md, Memory bank."""
+
+    kind = "[objective]"
+
+    autoencoder: str = ""  # model that decodes the sample strips; empty: no strips
+    init_from: str = ""  # SANA transformer whose spatial attention and Mix-FFN to start from
+    cold_start: float = 0.15  # part of the samples whose memory is the portrait repeated
+    far_portrait: float = 0.3  # part of the samples whose portrait is a far frame of the clip
+    blink_share: float = 0.0  # part of the samples that come from clips in which the eyes close
+    drop_audio: float = 0.1
+    drop_portrait: float = 0.1
+    drop_memory: float = 0.1
+    model_guidance: float = 0.0  # trains guidance by sound into the network: g stands for a scale of 1 / (1 - g)
+    timestep_mean: float = 0.0  # logit-normal timesteps (flow)
+    timestep_std: float = 1.0
+    uniform_timesteps: float = 0.1  # part of the samples whose timestep is uniform instead
+    smallest_sigma: float = 0.05  # of a sample output's loss: errors count by 1 / max(sigma, this)^2
+    memory_ddpm_steps: int = 50  # DDPM noise on memory at a step below this; 0: none
+    memory_sigma: float = 0.0  # or Gaussian noise of a level drawn from 0..this, in latent units; 0: none
+    memory_mask: float = 0.25  # part of the memory's positions that is zeroed
+    memory_mask_probability: float = 1.0  # part of the samples in which it is
+    pixel_noise_copies: bool = False  # use the noisy encoded copies that `letstalk encode --noisy-copies` wrote
+    mouth_weight: float = 2.5  # of a latent cell over the mouth
+    eyes_weight: float = 2.0
+    vlb_weight: float = 0.001  # of the variance term, when the variance is learned
+    gradient_checkpointing: bool = False
+    sample_steps: int = 8
+    sample_clips: int = 3  # validation clips in a sample strip
+
+    def validate(self) -> None:
+        for name in (
+            "cold_start",
+            "far_portrait",
+            "blink_share",
+            "drop_audio",
+            "drop_portrait",
+            "drop_memory",
+            "uniform_timesteps",
+            "memory_mask",
+            "memory_mask_probability",
+        ):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"[objective] {name}={value} must be in 0..1")
+        _require(
+            0 <= self.model_guidance < 1,
+            f"[objective] model_guidance={self.model_guidance} must be in 0..1, not 1",
+        )
+        _require(self.timestep_std > 0, f"[objective] timestep_std={self.timestep_std} must be > 0")
+        _require(0 <= self.memory_ddpm_steps <= 1000, "[objective] memory_ddpm_steps must be in 0..1000")
+        _require(
+            0 < self.smallest_sigma <= 1,
+            f"[objective] smallest_sigma={self.smallest_sigma} must be in 0..1, not 0",
+        )
+        _require(self.sample_steps > 0, f"[objective] sample_steps={self.sample_steps} must be > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What all stages share. `to_dict` is what `--dry-run` prints and what lies beside the run as JSON."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    loop: LoopConfig
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    stage: typing.ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"stage": self.stage, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRecipe(Recipe):
+    stage = "autoencoder"
+
+    model: AutoencoderConfig
+    objective: AutoencoderObjective = field(default_factory=AutoencoderObjective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioRecipe(Recipe):
+    stage = "audio"
+
+    model: AudioEncoderConfig
+    objective: AudioObjective = field(default_factory=AudioObjective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTRecipe(Recipe):
+    stage = "dit"
+
+    model: DiTConfig
+    projection: AudioProjectionConfig
+    objective: DiTObjective = field(default_factory=DiTObjective)
+
+
+RECIPES: dict[str, type[Recipe]] = {r.stage: r for r in (AutoencoderRecipe, AudioRecipe, DiTRecipe)}
+
+
+def recipe_path(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe: a path, or the name of a shipped one ("demo_dit"). Raises: ConfigError."""
+    path = Path(name)
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(f"{str(name)[:80]}: cannot be looked for ({error.strerror})") from None
+    shipped = Path(str(resources.files(__package__) / "recipes"))
+    candidate = shipped / f"{path.stem}.toml"
+    if len(path.parts) == 1 and candidate.is_file():
+        return candidate
+    names = sorted(p.stem for p in shipped.glob("*.toml"))
+    raise ConfigError(f"{name}: no such recipe file; give a TOML file or one of the shipped {names}")
+
+
+def load_recipe(stage: str, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `table.key=value` overrides (values in TOML). Raises: ConfigError naming the key."""
+    path = recipe_path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+    values = _parse_toml(text, str(path))
+    for override in overrides:
+        _apply_override(values, override)
+    found = values.pop("stage", stage)
+    _require(found == stage, f"{path}: stage={found!r}; start it with `letstalk train {found}`, not {stage!r}")
+    recipe_class = RECIPES.get(stage)
+    if recipe_class is None:
+        raise ConfigError(f"unknown training stage {stage!r}; known are {sorted(RECIPES)}")
+    hints = typing.get_type_hints(recipe_class)
+    tables = {f.name for f in dataclasses.fields(recipe_class)}
+    for key in values:
+        _require(key in tables, f"{path}: unknown table or key {key!r}; known are {sorted({'stage', *tables})}")
+    values.setdefault("loop", {})
+    for name in ("model", "projection"):
+        if name in tables:
+            values.setdefault(name, {"preset": "demo"})
+    return recipe_class(**{key: _build(hints[key], table, f"{path}: [{key}]") for key, table in values.items()})
+
+
+def _build(config: type[C], table: Any, where: str) -> C:
+    """A config from its table; networks may start from `preset`."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table, not {table!r}")
+    table = dict(table)
+    try:
+        if "preset" in table:
+            base = _preset(config, table.pop("preset"))
+            table = {**base.to_dict(), **table}
+        return config.from_dict(table)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _preset(config: type[Config], name: Any) -> Config:
+    from letstalk_core.networks import presets
+
+    tables: dict[type[Config], Mapping[str, Config]] = {
+        AutoencoderConfig: presets.AUTOENCODER,
+        AudioEncoderConfig: presets.AUDIO_ENCODER,
+        AudioProjectionConfig: presets.AUDIO_PROJECTION,
+        DiTConfig: presets.DIT,
+    }
+    table = tables.get(config, {})
+    if not isinstance(name, str) or name not in table:
+        raise ConfigError(f"preset={name!r} is unknown; known are {sorted(table)}")
+    return table[name]
+
+
+def _parse_toml(text: str, where: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise DependencyError(
+                f"reading recipes before Python 3.11 needs tomli ({error}); pip install 'comfyui-letstalk[train]'"
+            ) from None
+    if len(text) > MAX_CHARACTERS or any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise ConfigError(
+            f"{where}: is too long, or has keys of too many parts, for a recipe"
+        )  # minutes of parsing
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError, OverflowError) as error:  # dates that are none, too
+        raise ConfigError(f"{where}: not valid TOML ({error})") from None
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    _require(bool(equals) and len(parts) == 2 and all(parts), f"--set {override}: needs the form table.key=value")
+    try:
+        value = _parse_toml(f"value = {text}", override)["value"]
+    except ConfigError:
+        value = text.strip()  # a bare word is a string: --set loop.run=runs/one
+    table = values.setdefault(parts[0], {})
+    _require(isinstance(table, dict), f"--set {override}: {parts[0]} is not a table")
+    table[parts[1]] = value
+
+
+def write_resolved(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe as JSON beside a run."""
+    from letstalk_core.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,153 @@
+"""What is public, what is declared and where, checked on the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import run
+from tests.test_architecture import COMFYUI
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE, RESEARCH = ROOT / "letstalk_core", ROOT / "letstalk_research"
+
+OTHER_NAMES = {"c2pa": "c2pa-python"}  # of distributions that need not be installed
+HEAVY = ["accelerate", "av", "c2pa", "diffusers", "kornia", "matplotlib", "torchaudio", "transformers"]
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def tracked_text_files() -> Iterator[tuple[str, str]]:
+    """Name and text of the files that git tracks."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).suffix in {".safetensors", ".png", ".jpg", ".wav", ".mp3", ".mp4"} or not (
+            ROOT / name
+        ).is_file():
+            continue
+        yield name, (ROOT / name).read_text(encoding="utf-8")
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def absolute_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every absolute import in a file, lazy ones too."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.lineno, node.module or ""
+
+
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return table
+
+
+def test_only_the_adapters_reach_into_comfyui() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "nodes").glob("*.py")
+        for _, name in absolute_imports(path)
+        if name.partition(".")[0] in COMFYUI | {"nodes"} and name not in {"comfy_api", "comfy_api.latest"}
+    ]
+    assert not wrong, "; ".join(wrong)
+
+
+def test_every_module_lists_its_public_names() -> None:
+    silent = []
+    for path in [*sources(CORE), *sources(RESEARCH)]:
+        body = parsed(path).body
+        if path.name != "__init__.py" and not any("__all__" in ast.unparse(node) for node in body[:40]):
+            silent.append(str(path.relative_to(ROOT)))
+    assert not silent, f"no __all__ in {silent}"
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    table = project()
+    lines = table["dependencies"] + sum(table["optional-dependencies"].values(), [])
+    declared = {re.match(r"[\w.-]+", line).group().lower() for line in lines}  # type: ignore[union-attr]
+    distributions = packages_distributions()
+    undeclared = set()
+    for path in [*sources(CORE), *sources(RESEARCH)]:
+        for line, name in absolute_imports(path):
+            top = name.partition(".")[0]
+            if top == CORE.name or top in sys.stdlib_module_names:
+                continue
+            missing = OTHER_NAMES.get(top, top.replace("_", "-"))
+            known = {dist.lower() for dist in distributions.get(top, [missing])}
+            if not known & declared:
+                undeclared.add(f"{path.relative_to(ROOT)}:{line}: {top}")
+    assert not undeclared, "\n".join(sorted(undeclared))
+
+
+def test_the_networks_and_the_loop_import_nothing_heavy() -> None:
+    modules = ["networks.load", "sampling.long_video", "sampling.clip", "networks.presets", "cli.__main__"]
+    code = "import sys\n" + "".join(f"import letstalk_core.{name}\n" for name in modules)
+    code += f"print([name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_requirement_files_repeat_what_pyproject_declares() -> None:
+    table = project()
+    extras = table["optional-dependencies"]
+    assert run.read_requirements(ROOT / "requirements.txt") == table["dependencies"]
+    assert run.read_requirements(ROOT / "requirements-test.txt") == extras["train"] + extras["test"]
+    assert extras["espeak"] == [run.ESPEAK]
+
+
+def test_dependencies_are_lower_bounds_that_run_py_understands() -> None:
+    table = project()
+    lines = table["dependencies"] + sum(table["optional-dependencies"].values(), [])
+    form = re.compile(r"[\w-]+>=[\d.]+(; python_version<'3\.\d+')?")
+    assert [line for line in lines if not form.fullmatch(line)] == []
+
+
+def test_every_dependency_has_a_tested_version() -> None:
+    table = project()
+    lines = table["dependencies"] + sum(table["optional-dependencies"].values(), [])
+    tested = {line.partition("==")[0] for line in run.read_requirements(ROOT / "constraints.txt")}
+    assert {line.partition(">=")[0] for line in lines} <= tested
+
+
+def test_version_is_the_same_everywhere() -> None:
+    from letstalk_core import __version__
+
+    assert project()["version"] == __version__
+    assert f"[{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
+    hosts = "|".join(("py" + "pi", "python" + "hosted", "npm" + "js", "deb" + "ian"))
+    places = "|".join(("ro" + "ot", "wo" + "rk", "ho" + "me"))
+    pattern = re.compile(rf"\b(?:{hosts})\.org|(?<![\w.~-])/(?:{places})/\w|\.\./shar" + "ed")
+    found = [f"{name}: {match.group()}" for name, text in tracked_text_files() for match in pattern.finditer(text)]
+    assert not found, "\n".join(found)
+
+
+def test_no_file_is_left_unfinished() -> None:
+    pattern = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + "X)" + r"\b")
+    found = [f"{name}: {match.group()}" for name, text in tracked_text_files() for match in pattern.finditer(text)]
+    assert not found, "\n".join(found)
