@@ -27,6 +27,7 @@ def make_kit(sub: Callable[[str], ModuleType]) -> Any:
             nodes=sub("nodes.sampling"),
             errors=sub("letstalk_core.errors"),
             checkpoint=sub("letstalk_core.networks.checkpoint"),
+            files=sub("letstalk_core.files"),
             AudioTrack=sub("letstalk_core.media.audio.track").AudioTrack,
             portrait=sub("letstalk_core.media.portrait.image").load_portrait(folder / "portraits" / "ada.png"),
             fit_to=sub("letstalk_core.media.portrait.crop").fit_to,

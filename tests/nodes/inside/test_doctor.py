@@ -32,7 +32,7 @@ def test_without_anything_wired_it_reports_what_is_there(examine: Any, sub: Any)
         "video encoder: ",
     ):
         assert name in text
-    digest = sub("letstalk_core.networks.checkpoint").file_sha256(
+    digest = sub("letstalk_core.files").file_sha256(
         sub("letstalk_core.networks.load").DEMO_FOLDER / "dit.safetensors"
     )
     assert f"sha256 {digest[:12]}" in text

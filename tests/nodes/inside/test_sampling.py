@@ -64,7 +64,7 @@ def test_another_sound_runs_beside_the_whole_recording(kit: Any, monkeypatch: py
 def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
     import av
 
-    settings, file_sha256 = {"seed": 1, "model": "demo"}, kit.checkpoint.file_sha256
+    settings, file_sha256 = {"seed": 1, "model": "demo"}, kit.files.file_sha256
     run = prepare(kit, 2)
     run.track.encoder_file = kit.vae.path.with_name("audio_encoder.safetensors")
     result = kit.render.render_video(run, kit.vae, node_id="a", settings=settings, prompt={"1": {}})
