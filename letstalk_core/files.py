@@ -7,6 +7,8 @@ import errno
 import hashlib
 import logging
 import os
+import re
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -16,9 +18,10 @@ from safetensors import SafetensorError
 
 from .errors import OutputError
 
-__all__ = ["FileLock", "atomic_path", "file_sha256", "sync_to_disk"]
+__all__ = ["FileLock", "atomic_path", "file_sha256", "new_temporary", "remove_leftovers", "sync_to_disk"]
 
 BUSY = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
+LONGEST = 100  # bytes of a name that its temporary files repeat; file systems allow 143 to 255 in all
 FAR = 1 << 30  # the locked byte on Windows, where nobody else can read locked ones
 
 log = logging.getLogger(__name__)
@@ -41,19 +44,52 @@ def _sync(path: Path, flags: int) -> None:
         os.close(handle)
 
 
+def new_temporary(path: Path) -> Path:
+    """A new, empty, hidden file beside `path` that no other run has or guesses. Raises: OSError.
+
+    It is made exclusively, so never through a link, and its name fits wherever that of `path` does.
+    """
+    while True:
+        name = f".{_stem(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp{_ending(path)}"
+        temporary = path.with_name(name)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+            return temporary
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete the temporary files of killed runs; only for whoever knows that no other run writes `path` now."""
+    tail = rf"\.\d+-[0-9a-f]{{8}}\.tmp{re.escape(_ending(path))}"
+    ours = re.compile(rf"\.+{re.escape(_stem(path))}({tail})+")  # signing makes one of a temporary file
+    with contextlib.suppress(OSError):
+        for other in path.parent.iterdir():
+            if ours.fullmatch(other.name):
+                other.unlink(missing_ok=True)
+
+
+def _stem(path: Path) -> str:
+    """The name, or the begin of a long one and a hash that tells it from others with the same begin."""
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST:
+        return path.name
+    return name[: LONGEST // 2].decode("utf-8", "ignore") + "~" + hashlib.sha256(name).hexdigest()[:16]
+
+
+def _ending(path: Path) -> str:
+    return path.suffix if len(os.fsencode(path.suffix)) <= 16 else ""
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and deleted when it does not.
+    """A temporary file beside `path`, renamed to it when the block ends well and deleted when it does not.
 
     `durable`: after a power cut, too, there is the whole file or the one before; costs a wait for the disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # of a killed process, or a link that somebody left
-        temporary.touch(exist_ok=False)  # shows which permissions new files get here; safetensors gives 0600
-        mode = stat.S_IMODE(temporary.stat().st_mode)
-        temporary.unlink()
+        temporary = new_temporary(path)
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # which new files get here; safetensors gives 0600
         yield temporary
         temporary.chmod(mode)
         if durable:
@@ -66,7 +102,8 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written ({reason}); check the folder and free disk space") from error
     finally:
         with contextlib.suppress(OSError):  # where the folder itself is bad, the first error is the one to show
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -82,7 +119,7 @@ class FileLock:
 
     One holder at a time among processes, and among objects of one process, on this machine.
     The file holds the holder's process number, for messages. On file systems without locks there is a warning
-    and no protection.
+    and no protection. A link in its place is refused, because whatever it leads to would be overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,7 +133,7 @@ class FileLock:
     def acquire(self) -> bool:
         """Whether the lock is now, or was already, this object's; never waits. Raises: OSError."""
         while self._handle is None:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = _open_own(self.path)
             try:
                 busy = not _lock(handle)
                 if busy or _is_file(handle, self.path):
@@ -133,10 +170,21 @@ class FileLock:
             self.release()
 
 
+def _open_own(path: Path) -> int:
+    """Open a file, made if needed, that is no link and has no second name. Raises: OSError."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link", str(path))
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    if os.fstat(handle).st_nlink > 1:
+        os.close(handle)
+        raise OSError(errno.EMLINK, "is a hard link to another file", str(path))
+    return handle
+
+
 def _is_file(handle: int, path: Path) -> bool:
-    """Whether the path still leads to the opened file."""
+    """Whether the path still is the opened file."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat())
+        return os.path.samestat(os.fstat(handle), path.lstat())
     except FileNotFoundError:
         return False
 

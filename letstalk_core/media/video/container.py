@@ -68,13 +68,18 @@ def video_tags(metadata: Metadata) -> dict[str, str]:
 
 
 def check_video(path: Path, frames: int) -> None:
-    """Buffered writes can fail late and unseen; a file that does not hold its frames must not get its name."""
+    """Buffered writes can fail late and unseen; a file that does not hold its frames must not get its name.
+
+    Counts what can be read, and not only what the header says. Raises: OutputError.
+    """
     import av
 
     try:
         with av.open(f"file:{path}") as container:
-            held = container.streams.video[0].frames
-    except (av.error.FFmpegError, IndexError) as error:
+            video = container.streams.video[0]
+            told = video.frames or frames  # 0: this container does not say
+            held = sum(packet.size > 0 for packet in container.demux(video))
+    except (av.error.FFmpegError, OSError, IndexError) as error:
         raise OutputError(f"{path}: cannot be read back ({error}); check free disk space") from None
-    if held not in (0, frames):  # 0: this container does not say
-        raise OutputError(f"{path}: holds {held} of {frames} frames; check free disk space")
+    if told != frames or held != frames:
+        raise OutputError(f"{path}: holds {min(told, held)} of {frames} frames; check free disk space")

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import ConfigError, OutputError
-from ...files import sync_to_disk
+from ...files import new_temporary, remove_leftovers, sync_to_disk
 from .container import Metadata, as_output_error, check_video, import_av, video_tags
 from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
@@ -165,7 +165,9 @@ class SegmentedVideo(Sink):
         """The file that plays while the run goes on; an earlier run's stays until the new one is as long."""
         path = self.folder / SO_FAR
         if sys.platform != "win32":  # which cannot rename open files
-            self._hidden = path.with_name(f".{SO_FAR}.tmp.mp4")
+            self._hidden = new_temporary(path)
+        else:
+            path.unlink(missing_ok=True)
         live = Joiner(self._hidden or path, self.fps, self._audio, video_tags(self._metadata), live=True)
         for index in range(segments):
             live.add(segment_path(self.folder, index))
@@ -220,6 +222,9 @@ class SegmentedVideo(Sink):
             self._writer.abort()
         if self._live is not None:
             self._live.abort()
+        if self._hidden is not None:
+            with contextlib.suppress(OSError):
+                self._hidden.unlink(missing_ok=True)
 
 
 def join_segments(
@@ -233,10 +238,12 @@ def join_segments(
 ) -> None:
     """The first `frames` frames, whole segments, and the sound as one file, which `seal` may change before it has
     its name. Raises: OutputError, MediaError, and what `seal` raises."""
-    temporary = path.with_name(f".{path.stem[:80]}.joining.tmp{path.suffix}")
     joiner: Joiner | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)  # the segments are locked for one run, and so is what becomes of them
+        temporary = new_temporary(path)
         joiner = Joiner(temporary, fps, audio, tags)
         index = 0
         while joiner.frames < frames:
@@ -249,13 +256,15 @@ def join_segments(
         sync_to_disk(temporary)
         temporary.replace(path)
         sync_to_disk(path.parent)
+        check_video(path, frames)  # the segments go next: what has the name now must be what was joined
     except Exception as error:
         raise as_output_error(error, path) from None
     finally:
         if joiner is not None:
             joiner.abort()
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 def _options(encoder: str, options: Mapping[str, str] | None) -> dict[str, str]:

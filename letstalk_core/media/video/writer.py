@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, DependencyError, OutputError
-from ...files import atomic_path, sync_to_disk
+from ...files import atomic_path, new_temporary, sync_to_disk
 from .container import (
     AI_MARKER,
     DIGITAL_SOURCE_TYPE,
@@ -126,7 +126,7 @@ class VideoWriter(Sink):
         self._options = _steady(
             self.encoder, ENCODERS.get(self.encoder, {}) if encoder_options is None else encoder_options
         )
-        self._temporary = self.path.with_name(f".{self.path.stem[:80]}.{os.getpid()}.tmp{self.path.suffix}")
+        self._temporary: Path | None = None
         try:
             self._open(audio, metadata or {})
         except BaseException as error:
@@ -140,6 +140,7 @@ class VideoWriter(Sink):
         if self.path.is_dir():
             raise OutputError(f"{self.path}: is a folder; give the name of a file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = new_temporary(self.path)
         container = self._container = open_output(self._temporary, video_tags(metadata))
         try:
             stream: Any = container.add_stream(self.encoder, rate=self.fps, options=self._options)
@@ -203,9 +204,11 @@ class VideoWriter(Sink):
                 self._sound.close()
             container, self._container = self._container, None
             container.close()
+            assert self._temporary is not None
             check_video(self._temporary, self.frames)
             sync_to_disk(self._temporary)
             self._temporary.replace(self.path)
+            self._temporary = None
             sync_to_disk(self.path.parent)
         except BaseException as error:
             self.abort()
@@ -222,12 +225,12 @@ class VideoWriter(Sink):
         except Exception as error:  # the file is dropped anyway
             log.debug("%s: %s while dropping it", self.path, error)
         finally:
+            temporary, self._temporary = self._temporary, None
             try:
-                self._temporary.unlink(missing_ok=True)
-            except NotADirectoryError:
-                pass
+                if temporary is not None:
+                    temporary.unlink(missing_ok=True)
             except OSError as error:
-                log.warning("%s: could not be deleted (%s)", self._temporary, error)
+                log.warning("%s: could not be deleted (%s)", temporary, error)
 
 
 def _steady(encoder: str, options: Mapping[str, str]) -> dict[str, str]:

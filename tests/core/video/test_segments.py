@@ -148,3 +148,39 @@ def test_what_cannot_work_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_segment_holds_the_clips_of_two_seconds() -> None:
     assert [segment_clips(fps, 16) for fps in (25, 30, 4, 24)] == [3, 3, 1, 3]
+
+
+def test_two_videos_in_one_folder_whose_names_begin_alike_do_not_meet(tmp_path: Path, frames: Frames) -> None:
+    """Both are joined at the same moment; at most the end of a long name tells them apart."""
+    (tmp_path / "other").mkdir()
+    other = SegmentedVideo(tmp_path / f"{'v' * 90}-2.mp4", 25, SIZE, tmp_path / "other", 10)
+    other.write(frames(13))
+    video = segmented(tmp_path, f"{'v' * 90}-1.mp4", seal=lambda path: other.close())
+    video.write(frames(34))
+    video.close()
+    assert [len(pictures(tmp_path / f"{'v' * 90}-{n}.mp4")) for n in (1, 2)] == [34, 13]
+
+
+def test_what_a_killed_join_left_goes_and_is_not_written_through(tmp_path: Path, frames: Frames) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".v.joining.tmp.mp4").symlink_to(tmp_path / "precious")
+    (tmp_path / ".v.mp4.4242-0123abcd.tmp.mp4").symlink_to(tmp_path / "precious")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / f".{SO_FAR}.tmp.mp4").symlink_to(tmp_path / "precious")
+    with segmented(tmp_path) as video:
+        video.write(frames(12))
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert len(pictures(tmp_path / "v.mp4")) == 12 and not list(tmp_path.glob(".v.mp4.*"))
+
+
+def test_a_video_that_does_not_hold_its_frames_is_not_taken_for_whole(tmp_path: Path, frames: Frames) -> None:
+    def cut(path: Path) -> None:
+        path.write_bytes(
+            path.read_bytes()[: path.stat().st_size // 2]
+        )  # the index is in front and still claims every frame
+
+    video = segmented(tmp_path, seal=cut)
+    video.write(frames(34))
+    with pytest.raises(OutputError, match="holds|read back"):
+        video.close()
+    assert not (tmp_path / "v.mp4").exists() and len(list((tmp_path / "work").glob("video-*.mp4"))) == 4
