@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..data.synthetic.texts import Speaker
 
 __all__ = ["add_parser", "run"]
 
@@ -26,6 +30,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
     parser.add_argument("--device", default="cpu", help="where to draw (default cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--recordings",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="people speak some of the clips: a folder with sounds and metadata.csv of lines 'name|text', as"
+        " LJSpeech has it; needs pocketsphinx; may be repeated",
+    )
+    parser.add_argument(
+        "--engines", default="", metavar="NAMES", help="more voices for some of the clips: flite,festival"
+    )
+    parser.add_argument(
+        "--speech-share",
+        type=float,
+        default=0.5,
+        help="part of the speech that recordings and engines say; the rest is espeak-ng's (default 0.5)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -39,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     at_least(0, seed=args.seed)
     use_threads(args.threads)
     device = choose_device(args.device)
+    speak = _speaker(args)
     start, count = time.monotonic(), 0
     for record in synthesize(
         args.folder,
@@ -49,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         first=args.first,
         stride=args.stride,
         device=device,
+        speak=speak,
     ):
         count += 1
         if count % 25 == 0:
@@ -56,3 +79,14 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"{record.id}: {count} clips written, {rate:.1f} frames/s\n")
     sys.stderr.write(f"{count} clips written to {args.folder}\n")
     return 0
+
+
+def _speaker(args: argparse.Namespace) -> Speaker | None:
+    """Who speaks the clips, with a library of recordings and engines in the data folder if asked for."""
+    from ..data.synthetic.speech_library import mixture, prepared
+
+    engines = tuple(name.strip() for name in args.engines.split(",") if name.strip())
+    if not args.recordings and not engines:
+        return None
+    library = prepared(Path(args.folder) / "speech", recordings=args.recordings, engines=engines)
+    return mixture(library, args.speech_share)

@@ -22,7 +22,8 @@ from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
 from letstalk_core.networks.audio_encoder import AudioEncoder, normalise_waveform, save_audio_encoder
 from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header
 
-from ..data.synthetic.texts import random_utterance
+from ..data.synthetic.speech_library import SpeechLibrary, mixture, prepared
+from ..data.synthetic.texts import Speaker, random_utterance
 from ..data.synthetic.visemes import CURVES, viseme_curves
 from .audio_augment import disturb
 from .config import AudioRecipe
@@ -42,9 +43,12 @@ class UtteranceCache:
     Utterance i of a split depends on (seed, split, i) alone, so an interrupted making goes on where it was.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], seed: int = 0) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], seed: int = 0, speak: Speaker | None = None, source: str = ""
+    ) -> None:
+        """`speak` says them, by default espeak-ng; `source` tells its utterances from others in file names."""
         self.folder = Path(folder) / "utterances"
-        self.seed = seed
+        self.seed, self.speak, self.source = seed, speak, f"{source}-" if source else ""
 
     def load(
         self, split: str, count: int, min_seconds: float, *, first: int = 0, stride: int = 1
@@ -55,7 +59,7 @@ class UtteranceCache:
         """
         items = []
         for index in range(first, count, stride):
-            path = self.folder / f"{split}-{self.seed}-{index:05d}.safetensors"
+            path = self.folder / f"{split}-{self.seed}-{self.source}{index:05d}.safetensors"
             item = self._read(path, min_seconds)
             if item is None:
                 item = self._make(path, split, index, min_seconds)
@@ -76,7 +80,7 @@ class UtteranceCache:
 
     def _make(self, path: Path, split: str, index: int, min_seconds: float) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(seed_of("utterance", self.seed, split, index))
-        utterance = random_utterance(rng, SPLITS[split], min_seconds + 1 / FPS)
+        utterance = (self.speak or random_utterance)(rng, SPLITS[split], min_seconds + 1 / FPS)
         frames = len(utterance.waveform) // SAMPLES_PER_FRAME
         curves = torch.from_numpy(viseme_curves(utterance, FPS, frames)).half()
         wave = torch.from_numpy(utterance.waveform[: frames * SAMPLES_PER_FRAME])
@@ -133,8 +137,14 @@ class AudioStage:
         self.module: nn.Module = module
         seconds = objective.crop_seconds[1]
         cache = UtteranceCache(data.folder, recipe.loop.seed)
-        self.items = cache.load("train", objective.utterances, seconds)
+        library = _library(recipe)
+        spoken = cache if library is None else _of_library(recipe, library, objective.speech_share)
+        self.items = spoken.load("train", objective.utterances, seconds)
+        # the same sentences with and without a library, so that runs compare
         self.held_out = cache.load("val", data.validation_items, seconds)
+        self.held_out_library: list[tuple[Tensor, Tensor]] = []
+        if library is not None and any(library.voices("held_out").values()):
+            self.held_out_library = _of_library(recipe, library, 1.0).load("val", data.validation_items, seconds)
 
     def refresh(self, limit: int | None = None) -> int:
         return len(self.items)  # nothing is added while training
@@ -159,20 +169,26 @@ class AudioStage:
         gain = torch.exp(0.2 * torch.randn(count, generator=generator))
         return {"audio": audio, "curves": torch.stack(curves), "gain": gain}
 
-    def _held_out_curves(self, device: torch.device, count: int) -> list[tuple[Tensor, Tensor]]:
-        """(found, true) curves of held-out utterances, each encoded as a whole as in use."""
+    def _found_curves(
+        self, items: list[tuple[Tensor, Tensor]], device: torch.device
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(found, true) curves of utterances, each encoded as a whole as in use."""
         pairs = []
-        for audio, target in self.held_out[:count]:
+        for audio, target in items:
             found = self.curves((audio.float() / 32768).to(device), len(target))
             pairs.append((found.float().cpu(), target.float()))
         return pairs
 
     def validate(self, device: torch.device) -> Mapping[str, float]:
-        pairs = self._held_out_curves(device, len(self.held_out))
-        found, true = (torch.cat(side) for side in zip(*pairs, strict=True))
-        values = {"mae": float((found - true).abs().mean())}
-        for i, name in enumerate(CURVES):
-            values[f"corr_{name}"] = float(torch.corrcoef(torch.stack((found[:, i], true[:, i])))[0, 1])
+        values: dict[str, float] = {}
+        for prefix, items in (("", self.held_out), ("library_", self.held_out_library)):
+            if not items:
+                continue
+            found, true = (torch.cat(side) for side in zip(*self._found_curves(items, device), strict=True))
+            values[f"{prefix}mae"] = float((found - true).abs().mean())
+            for i, name in enumerate(CURVES):
+                pair = torch.stack((found[:, i], true[:, i]))
+                values[f"{prefix}corr_{name}"] = float(torch.corrcoef(pair)[0, 1])
         return values
 
     def sample(self, path: Path, device: torch.device) -> None:
@@ -184,7 +200,7 @@ class AudioStage:
         matplotlib.use("Agg")
         from matplotlib import pyplot
 
-        pairs = self._held_out_curves(device, 3)
+        pairs = self._found_curves(self.held_out[:3], device)
         figure, axes = pyplot.subplots(4, len(pairs), figsize=(5 * len(pairs), 8), squeeze=False)
         for column, (found, true) in enumerate(pairs):
             for row in range(4):
@@ -206,6 +222,20 @@ class AudioStage:
             tensors = {k: v.cpu().contiguous() for k, v in head.items()}
             save_file(tensors, str(temporary), metadata={"curves": ",".join(CURVES)})
         return [folder / FILE, folder / HEAD_FILE]
+
+
+def _library(recipe: AudioRecipe) -> SpeechLibrary | None:
+    """Recordings and engines that the recipe names, kept beside its utterances."""
+    wanted = recipe.objective
+    if not wanted.recordings and not wanted.engines:
+        return None
+    folder = Path(recipe.data.folder) / "speech"
+    return prepared(folder, recordings=wanted.recordings, engines=wanted.engines)
+
+
+def _of_library(recipe: AudioRecipe, library: SpeechLibrary, share: float) -> UtteranceCache:
+    source = f"{library.digest}-{round(100 * share)}"
+    return UtteranceCache(recipe.data.folder, recipe.loop.seed, mixture(library, share), source)
 
 
 def _half(encoder: AudioEncoder) -> AudioEncoder:

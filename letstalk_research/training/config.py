@@ -195,8 +195,12 @@ class AudioObjective(Config):
     column_weights: tuple[float, ...] = (3.0, 1.5, 1.5, 1.0, 1.0, 0.5)  # jaw wide round teeth voiced energy
     layer_loss: float = 0.2  # weight of the same loss read from every earlier layer
     augment: float = 0.8  # part of the crops that are disturbed
+    recordings: tuple[str, ...] = ()  # folders with metadata.csv, see `data.synthetic.recordings`
+    engines: tuple[str, ...] = ()  # "flite", "festival": more voices than espeak-ng's
+    speech_share: float = 0.5  # part of the utterances that recordings and engines speak, if there are any
 
     def validate(self) -> None:
+        _require(0 <= self.speech_share <= 1, f"[objective] speech_share={self.speech_share} must be in 0..1")
         _require(self.utterances > 1, f"[objective] utterances={self.utterances} must be > 1")
         low, high = self.crop_seconds
         _require(

@@ -26,7 +26,7 @@ from .faces import FRAME_SIZE, regions, render
 from .identity import Identity, sample_identity
 from .motion import MOTION, motion_from_speech, neutral_pose
 from .speech import Utterance, silence
-from .texts import random_utterance
+from .texts import Speaker, random_utterance
 
 __all__ = ["DrawnClip", "draw_clip", "synthesize"]
 
@@ -46,8 +46,13 @@ class DrawnClip:
     first_frame: int  # of the kept stretch, in the utterance
 
 
-def draw_clip(seed: int, split: str, index: int, *, frames: int, portraits: int = 2) -> DrawnClip:
-    """Choose all about one clip. Raises: ConfigError for an unknown split, DependencyError without espeak."""
+def draw_clip(
+    seed: int, split: str, index: int, *, frames: int, portraits: int = 2, speak: Speaker | None = None
+) -> DrawnClip:
+    """Choose all about one clip. `speak` says the sentences, by default espeak-ng.
+
+    Raises: ConfigError for an unknown split, DependencyError without espeak.
+    """
     if split not in SPLIT_SEEDS:
         raise ConfigError(f"split={split!r} must be one of {sorted(SPLIT_SEEDS)}")
     rng, moves, poses, rest = (
@@ -58,7 +63,8 @@ def draw_clip(seed: int, split: str, index: int, *, frames: int, portraits: int 
     if rest.random() < SILENT_SHARE:
         utterance = silence(seconds + rest.uniform(0.0, 3.0))
     else:
-        utterance = random_utterance(rng, "train" if split == "train" else "held_out", min_seconds=seconds)
+        said = "train" if split == "train" else "held_out"
+        utterance = (speak or random_utterance)(rng, said, min_seconds=seconds)
     total = max(frames, len(utterance.waveform) // SAMPLES_PER_FRAME)
     motion = motion_from_speech(utterance, total, FPS, moves)
     first = int(moves.integers(0, total - frames + 1))
@@ -76,10 +82,12 @@ def synthesize(
     first: int = 0,
     stride: int = 1,
     device: Device = None,
+    speak: Speaker | None = None,
 ) -> Iterator[ClipRecord]:
     """Write the clips first, first + stride, … below `clips` that the folder does not have; yields each record.
 
-    `first` and `stride` divide the work between processes. Raises: OutputError, DependencyError without espeak.
+    `first` and `stride` divide the work between processes; `speak` is `draw_clip`'s.
+    Raises: OutputError, DependencyError without espeak.
     """
     folder = Path(folder)
     have = Manifest(folder, missing_ok=True)
@@ -87,7 +95,7 @@ def synthesize(
         clip_id = f"{split}-{seed}-{index:06d}"
         if clip_id in have:
             continue
-        clip = draw_clip(seed, split, index, frames=frames)
+        clip = draw_clip(seed, split, index, frames=frames, speak=speak)
         record = ClipRecord(
             id=clip_id,
             clip=f"clips/{clip_id}.safetensors",

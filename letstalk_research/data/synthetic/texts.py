@@ -8,6 +8,7 @@ its sounds are varied: grammar is only approximate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -20,6 +21,7 @@ __all__ = [
     "HELD_OUT_VARIANTS",
     "LANGUAGES",
     "SPLITS",
+    "Speaker",
     "TRAIN_VARIANTS",
     "entries",
     "random_sentence",
@@ -134,6 +136,12 @@ TRAIN_VARIANTS = (
     *("Michael", "Mike", "pablo", "steph", "zac", "grandma", "anika", "shelby", "rob", "Marco"),
 )  # espeak-ng speaks with the plain voice when it has no variant of a name
 HELD_OUT_VARIANTS = ("klatt4", "m8", "Annie", "Andy", "Alex", "belinda", "david", "Hugo")
+
+
+class Speaker(Protocol):
+    """Draws what is said, and by whom, as `random_utterance` does."""
+
+    def __call__(self, rng: Generator, split: str, min_seconds: float) -> Utterance: ...
 
 
 @dataclass(frozen=True)

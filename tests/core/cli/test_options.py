@@ -68,3 +68,18 @@ def test_a_copy_without_research_says_what_to_install(
         f"error: `letstalk {command}` needs the package letstalk_research, which is not in this copy;"
         " pip install 'comfyui-letstalk[train]'\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--engines", "siri", "engine 'siri' must be one of ('flite', 'festival')"),
+        ("--recordings", "nowhere", "nowhere/metadata.csv: cannot be read"),
+    ],
+)
+def test_speech_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, message: str
+) -> None:
+    assert main(["synthesize", str(tmp_path), "--clips", "1", option, value]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))

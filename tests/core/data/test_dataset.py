@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from letstalk_research.data.manifest import Manifest
 from letstalk_research.data.synthetic import dataset
 from letstalk_research.data.synthetic.dataset import draw_clip, synthesize
 from letstalk_research.data.synthetic.motion import MOTION
-from letstalk_research.data.synthetic.speech import espeak_version, synthesise
+from letstalk_research.data.synthetic.speech import Utterance, espeak_version, synthesise
 
 
 def espeak_missing() -> bool:
@@ -66,6 +67,20 @@ def test_some_people_say_nothing_and_keep_their_mouth_shut(monkeypatch: pytest.M
     assert all(len(c.utterance.waveform) >= (c.first_frame + 24) * 640 for c in silent)
     assert all((c.motion[:, :4] == 0).all() for c in silent)
     assert any(c.motion[:, MOTION.index("blink")].max() > 0.9 for c in silent)
+
+
+def test_other_speakers_can_speak_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken, asked = synthesise("good evening everybody, how are you", "en"), []
+
+    def speak(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
+        asked.append((split, min_seconds))
+        return spoken
+
+    clips = [draw_clip(0, split, 1, frames=24, speak=speak) for split in ("train", "val")]
+    assert [c.utterance for c in clips] == [spoken, spoken]
+    assert asked == [("train", 24 / 25 + 0.4), ("held_out", 24 / 25 + 0.4)]
+    monkeypatch.setattr(dataset, "random_utterance", None)  # espeak-ng is not asked
+    assert len(list(synthesize(tmp_path, clips=1, frames=4, speak=speak))) == 1
 
 
 def test_people_of_the_splits_differ() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from letstalk_core.networks.checkpoint import read_header
 from letstalk_research.commands.train import build_stage
 from letstalk_research.data.synthetic.speech import Phoneme, Utterance
+from letstalk_research.data.synthetic.speech_library import SpeechLibrary
 from letstalk_research.training import audio as module
 from letstalk_research.training.audio_augment import disturb
 from letstalk_research.training.config import Recipe
@@ -64,6 +66,30 @@ def test_utterances_are_spoken_once_and_kept(make_recipe: Callable[..., Recipe],
     batches = [stage.plan_batch(5)() for stage in (first, again)]
     assert all(torch.equal(batches[0][k], batches[1][k]) for k in batches[0])
     assert batches[0]["audio"].shape[1] == 640 * batches[0]["curves"].shape[1]
+
+
+def test_recordings_join_the_utterances_and_have_their_own_validation(
+    make_recipe: Callable[..., Recipe], data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, tuple[str, ...]]] = []
+
+    def prepared(folder: Path, *, recordings: tuple[str, ...], engines: tuple[str, ...]) -> SpeechLibrary:
+        asked.append((folder, recordings))
+        library = SpeechLibrary(tmp_path / "library")
+        for split in ("train", "held_out"):
+            spoken = hum(np.random.default_rng(1), split, 2.0)
+            library.add(split, replace(spoken, voice="Ann"), kind="recording", split=split)
+        return library
+
+    monkeypatch.setattr(module, "prepared", prepared)
+    options = (*OPTIONS, 'objective.recordings=["books"]', "objective.speech_share=1.0")
+    result = train(build_stage(make_recipe("audio", *options)))
+    assert asked == [(data_folder / "speech", ("books",))]
+    assert {"corr_jaw", "library_corr_jaw"} <= set(read_csv(result.run / "validation.csv")[0])
+    names = sorted(p.name for p in (data_folder / "utterances").iterdir())
+    assert [n.split("-")[0] for n in names] == ["train"] * 4 + ["val"] * 4  # two of each kind
+    digest = SpeechLibrary(tmp_path / "library").digest
+    assert sum(digest in name for name in names) == 6  # none is taken for espeak-ng's
 
 
 def test_processes_share_the_speaking(spoken: list[int], tmp_path: Path) -> None:
