@@ -61,6 +61,30 @@ function onClip(event) {
 }
 
 /**
+ * Show a preview of latents in the panel, if it is of a run of ours. Returns whether it is.
+ * @param {{blob: Blob, displayNodeId: string, jobId?: string, promptId?: string}} detail
+ */
+function takePreview({ blob, displayNodeId: id, jobId, promptId }) {
+  const tab = tabOf(jobId ?? promptId);
+  if (runs.get(keyOf(tab, id))?.phase !== "running") return false;
+  const node = !changingTabs && tab === openTab() ? findNode(id) : null;
+  if (node) panels.get(node)?.preview(blob);
+  return true;
+}
+
+/**
+ * Keep previews of our runs from the frontend. It holds the last one beyond the end of a run and tries to play it in
+ * place of the video ("Video failed to load"); it listens before any extension can, so the event must not be.
+ */
+function withholdPreviews() {
+  const { dispatchCustomEvent } = api;
+  api.dispatchCustomEvent = function (/** @type {string} */ type, /** @type {any} */ detail) {
+    if (type === "b_preview_with_metadata" && takePreview(detail)) return true;
+    return dispatchCustomEvent.call(this, type, detail);
+  };
+}
+
+/**
  * The end of a sampler that shows something itself.
  * @param {{node: string, prompt_id?: string, output?: any}} detail
  */
@@ -98,6 +122,7 @@ function showTab() {
 function listen() {
   listenToQueue();
   api.addEventListener("letstalk.clip", (/** @type {any} */ { detail }) => onClip(detail));
+  withholdPreviews();
   api.addEventListener("executed", (/** @type {any} */ { detail }) => onExecuted(detail));
   api.addEventListener("execution_interrupted", (/** @type {any} */ { detail }) => {
     endRuns((run) => halt(run, "stopped", "", Date.now()), detail?.prompt_id);
@@ -152,14 +177,6 @@ function addPanel(node, name, element, min, max) {
   return widget;
 }
 
-/** Frontend 1.27 takes the last latent preview for the finished video and then shows neither. @param {any} node */
-function dropLatentPreview(node) {
-  if (app.nodePreviewImages) delete app.nodePreviewImages[node.id];
-  node.imgs = undefined;
-  const index = node.widgets?.findIndex((/** @type {any} */ widget) => widget.name === "$$canvas-image-preview") ?? -1;
-  if (index >= 0) node.widgets.splice(index, 1)[0].onRemove?.();
-}
-
 /** @param {any} node */
 function addSamplerPanel(node) {
   const panel = new Panel(text(), (path) => api.apiURL(path), () => {
@@ -172,7 +189,6 @@ function addSamplerPanel(node) {
   fit(node);
   const { onExecuted, onRemoved } = node;
   node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
-    if (output?.images?.length) dropLatentPreview(node);
     onExecuted?.call(this, output, ...rest);
     for (const wait of VIDEO_LOADS) setTimeout(() => fit(node), wait);
   };

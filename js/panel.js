@@ -37,7 +37,11 @@ export class Panel {
     });
     this.strip = this.#makeStrip();
     this.message = make("div", "letstalk-message");
-    this.player.element.append(this.message);
+    this.latent = document.createElement("img");
+    this.latent.className = "letstalk-latent";
+    this.latent.alt = "";
+    this.latent.addEventListener("load", () => URL.revokeObjectURL(this.latent.src));
+    this.player.element.append(this.latent, this.message);
     this.line = make("div", "letstalk-line");
     const controls = make("div", "letstalk-controls");
     controls.append(this.playButton, this.muteButton, this.followButton);
@@ -59,7 +63,7 @@ export class Panel {
 
   /** @param {RunState} run */
   show(run) {
-    if (run.prompt !== this.prompt || run.stretches.length < this.player.stretches.length) this.player.reset();
+    if (run.prompt !== this.prompt || run.stretches.length < this.player.stretches.length) this.#reset();
     this.prompt = run.prompt;
     this.run = run;
     this.player.update(run.stretches, run.phase === "running");
@@ -70,9 +74,21 @@ export class Panel {
     this.#refresh();
   }
 
+  /** Show what the sampler sees of the clip at work, as long as no stretch is finished. @param {Blob} picture */
+  preview(picture) {
+    if (this.run?.phase !== "running" || this.player.stretches.length) return;
+    this.latent.src = URL.createObjectURL(picture);
+    this.#refresh();
+  }
+
   dispose() {
     clearInterval(this.timer);
+    this.#reset();
+  }
+
+  #reset() {
     this.player.reset();
+    this.latent.removeAttribute("src");
   }
 
   /** @param {() => void} act */
@@ -171,8 +187,11 @@ export class Panel {
     this.followButton.setAttribute("aria-pressed", String(player.follow));
     this.followButton.hidden = run.phase !== "running";
 
+    this.latent.hidden = run.phase !== "running" || player.stretches.length > 0 || !this.latent.hasAttribute("src");
     // Once the node itself shows the finished file, a second picture of the same would only be in the way.
-    const screen = player.stretches.length > 0 && !(run.phase === "done" && run.hasVideo && !player.wanted);
+    const played = player.stretches.length > 0 && !(run.phase === "done" && run.hasVideo && !player.wanted);
+    const screen = played || !this.latent.hidden;
+    this.playButton.parentElement?.toggleAttribute("hidden", !played);
     this.player.element.hidden = !screen;
     if (screen !== this.screen) {
       this.screen = screen;

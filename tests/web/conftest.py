@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,11 +16,13 @@ import pytest
 from tests.conftest import NO_BROWSER
 
 if TYPE_CHECKING:
+    from tests.conftest import StartServer
     from tests.nodes.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYWRIGHT = Path.home() / ".cache" / "letstalk" / "web"
 PLAYWRIGHT_VERSION = "1.65.1"
+NEWEST_FRONTEND = "1.58.1"  # beside that of the ComfyUI that the tests run on
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -46,18 +50,56 @@ def browser(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def visit(browser: dict[str, str], server: ComfyServer) -> Visit:
-    """Runs a script of this folder, which gets URL, folder of screenshots and arguments. Returns what it saw."""
-    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False})
+def newest_frontend(request: pytest.FixtureRequest) -> Path:
+    """Static files of the newest frontend, fetched once. Without them the tests are skipped."""
+    folder = PLAYWRIGHT.with_name(f"frontend-{NEWEST_FRONTEND}")
+    static = folder / "comfyui_frontend_package" / "static"
+    if not (static / "index.html").is_file():
+        package = f"comfyui-frontend-package=={NEWEST_FRONTEND}"
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), package]
+        fetched = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if fetched.returncode:
+            reason = f"{package} cannot be had: {fetched.stderr[-300:]}"
+            request.config.stash[NO_BROWSER] = reason
+            pytest.skip(reason)
+    return static
+
+
+@pytest.fixture(scope="session", params=["own", "newest"])
+def any_frontend(request: pytest.FixtureRequest, browser: dict[str, str]) -> tuple[str, ComfyServer]:
+    """Name of a frontend, and a server with it: that which its ComfyUI asks for, and the newest."""
+    if request.param == "own":
+        return request.param, request.getfixturevalue("server")
+    static: Path = request.getfixturevalue("newest_frontend")
+    start: StartServer = request.getfixturevalue("start_server")
+    return request.param, start("--cpu", "--preview-method", "auto", "--front-end-root", str(static))
+
+
+@pytest.fixture(scope="session")
+def visit_to(browser: dict[str, str]) -> Callable[[ComfyServer], Visit]:
+    """Makes what `visit` is, for any server."""
     artifacts = Path(os.environ.get("LETSTALK_ARTIFACTS") or ROOT / "out" / "web")
     artifacts.mkdir(parents=True, exist_ok=True)
 
-    def run(script: str, *arguments: str) -> dict[str, Any]:
-        path = Path(__file__).with_name(script)
-        command = ["node", str(path), server.client.url, str(artifacts), *arguments]
-        result = subprocess.run(command, env=browser, capture_output=True, text=True, timeout=1500)
-        assert result.returncode == 0, f"{result.stderr}\n{server.log[-3000:]}"
-        seen: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-        return seen
+    def of(server: ComfyServer) -> Visit:
+        server.post(
+            "/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
+        )
 
-    return run
+        def run(script: str, *arguments: str) -> dict[str, Any]:
+            path = Path(__file__).with_name(script)
+            command = ["node", str(path), server.client.url, str(artifacts), *arguments]
+            result = subprocess.run(command, env=browser, capture_output=True, text=True, timeout=1500)
+            assert result.returncode == 0, f"{result.stderr}\n{server.log[-3000:]}"
+            seen: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+            return seen
+
+        return run
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def visit(visit_to: Callable[[ComfyServer], Visit], server: ComfyServer) -> Visit:
+    """Runs a script of this folder, which gets URL, folder of screenshots and arguments. Returns what it saw."""
+    return visit_to(server)

@@ -34,9 +34,23 @@ export async function open(page, url) {
   await page.waitForTimeout(2000); // the first workflow is loaded a moment later
 }
 
-/** Load the first workflow of the pack into a new tab, with values of Talking Video changed. */
+/** Let nodes be drawn by Vue, or on the canvas, from the next `open` on. */
+export async function setVue(page, on) {
+  await page.waitForFunction(() => window.app?.extensionManager?.setting, null, { timeout: SLOW });
+  await page.evaluate((value) => window.app.extensionManager.setting.set("Comfy.VueNodes.Enabled", value), on);
+}
+
+/** Let the page hear a message as if the server had sent it. */
+export async function tell(page, type, data) {
+  await page.evaluate(
+    (message) => window.app.api.socket.dispatchEvent(new MessageEvent("message", { data: message })),
+    JSON.stringify({ type, data }),
+  );
+}
+
+/** Load the first workflow of the pack into a new tab, with values of Talking Video changed. Returns its id. */
 export async function loadQuickstart(page, values) {
-  await page.evaluate(async (changed) => {
+  const id = await page.evaluate(async (changed) => {
     const { app } = window;
     const url = app.api.apiURL("/workflow_templates/LetsTalk/1_quickstart.json");
     const graph = await (await fetch(url)).json();
@@ -45,8 +59,10 @@ export async function loadQuickstart(page, values) {
     for (const [name, value] of Object.entries(changed)) {
       node.widgets.find((widget) => widget.name === name).value = value;
     }
+    return String(node.id);
   }, values);
   await page.waitForTimeout(1500);
+  return id;
 }
 
 /** From now on `window.seenPanels` tells each state of the panel on screen. */
