@@ -11,16 +11,25 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from .errors import OutputError
 
-__all__ = ["FileLock", "atomic_path", "file_sha256", "new_temporary", "remove_leftovers", "sync_to_disk"]
+__all__ = [
+    "FileLock",
+    "atomic_path",
+    "file_sha256",
+    "new_temporary",
+    "remove_leftovers",
+    "remove_leftovers_of",
+    "sync_to_disk",
+]
 
 BUSY = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
+TEMPORARY = re.compile(r"\.+(.+?)(?:\.\d+-[0-9a-f]{8}\.tmp(?:\.\w+)?)+")  # signing makes one of a temporary file
 LONGEST = 100  # bytes of a name that its temporary files repeat; file systems allow 143 to 255 in all
 FAR = 1 << 30  # the locked byte on Windows, where nobody else can read locked ones
 
@@ -57,14 +66,21 @@ def new_temporary(path: Path) -> Path:
             return temporary
 
 
-def remove_leftovers(path: Path) -> None:
-    """Delete the temporary files of killed runs; only for whoever knows that no other run writes `path` now."""
-    tail = rf"\.\d+-[0-9a-f]{{8}}\.tmp{re.escape(_ending(path))}"
-    ours = re.compile(rf"\.+{re.escape(_stem(path))}({tail})+")  # signing makes one of a temporary file
+def remove_leftovers(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Delete temporary files that killed runs left in a folder, by the names of the files that they were for.
+
+    Only for whoever knows that no other run writes those files now.
+    """
     with contextlib.suppress(OSError):
-        for other in path.parent.iterdir():
-            if ours.fullmatch(other.name):
-                other.unlink(missing_ok=True)
+        for path in folder.iterdir():
+            found = TEMPORARY.fullmatch(path.name)
+            if found is not None and is_ours(found[1]):
+                path.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """The same for the temporary files of one file."""
+    remove_leftovers(path.parent, lambda name: name == _stem(path))
 
 
 def _stem(path: Path) -> str:

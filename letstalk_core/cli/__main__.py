@@ -8,8 +8,10 @@ which sets `run`, a function from the parsed arguments to an exit code. Nothing 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +22,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import DependencyError, LetsTalkError
+from .output import open_standard_streams, say
 
 __all__ = ["COMMANDS", "RESEARCH_COMMANDS", "build_parser", "main"]
 
@@ -30,7 +33,7 @@ RESEARCH_COMMANDS = ("synthesize", "prepare", "encode", "train", "evaluate", "ex
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of argparse's usage and line."""
-        sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
+        say(f"error: {message} (see {self.prog} --help)")
         raise SystemExit(2)
 
 
@@ -72,6 +75,7 @@ def _add_missing(subparsers: Any, command: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    open_standard_streams()
     with _CtrlC() as ctrl_c:
         try:
             args = build_parser().parse_args(argv)
@@ -107,7 +111,7 @@ class _CtrlC:
 
 
 def _stopped() -> int:
-    sys.stderr.write("stopped\n")
+    say("stopped")
     return 130
 
 
@@ -123,13 +127,32 @@ def _failed(error: Exception) -> int:
         return _fail(f"{where}{error.strerror or error}")
     if type(error).__name__ == "OutOfMemoryError":  # torch's, of CUDA
         return _fail("the device is out of memory; use a smaller --size, or --dtype bfloat16")
-    traceback.print_exception(error)
-    sys.stderr.write("error: this is a fault of LetsTalk; please report it with the lines above\n")
+    wanted = _wanted_memory(error)
+    if wanted is not None:
+        return _fail(
+            f"memory is full: {wanted}could not be had; use a smaller --size or --dtype bfloat16, or close other"
+            " programs"
+        )
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error)
+    say("error: this is a fault of LetsTalk; please report it with the lines above")
     return 1
 
 
+def _wanted_memory(error: Exception) -> str | None:
+    """How much main memory could not be had, if it is known; None if that is not what went wrong."""
+    text = str(error)
+    asked = re.search(r"tried to allocate (\d+) bytes", text)  # torch's words, of the CPU
+    if asked is not None and "alloc" in text:
+        return f"{int(asked[1]) / 1e9:.1f} GB more "
+    if isinstance(error, MemoryError):
+        asked = re.search(r"allocate ([\d.]+ \wiB)", text)  # NumPy's
+        return f"{asked[1]} more " if asked else "what is needed "
+    return None
+
+
 def _fail(message: str) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    say(f"error: {' '.join(message.split())}")
     return 2
 
 

@@ -6,12 +6,12 @@ import argparse
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from .output import check_file_name, check_temporary_folder, say, write_out
 
 if TYPE_CHECKING:
     from ..generate.run import GenerateSettings, Portrait, Progress, Summary
@@ -113,11 +113,12 @@ def run(args: argparse.Namespace) -> int:
     from ..networks.load import load_bundle
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
-    from .results import check_outputs, draw_drift, make_signer, make_sinks, make_video
+    from .results import check_outputs, draw_drift, draw_sheet, make_signer, make_sinks, make_video
 
     folder = _work_folder(args)
     resuming = folder is not None and (folder / RUN_FILE).is_file()
-    check_outputs(args, resuming=resuming)
+    check_outputs(args, folder, resuming=resuming and not args.restart)
+    check_temporary_folder()
     settings = _settings(args)
     signer = make_signer(args)
     use_threads(args.threads)
@@ -131,9 +132,9 @@ def run(args: argparse.Namespace) -> int:
         bundle.dit.compile()
         bundle.autoencoder.decoder.compile()
     if bundle.is_demo and not args.quiet:
-        sys.stderr.write(DEMO_NOTE + "\n")
+        say(DEMO_NOTE)
     if resuming and not args.restart and not args.quiet:
-        sys.stderr.write(f"note: continues from {folder}\n")
+        say(f"note: continues from {folder}")
     line = ProgressLine(quiet=args.quiet)
     portrait = _portrait(args, settings)
     with _Interrupt(line) as interrupt:
@@ -149,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
             summary = TalkingPortrait(bundle).generate(
                 portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
             )
+    draw_sheet(args)
     draw_drift(args, summary)
     _report(args, summary, folder if args.resume or args.keep_work else None)
     return 130 if summary.interrupted else 0
@@ -164,7 +166,7 @@ def _work_folder(args: argparse.Namespace) -> Path | None:
             if getattr(args, name):
                 raise ConfigError(f"--{name.replace('_', '-')} needs --output, beside which its work folder lies")
         return None
-    output = Path(args.output)
+    output = check_file_name(args.output)
     return output.with_name(output.name + ".work")
 
 
@@ -180,7 +182,7 @@ def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
         return
     use_threads(threads)
     if not args.quiet:
-        sys.stderr.write(f"note: uses {threads} CPU threads, as when this run began, for the same frames\n")
+        say(f"note: uses {threads} CPU threads, as when this run began, for the same frames")
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:
@@ -285,17 +287,17 @@ def _report(args: argparse.Namespace, summary: Summary, work: Path | None) -> No
         if summary.retaken:
             first, last = (frame / summary.fps for frame in summary.retaken)
             state = f"made {first:.2f} to {last:.2f} s anew: "
-        sys.stderr.write(
+        say(
             f"{state}wrote {wrote}: {summary.frames} frames, {summary.seconds:.2f} s at {summary.fps:g} fps,"
-            f" {summary.width}x{summary.height}, in {summary.elapsed_seconds:.1f} s\n"
+            f" {summary.width}x{summary.height}, in {summary.elapsed_seconds:.1f} s"
         )
         if summary.drift_level > 0 and summary.drift.scores:
             found = summary.drift.to_dict()
-            sys.stderr.write(
+            say(
                 f"likeness to the portrait {found['mean']:.2f}, lowest {found['lowest']:.2f}; re-anchored after"
-                f" {len(found['re_anchored'])} of {len(summary.drift.scores)} clips\n"
+                f" {len(found['re_anchored'])} of {len(summary.drift.scores)} clips"
             )
     if args.json:
         outputs = {"output": args.output, "png": args.png, "contact_sheet": args.contact_sheet}
         outputs["drift_plot"] = args.drift_plot
-        sys.stdout.write(json.dumps({**outputs, **summary.to_dict()}, indent=2) + "\n")
+        write_out(json.dumps({**outputs, **summary.to_dict()}, indent=2) + "\n")

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .output import printable
 
 __all__ = ["add_parser", "describe", "run"]
+
+OURS = ("file", "bytes", "type")  # lines whose words are not the file's
 
 
 def add_parser(subparsers: Any) -> None:
@@ -115,17 +118,26 @@ def _maybe_json(text: str) -> Any:
 
 
 def _lines(value: Any, indent: int = 0) -> list[str]:
+    """What we say ourselves is printed plainly; whatever a file says is quoted, on one line, without controls."""
     space, lines = "  " * indent, []
     for key, item in value.items():
+        name = printable(str(key))
         if isinstance(item, dict):
-            lines += [f"{space}{key}:", *_lines(item, indent + 1)] if item else []
+            lines += [f"{space}{name}:", *_lines(item, indent + 1)] if item else []
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             for i, entry in enumerate(item):
-                lines += [f"{space}{key} {i}:", *_lines(entry, indent + 1)]
+                lines += [f"{space}{name} {i}:", *_lines(entry, indent + 1)]
         else:
-            text = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else str(item)
-            lines.append(f"{space}{key}: {text}")
+            plain = indent == 0 and key in OURS
+            text = ", ".join(_text(part, plain) for part in (item if isinstance(item, (list, tuple)) else [item]))
+            lines.append(f"{space}{name}: {text}")
     return lines
+
+
+def _text(value: Any, plain: bool) -> str:
+    if not isinstance(value, str) or plain:
+        return printable(str(value))
+    return '"' + printable(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def run(args: argparse.Namespace) -> int:

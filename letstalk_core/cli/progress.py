@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -25,7 +26,7 @@ def format_seconds(seconds: float) -> str:
 class ProgressLine:
     """Shows clips, steps, frames per second and the time left.
 
-    Call it with each Progress; `end` finishes the line.
+    Call it with each Progress; `end` finishes the line. A stream that nobody reads is not written to again.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
@@ -40,6 +41,12 @@ class ProgressLine:
     def __call__(self, now: Progress) -> None:
         if self.quiet:
             return
+        try:
+            self._show(now)
+        except (OSError, ValueError):  # a closed pipe or terminal, a full disk
+            self.quiet = True
+
+    def _show(self, now: Progress) -> None:
         moment = time.monotonic()
         text = self._text(now, moment - self.started)
         if self.tty:
@@ -56,7 +63,8 @@ class ProgressLine:
 
     def end(self) -> None:
         if self.tty and self._width:
-            self.stream.write("\n")
+            with contextlib.suppress(OSError, ValueError):
+                self.stream.write("\n")
             self._width = 0
 
     def _text(self, now: Progress, elapsed: float) -> str:

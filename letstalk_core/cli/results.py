@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import ConfigError, OutputError
-from .output import check_output
+from .output import check_apart, check_file_name, check_folder, check_output
+
+FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
 
 if TYPE_CHECKING:
     from ..generate.run import GenerateSettings, Summary
@@ -18,28 +22,60 @@ if TYPE_CHECKING:
     from ..networks.load import ModelBundle
     from ..protocols import FrameSink
 
-__all__ = ["check_outputs", "draw_drift", "make_signer", "make_sinks", "make_video"]
+__all__ = ["check_outputs", "draw_drift", "draw_sheet", "make_signer", "make_sinks", "make_video"]
 
 
-def check_outputs(args: argparse.Namespace, resuming: bool) -> None:
-    """Everything about the results that can be wrong before the work starts. Raises: ConfigError, OutputError."""
+def check_outputs(args: argparse.Namespace, folder: Path | None, resuming: bool) -> None:
+    """Everything about the results that can be wrong before the work starts. `folder`: the work folder.
+
+    Raises: ConfigError, OutputError.
+    """
     if args.output is None and args.png is None:
         raise ConfigError("nowhere to write to; add -o out.mp4 or --png DIR")
-    if args.output is not None:
-        output = check_output(args.output, overwrite=args.overwrite or resuming)
-        if output.suffix.lower() != ".mp4":
-            raise ConfigError(f"{output}: the name of the video must end in .mp4")
-    for picture in (args.contact_sheet, args.drift_plot):
-        if picture is not None:
-            check_output(picture, overwrite=args.overwrite or resuming)
-    if args.png is not None:
-        folder = Path(args.png)
-        if not folder.absolute().parent.is_dir():
-            raise OutputError(f"{folder}: folder {folder.parent} does not exist; create it or choose another")
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder}: is a file; --png needs a folder")
-        if folder.is_dir() and any(folder.glob("*.png")) and not (args.overwrite or resuming):
-            raise OutputError(f"{folder}: holds PNG files already; add --overwrite or choose another folder")
+    names = {"the video": args.output, "the contact sheet": args.contact_sheet, "the drift plot": args.drift_plot}
+    outputs = {name: check_file_name(path) for name, path in names.items() if path is not None}
+    given = {"the portrait": args.portrait, "the recording": args.audio}
+    given |= {"the certificate": args.sign, "the key": args.sign_key}
+    inputs = {name: Path(path) for name, path in given.items() if path is not None}
+    if args.model is not None:
+        inputs |= {f"{path.name} of the model": path for path in Path(args.model).glob("*.safetensors")}
+    png = check_folder(args.png) if args.png is not None else None
+    check_apart({**outputs, **({"the folder of frames": png} if png is not None else {})}, inputs)
+    _check_folders({**outputs, **inputs}, png, folder)
+    for name, path in outputs.items():
+        check_output(path, overwrite=args.overwrite or resuming)
+        if name == "the video" and path.suffix.lower() != ".mp4":
+            raise ConfigError(f"{path}: the name of the video must end in .mp4")
+    if folder is not None:
+        _check_work(folder)
+    if png is not None and png.is_dir() and any(png.glob("*.png")) and not (args.overwrite or resuming):
+        raise OutputError(f"{png}: holds PNG files already; add --overwrite or choose another folder")
+
+
+def _check_folders(files: dict[str, Path], png: Path | None, work: Path | None) -> None:
+    """Nothing lies where numbered frames or the work folder would be written over it. Raises: OutputError."""
+    frames, folder = png and png.resolve(), work and work.resolve()
+    if frames is not None and folder is not None and (frames == folder or folder in frames.parents):
+        raise OutputError(f"{png}: is in the work folder {work}; choose another folder for --png")
+    for name, path in files.items():
+        place = path.resolve()
+        if folder is not None and folder in place.parents:
+            raise OutputError(
+                f"{path}: {name} is in the work folder {work}, which is deleted; choose another place"
+            )
+        if frames is not None and place.parent == frames and FRAME_NAME.fullmatch(place.name):
+            raise OutputError(f"{path}: {name} has the name of a frame in the folder of --png; choose another")
+
+
+def _check_work(folder: Path) -> None:
+    """The work folder can be made, and its files have names that fit. Raises: OutputError."""
+    check_file_name(folder)
+    check_file_name(folder / "bank-000000.safetensors")
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise OutputError(f"{folder}: is needed as work folder, but is a file or a link; move it away")
+    check_output(folder / "lock", overwrite=True)
 
 
 def make_sinks(
@@ -62,7 +98,7 @@ def make_sinks(
             sinks.append(video)
         if args.png is not None:
             sinks.append(PngSequenceWriter(args.png, metadata=lambda: _metadata(settings, bundle, work)))
-        if args.contact_sheet is not None:
+        if args.contact_sheet is not None and args.output is None:
             sinks.append(ContactSheet(args.contact_sheet))
     except BaseException:
         for sink in sinks:
@@ -119,6 +155,17 @@ def make_signer(args: argparse.Namespace) -> ContentSigner | None:
     from ..media.video.content_credentials import ContentSigner
 
     return ContentSigner(Path(args.sign), Path(args.sign_key))
+
+
+def draw_sheet(args: argparse.Namespace) -> None:
+    """The contact sheet of a finished video, made from its file: so a run continues as it does without one."""
+    if args.contact_sheet is not None and args.output is not None:
+        from ..media.video.contact_sheet import ContactSheet, sheet_frames
+
+        sheet = ContactSheet(args.contact_sheet)
+        for frame in sheet_frames(Path(args.output), sheet.count):
+            sheet.write(frame[None])
+        sheet.close()
 
 
 def draw_drift(args: argparse.Namespace, summary: Summary) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from letstalk_core.errors import OutputError
-from letstalk_core.files import FileLock, atomic_path, new_temporary, remove_leftovers
+from letstalk_core.files import FileLock, atomic_path, new_temporary, remove_leftovers_of
 
 LONG = "ф" * 100 + ".png"  # 204 bytes: more than a name with a process number and a token leaves
 
@@ -33,8 +33,8 @@ def test_leftovers_are_those_of_this_very_name(tmp_path: Path) -> None:
     mine, other = new_temporary(tmp_path / LONG), new_temporary(tmp_path / f"{LONG[:-5]}.png")
     signed, user = new_temporary(mine.with_name(".v.mp4.1-00000000.tmp.mp4")), tmp_path / ".v.mp4.mine.tmp.mp4"
     user.touch()
-    remove_leftovers(tmp_path / LONG)
-    remove_leftovers(tmp_path / "v.mp4")
+    remove_leftovers_of(tmp_path / LONG)
+    remove_leftovers_of(tmp_path / "v.mp4")
     assert not mine.exists() and not signed.exists() and other.exists() and user.exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from ...errors import OutputError
 from ...files import atomic_path
+from ..av_input import open_media, video_stream
+from .reader import rgb_frame
 
-__all__ = ["ContactSheet"]
+__all__ = ["ContactSheet", "sheet_frames"]
 
 
 class ContactSheet:
@@ -54,6 +57,24 @@ class ContactSheet:
 
     def abort(self) -> None:
         self._kept = []
+
+
+def sheet_frames(path: Path, count: int) -> Iterator[Tensor]:
+    """Up to `count` evenly spaced frames (h, w, 3) uint8 of a video, the first and the last among them.
+
+    Decodes from the key frame before each, so that the time does not grow with the length.
+    Raises: MediaError.
+    """
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        times = [packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None]
+        times.sort()
+        wanted = torch.linspace(0, len(times) - 1, min(count, len(times))).round().long().tolist()
+        for time in dict.fromkeys(times[index] for index in wanted):
+            container.seek(time, stream=stream)
+            frame = next((f for f in container.decode(stream) if f.pts is not None and f.pts >= time), None)
+            if frame is not None:
+                yield rgb_frame(frame)
 
 
 def _shrink(frame: Tensor, side: int) -> Tensor:

@@ -22,6 +22,8 @@ __all__ = ["ContentSigner", "read_credentials"]
 FORMATS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".png": "image/png"}
 SETTINGS_LABEL = "io.github.letstalk.generation"
 OFFLINE = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
+UNCHANGED = "unchanged since it was signed"
+STATES = {"Valid": UNCHANGED, "Trusted": UNCHANGED, "Invalid": "changed, or damaged"}
 BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # the uuid box of MP4 that holds manifests
 BOX_WITHIN = 2**16  # bytes of a file in which it begins
 
@@ -106,14 +108,19 @@ def read_credentials(path: Path) -> dict[str, Any] | None:
 
 
 def _summary(store: Mapping[str, Any]) -> dict[str, Any]:
-    """The few facts that people ask for."""
+    """The few facts that people ask for.
+
+    Whoever signs writes any name into a certificate of his own. No list of trusted ones is asked here, so a sound
+    signature shows that the file is as its signer left it, and not who that was.
+    """
     manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    signature = manifest.get("signature_info", {})
+    signature, trusted = manifest.get("signature_info", {}), store.get("validation_state") == "Trusted"
     found: dict[str, Any] = {
-        "state": store.get("validation_state"),
+        "state": STATES.get(str(store.get("validation_state")), store.get("validation_state")),
         "problems": [p.get("code") for p in store.get("validation_status", [])],
         "made_by": [f"{g.get('name')} {g.get('version', '')}" for g in manifest.get("claim_generator_info", [])],
-        "signed_by": signature.get("common_name") or signature.get("issuer"),
+        "signer": "verified" if trusted else "not verified: the certificate is on no list of trusted ones",
+        "claims_to_be": signature.get("common_name") or signature.get("issuer"),
         "algorithm": signature.get("alg"),
     }
     for assertion in manifest.get("assertions", []):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...errors import ConfigError, MediaError
 from ..av_input import decoded_frames, open_media, video_stream
 
-__all__ = ["VideoInfo", "probe", "read_video"]
+__all__ = ["VideoInfo", "probe", "read_video", "rgb_frame"]
 
 BT709, BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 UNSPECIFIED, LIMITED, FULL = 2, 1, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
@@ -79,7 +79,7 @@ def read_video(
             if max_frames is not None and number >= max_frames:
                 return
             try:
-                image = _rgb(frame)
+                image = rgb_frame(frame)
             except (av.error.FFmpegError, ValueError, MemoryError) as error:
                 raise MediaError(
                     f"{path}: a frame cannot be converted to RGB ({error}); convert it first"
@@ -137,7 +137,7 @@ def _retimed(frames: Iterator[tuple[float, Any]], fps: float, interval: float) -
             k += 1
 
 
-def _rgb(frame: Any) -> Tensor:
+def rgb_frame(frame: Any) -> Tensor:
     """(h, w, 3) uint8 with the frame's own matrix; unmarked video is BT.709 from 720 lines on, else BT.601."""
     space = int(frame.colorspace)
     if space not in (BT709, FCC, SMPTE240M, BT2020):

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import ConfigError, OutputError
-from ...files import new_temporary, remove_leftovers, sync_to_disk
+from ...files import new_temporary, remove_leftovers_of, sync_to_disk
 from .container import Metadata, as_output_error, check_video, import_av, video_tags
 from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
@@ -242,7 +242,7 @@ def join_segments(
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)  # the segments are locked for one run, and so is what becomes of them
+        remove_leftovers_of(path)  # the segments are locked for one run, and so is what becomes of them
         temporary = new_temporary(path)
         joiner = Joiner(temporary, fps, audio, tags)
         index = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, DependencyError, OutputError
-from ...files import atomic_path, new_temporary, sync_to_disk
+from ...files import FileLock, atomic_path, new_temporary, remove_leftovers, sync_to_disk
 from .container import (
     AI_MARKER,
     DIGITAL_SOURCE_TYPE,
@@ -50,6 +51,7 @@ ENCODERS: dict[str, dict[str, str]] = {  # in order of preference
     "mpeg4": {"b": "8M"},
 }
 BT709, LIMITED, FULL = 1, 1, 2  # AVCOL_*_BT709 (also SWS_CS_ITU709), AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
+FRAME = re.compile(r"frame_\d{6,}\.png")
 MAX_SIDE = 16_384  # what H.264 allows
 
 log = logging.getLogger(__name__)
@@ -248,7 +250,8 @@ class PngSequenceWriter(Sink):
     """A FrameSink that writes frame_000000.png, frame_000001.png, …; each appears whole or not at all.
 
     Files of the same names are replaced. `abort` deletes what this writer wrote. `metadata` may be a function,
-    which is asked when frames come. Raises: OutputError.
+    which is asked when frames come. A folder has one writer at a time, which first deletes what killed ones left
+    half-written. Raises: OutputError.
     """
 
     def __init__(self, folder: str | os.PathLike[str], start: int = 0, metadata: Metadata | None = None) -> None:
@@ -261,6 +264,16 @@ class PngSequenceWriter(Sink):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); check the path") from None
+        self._lock = FileLock(self.folder / ".letstalk.lock")
+        try:
+            alone = self._lock.acquire()
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be used ({error.strerror}); choose another folder") from None
+        if not alone:
+            raise OutputError(
+                f"{self.folder}: process {self._lock.holder()} writes frames to it; choose another folder"
+            )
+        remove_leftovers(self.folder, lambda name: FRAME.fullmatch(name) is not None)
 
     def file(self, index: int) -> Path:
         return self.folder / f"frame_{index:06d}.png"
@@ -283,12 +296,14 @@ class PngSequenceWriter(Sink):
         stale = self.file(self.start + self.frames)
         if stale.exists():
             log.warning("%s: left from an earlier run, as may be later frames; delete them", stale)
+        self._lock.release(delete=True)
 
     def abort(self) -> None:
         """Delete the files of this writer."""
         for index in range(self.start, self.start + self.frames):
             self.file(index).unlink(missing_ok=True)
         self.frames = 0
+        self._lock.release(delete=True)
 
 
 def frame_rate(fps: float | Fraction) -> Fraction:

@@ -64,10 +64,14 @@ def test_a_signed_video_says_that_a_machine_made_it(chain: tuple[Path, Path, str
     assert read_credentials(video) is None
     ContentSigner(certificate, key).sign(video, DETAILS)
     found = read_credentials(video)
-    assert found is not None and found["state"] == "Valid" and found["algorithm"] == algorithm
+    assert (
+        found is not None and found["state"] == "unchanged since it was signed" and found["algorithm"] == algorithm
+    )
     assert found["problems"] == ["signingCredential.untrusted"]  # our root is on nobody's list
     assert found["actions"] == [{"action": "c2pa.created", "digitalSourceType": DIGITAL_SOURCE_TYPE}]
-    assert found["letstalk"] == DETAILS and found["signed_by"] == "Test signer"
+    assert found["letstalk"] == DETAILS
+    assert found["claims_to_be"] == "Test signer" and found["signer"].startswith("not verified")  # anyone's name
+    assert "Valid" not in str(found) and "signed_by" not in found
     told = describe(video)
     assert told["content_credentials"] == found and told["metadata"]["letstalk"] == DETAILS
     assert told["streams"][0]["frames"] == 10
@@ -81,7 +85,7 @@ def test_a_changed_video_is_found_out(chain: tuple[Path, Path, str], video: Path
     data[place] ^= 0xFF
     video.write_bytes(data)
     found = read_credentials(video)
-    assert found is not None and found["state"] == "Invalid"
+    assert found is not None and found["state"].startswith("changed")
     assert any("mismatch" in problem for problem in found["problems"])
 
 
