@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .adapters.folders import register_folders
+from .adapters.host_errors import with_host_errors
 
 __all__ = ["LetsTalkExtension", "comfy_entrypoint"]
 
@@ -13,10 +14,10 @@ class LetsTalkExtension(ComfyExtension):
     """The list of nodes of the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from . import conditioning, doctor, guidance, loaders, memory, portrait, sampling
+        from . import conditioning, doctor, guidance, loaders, memory, portrait, portrait_video, sampling
 
-        modules = (loaders, conditioning, guidance, sampling, memory, portrait, doctor)
-        return [node for module in modules for node in module.NODES]
+        modules = (portrait_video, loaders, conditioning, guidance, sampling, memory, portrait, doctor)
+        return [with_host_errors(node) for module in modules for node in module.NODES]
 
 
 async def comfy_entrypoint() -> LetsTalkExtension:

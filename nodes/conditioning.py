@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.errors import ConfigError
 from .adapters.audio import encode_audio, reuse_output, sound_of
 from .adapters.conditioning import encode_portrait, make_conditioning
-from .adapters.schema import make_schema
+from .adapters.schema import advanced, make_schema
 
 __all__ = ["NODES"]
 
@@ -30,7 +30,11 @@ class LetsTalkEncodeAudio(io.ComfyNode):
             " wav2vec2), or the output of the native Audio Encoder Encode for the same audio.",
             search_aliases=["wav2vec2", "speech features"],
             inputs=[
-                io.Audio.Input("audio", tooltip="The speech; the video gets it as its sound."),
+                io.Audio.Input(
+                    "audio",
+                    tooltip="The speech that drives the face; the video plays it too. Of a song, wire separated"
+                    " vocals here and the mix to audio of Talking Video.",
+                ),
                 io.AudioEncoder.Input(
                     "audio_encoder",
                     optional=True,
@@ -51,14 +55,16 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     step=0.01,
                     tooltip="Video frames per second. Models are trained at 25; other rates are less exact.",
                 ),
-                io.Float.Input(
-                    "silence_threshold",
-                    default=-60.0,
-                    min=-100.0,
-                    max=0.0,
-                    step=1.0,
-                    tooltip="dB of full scale. The encoder hears digital silence where the sound is quieter, so"
-                    " that noise in pauses moves no mouth. -100 switches it off. The video keeps its sound.",
+                advanced(
+                    io.Float.Input(
+                        "silence_threshold",
+                        default=-60.0,
+                        min=-100.0,
+                        max=0.0,
+                        step=1.0,
+                        tooltip="dB of full scale. The encoder hears silence where the sound is quieter, so that"
+                        " noise in pauses moves no mouth. -100: off. The video keeps its sound.",
+                    )
                 ),
                 io.Float.Input(
                     "start_seconds",
@@ -76,6 +82,15 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     step=0.1,
                     tooltip="Seconds of audio to use, and so the length of the video. 0: to the end.",
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "normalize",
+                        default=True,
+                        optional=True,
+                        tooltip="The encoder hears the speech at -23 LUFS; what plays stays as it is. Off: as"
+                        " recorded, as in the paper. Not used with encoder_output.",
+                    )
+                ),
             ],
             outputs=[
                 io.AudioEncoderOutput.Output(display_name="audio"),
@@ -90,13 +105,14 @@ class LetsTalkEncodeAudio(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        audio: dict[str, Any],
+        audio: Any,
         fps: float,
         silence_threshold: float,
         start_seconds: float,
         length_seconds: float,
         audio_encoder: Any = None,
         encoder_output: Any = None,
+        normalize: bool = True,
     ) -> io.NodeOutput:
         if (audio_encoder is None) == (encoder_output is None):
             raise ConfigError("audio_encoder, encoder_output: connect one of them, and not both")
@@ -104,7 +120,8 @@ class LetsTalkEncodeAudio(io.ComfyNode):
         if encoder_output is not None:
             output, frames = reuse_output(encoder_output, audio, **cut)
         else:
-            output, frames = encode_audio(audio, audio_encoder, silence_threshold=silence_threshold, **cut)
+            heard = {"silence_threshold": silence_threshold, "normalize": normalize}
+            output, frames = encode_audio(audio, audio_encoder, **heard, **cut)
         return io.NodeOutput(output, frames, sound_of(output))
 
 
@@ -121,7 +138,10 @@ class LetsTalkEncodePortrait(io.ComfyNode):
             " Portrait first for pictures in which the face is small.",
             search_aliases=["vae encode", "reference image"],
             inputs=[
-                io.Image.Input("image", tooltip="One picture of a face; of another shape, its middle is used."),
+                io.Image.Input(
+                    "image",
+                    tooltip="A picture of a face, or frames of a video; of another shape, the middle is used.",
+                ),
                 io.Vae.Input("vae", tooltip="LetsTalk Load Autoencoder: the one that the model was trained with."),
                 io.Int.Input(
                     "width",
@@ -139,13 +159,23 @@ class LetsTalkEncodePortrait(io.ComfyNode):
                     step=32,
                     tooltip="Height of the video in pixels (demo model: 256).",
                 ),
+                advanced(
+                    io.Int.Input(
+                        "frame",
+                        default=0,
+                        min=0,
+                        max=10_000_000,
+                        optional=True,
+                        tooltip="Which picture of several to use, counted from 1. 0: the first with a good face.",
+                    )
+                ),
             ],
             outputs=[io.Latent.Output(display_name="portrait")],
         )
 
     @classmethod
-    def execute(cls, image: Any, vae: Any, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(encode_portrait(image, vae, width, height))
+    def execute(cls, image: Any, vae: Any, width: int, height: int, frame: int = 0) -> io.NodeOutput:
+        return io.NodeOutput(encode_portrait(image, vae, width, height, frame))
 
 
 class LetsTalkConditioning(io.ComfyNode):

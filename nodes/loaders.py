@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.errors import LetsTalkError
 from .adapters.audio import load_audio_encoder
 from .adapters.folders import fingerprint, list_inputs, list_models, resolve_input, resolve_model
+from .adapters.host_errors import in_words_of_comfyui
 from .adapters.inputs import load_audio, load_image
 from .adapters.model import WEIGHT_DTYPES, load_dit
 from .adapters.schema import make_schema
@@ -35,7 +36,7 @@ def check_name(resolve: Any, kind: str, name: Any) -> bool | str:
     try:
         resolve(kind, name)
     except LetsTalkError as error:
-        return str(error)
+        return in_words_of_comfyui(str(error))
     return True
 
 
@@ -104,9 +105,7 @@ class LetsTalkLoadDiT(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, weight_dtype: str) -> bool | str:
-        if weight_dtype is not None and weight_dtype not in WEIGHT_DTYPES:
-            return f"weight_dtype: {weight_dtype!r} is not one of {list(WEIGHT_DTYPES)}"
+    def validate_inputs(cls, model: str) -> bool | str:  # what it returns is said of every input named here
         return check_name(resolve_model, "dit", model)
 
     @classmethod
@@ -170,7 +169,8 @@ class LetsTalkLoadPortrait(io.ComfyNode):
                 io.Combo.Input(
                     "image",
                     options=list_inputs("portrait"),
-                    tooltip="Bundled portraits (drawn, for the demo model), or a picture from the input folder.",
+                    tooltip="Bundled portraits (drawn, for the demo model), or a picture from the input folder;"
+                    " `name [output]` is one from the output folder.",
                 )
             ],
             outputs=[
@@ -210,8 +210,8 @@ class LetsTalkLoadSpeech(io.ComfyNode):
                 io.Combo.Input(
                     "audio",
                     options=list_inputs("speech"),
-                    tooltip="Bundled speech, or a sound or video file from the input folder. It keeps its rate,"
-                    " and is at most stereo.",
+                    tooltip="Bundled speech, or a sound or video file from the input folder; `name [output]` is"
+                    " one from the output folder. It keeps its rate, and is at most stereo.",
                 )
             ],
             outputs=[io.Audio.Output(display_name="audio")],

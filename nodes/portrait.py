@@ -169,7 +169,8 @@ class LetsTalkPasteBack(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="image", tooltip="All whole frames (from frames), or the last one (from video)."
+                    display_name="image",
+                    tooltip="All whole frames; from video they are read only where this is wired.",
                 ),
                 io.Video.Output(display_name="video", tooltip="The whole video with sound (from video only)."),
             ],

@@ -6,10 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..letstalk_core.errors import ConfigError
 from .adapters.clip_run import ClipRun, model_name, prepare_run
 from .adapters.guider import schedule_names
 from .adapters.render import IMAGES, Part, render_latents, render_video
-from .adapters.schema import Memory, MemorySettingsType, make_schema
+from .adapters.schema import Memory, MemorySettingsType, advanced, make_schema
+from .adapters.video_input import lazy_frames
+from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 
 __all__ = ["NODES"]
@@ -17,6 +20,7 @@ __all__ = ["NODES"]
 CATEGORY = "LetsTalk/sampling"
 DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colour, sharpness."
 MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
+IMAGES_OUTPUT = 1  # of Talking Video
 
 
 def _inputs() -> list[Any]:
@@ -57,12 +61,14 @@ def _inputs() -> list[Any]:
             tooltip="Steps for each clip; time grows with them. 0: the model's own number, usually 12 for flow"
             " models and 30 for others. Not used when sigmas are connected.",
         ),
-        io.Combo.Input(
-            "schedule",
-            options=schedule_names(),
-            default="model",
-            tooltip="How noise falls over the steps. model and karras are those of the standalone program, the"
-            " others are ComfyUI's. Not used when sigmas are connected.",
+        advanced(
+            io.Combo.Input(
+                "schedule",
+                options=schedule_names(),
+                default="model",
+                tooltip="Noise schedule. model and karras are those of the standalone program, the others are"
+                " ComfyUI's. Not used when sigmas are connected.",
+            )
         ),
         io.Float.Input(
             "audio_scale",
@@ -149,6 +155,8 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
                 ),
                 Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
                 io.Image.Output(display_name="drift", tooltip=DRIFT),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video and others."),
+                io.Int.Output(display_name="frames", tooltip="Number of frames."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -158,7 +166,7 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
         run = prepare_run(**inputs)
         samples = render_latents(run, cls.hidden.unique_id, vae)
         shown = {"letstalk": [_summary(run)]}
-        return io.NodeOutput({"samples": samples}, run.bank, run.drift_image(), ui=shown)
+        return io.NodeOutput({"samples": samples}, run.bank, run.drift_image(), run.fps, run.frames, ui=shown)
 
 
 class LetsTalkTalkingVideo(io.ComfyNode):
@@ -183,27 +191,24 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     " recording, say with music. start_seconds of Encode Audio is skipped in it too: do not wire"
                     " its output sound here.",
                 ),
-                io.Combo.Input(
-                    "images",
-                    options=list(IMAGES),
-                    default=IMAGES[0],
-                    tooltip="What the images output holds. All frames of a minute at 512x512 are 4.4 GiB: an error"
-                    " comes before sampling if memory cannot hold them.",
+                advanced(
+                    io.Int.Input(
+                        "crf",
+                        default=18,
+                        min=1,
+                        max=51,
+                        tooltip="H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst.",
+                    )
                 ),
-                io.Int.Input(
-                    "crf",
-                    default=18,
-                    min=1,
-                    max=51,
-                    tooltip="Quality of H.264 where x264 is there: 18 looks lossless, 23 is smaller, 51 is worst.",
-                ),
-                io.String.Input(
-                    "work_folder",
-                    default="",
-                    optional=True,
-                    tooltip="Name of a folder in output/letstalk_work that keeps finished clips, and stays when"
-                    " the video is done, for retakes. With other settings than its own it is refused. Empty: a"
-                    " folder named by the settings, which goes when the video is done.",
+                advanced(
+                    io.String.Input(
+                        "work_folder",
+                        default="",
+                        optional=True,
+                        tooltip="Name of a folder in output/letstalk_work that keeps finished clips, also when the"
+                        " video is done, for retakes. Other settings than its own are refused. Empty: a folder"
+                        " named by the settings, deleted when the video is done.",
+                    )
                 ),
                 io.Combo.Input(
                     "unfinished",
@@ -213,43 +218,55 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     tooltip="What to do with clips that an earlier run of the same settings has finished before it"
                     " was cancelled or killed: continue after them, or delete them and start anew.",
                 ),
-                io.Float.Input(
-                    "retake_from",
-                    default=0.0,
-                    min=0.0,
-                    max=1_000_000.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Second of the video from which to make it anew, rounded down to a segment of about"
-                    " two seconds. Only used with retake_to.",
+                advanced(
+                    io.Float.Input(
+                        "retake_from",
+                        default=0.0,
+                        min=0.0,
+                        max=1_000_000.0,
+                        step=0.1,
+                        optional=True,
+                        tooltip="Where the retake begins, in seconds of the video, rounded down to a segment of"
+                        " about two seconds. Needs retake_to.",
+                    )
                 ),
-                io.Float.Input(
-                    "retake_to",
-                    default=0.0,
-                    min=0.0,
-                    max=1_000_000.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Second up to which to make the finished video of work_folder anew; everything outside"
-                    " stays as it is. All other settings must be those of that video. 0: no retake.",
+                advanced(
+                    io.Float.Input(
+                        "retake_to",
+                        default=0.0,
+                        min=0.0,
+                        max=1_000_000.0,
+                        step=0.1,
+                        optional=True,
+                        tooltip="Where the retake of the finished video in work_folder ends, in seconds; the rest"
+                        " stays as it is. All other settings must be those of that video. 0: no retake.",
+                    )
                 ),
-                io.Int.Input(
-                    "retake_seed",
-                    default=1,
-                    min=0,
-                    max=MAX_SEED,
-                    optional=True,
-                    tooltip="Noise of the retake; another number gives another take. seed stays that of the"
-                    " video.",
+                advanced(
+                    io.Int.Input(
+                        "retake_seed",
+                        default=1,
+                        min=0,
+                        max=MAX_SEED,
+                        optional=True,
+                        tooltip="Noise of the retake; another number gives another take. seed stays that of the"
+                        " video.",
+                    )
                 ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
-                io.Image.Output(display_name="images", tooltip="The last frame, or all of them."),
+                io.Image.Output(
+                    display_name="images",
+                    tooltip="All frames. Costs memory only where it is wired: a minute at 512x512 is 4.4 GiB.",
+                ),
                 Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
                 io.Image.Output(display_name="drift", tooltip=DRIFT),
+                io.Image.Output(display_name="last_frame"),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video and others."),
+                io.Int.Output(display_name="frames", tooltip="Number of frames."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -257,9 +274,8 @@ class LetsTalkTalkingVideo(io.ComfyNode):
     def execute(
         cls,
         vae: Any,
-        images: str,
         crf: int,
-        audio: dict[str, Any] | None = None,
+        audio: Any = None,
         work_folder: str = "",
         unfinished: str = UNFINISHED[0],
         retake_from: float = 0.0,
@@ -267,14 +283,20 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         retake_seed: int = 1,
         **inputs: Any,
     ) -> io.NodeOutput:
+        if retake_from > 0 and retake_to <= 0:
+            raise ConfigError(
+                f"retake_from: {retake_from:g} s is set, but retake_to is 0; set retake_to to the second at which"
+                " the retake ends, or retake_from to 0"
+            )
         run = prepare_run(**inputs)
+        everything = is_wired(cls.hidden.dynprompt, cls.hidden.unique_id, IMAGES_OUTPUT)
         part = Part(retake_from, retake_to, retake_seed) if retake_to > 0 else None
         numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
         result = render_video(
             run,
             vae,
             node_id=cls.hidden.unique_id,
-            images=images,
+            images=IMAGES[everything],
             crf=crf,
             audio=audio,
             settings={**numbers, "seed": run.seed, "steps": run.steps, "model": _summary(run)["model"]},
@@ -286,7 +308,10 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}
-        return io.NodeOutput(result.video, result.images, run.bank, run.drift_image(), ui=shown)
+        last = result.images[-1:].clone()
+        frames = result.images if everything else lazy_frames(result.path, run.frames, tuple(last.shape[1:3]))
+        more = (run.bank, run.drift_image(), last, run.fps, run.frames)
+        return io.NodeOutput(result.video, frames, *more, ui=shown)
 
 
 NODES: list[type[io.ComfyNode]] = [LetsTalkLongVideoSampler, LetsTalkTalkingVideo]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ...letstalk_core.media.audio.alignment import SAMPLE_RATE, frame_count, fra
 from ...letstalk_core.media.audio.decode import MIN_SAMPLES, WaveformSource
 from ...letstalk_core.media.audio.features import encode_audio as encode_blocks
 from ...letstalk_core.media.audio.features import plan_windows
+from ...letstalk_core.media.audio.loudness import normalize_loudness
 from ...letstalk_core.media.audio.silence import gate_silence
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.networks.audio_encoder import AudioEncoder
@@ -90,23 +91,25 @@ def _fold_weight_norm(convolution: torch.nn.Module) -> None:
 
 
 def encode_audio(
-    audio: dict[str, Any],
+    audio: Mapping[str, Any],
     encoder: Any,
     *,
     fps: float,
     silence_threshold: float,
     start_seconds: float,
     length_seconds: float,
+    normalize: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """AUDIO_ENCODER_OUTPUT with its track, and the number of frames.
 
-    The encoder, ours or a native wav2vec2, hears the sound without noise in its pauses; the track keeps it as it
-    was. Raises: LetsTalkError naming the input.
+    The encoder, ours or a native wav2vec2, hears the sound without noise in its pauses, if wanted at the loudness
+    of broadcasts; the track keeps it as it was. Raises: LetsTalkError naming the input.
     """
     whole, sample_rate = _check_audio(audio), audio["sample_rate"]
     heard = _cut(whole, sample_rate, start_seconds, length_seconds)
     threshold = -math.inf if silence_threshold <= NO_GATE else silence_threshold
     sound = WaveformSource(heard, sample_rate).waveform  # mono, 16 kHz: a gate at full rate would need gigabytes
+    sound = normalize_loudness(sound[None], SAMPLE_RATE)[0] if normalize else sound
     source = WaveformSource(gate_silence(sound[None], SAMPLE_RATE, threshold))
     make_track = encoder.track if isinstance(encoder, LetsTalkAudioEncoder) else partial(_native_track, encoder)
     track = make_track(source, fps, waveform=heard, sample_rate=sample_rate, start_seconds=start_seconds)
@@ -114,7 +117,7 @@ def encode_audio(
 
 
 def reuse_output(
-    output: dict[str, Any], audio: dict[str, Any], *, fps: float, start_seconds: float, length_seconds: float
+    output: Mapping[str, Any], audio: Mapping[str, Any], *, fps: float, start_seconds: float, length_seconds: float
 ) -> tuple[dict[str, Any], int]:
     """The same from what AudioEncoderEncode made of the whole `audio`, by our encoder or a native wav2vec2.
 
@@ -152,11 +155,17 @@ def sound_of(output: dict[str, Any]) -> dict[str, Any]:
     return {"waveform": track.waveform[None, :, :samples], "sample_rate": track.sample_rate}
 
 
-def _check_audio(audio: dict[str, Any]) -> Tensor:
+def _check_audio(audio: Mapping[str, Any]) -> Tensor:
     """The waveform of an AUDIO: (1 or 2, samples) float32 on the CPU."""
-    if not isinstance(audio, dict) or not isinstance(audio.get("waveform"), Tensor):
+    try:  # other packs give a Mapping that decodes when it is asked, and fails then
+        waveform = audio["waveform"] if isinstance(audio, Mapping) else None
+    except mm.InterruptProcessingException:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MediaError(f"audio: its sound cannot be read ({reason}); use a file with a sound track") from None
+    if not isinstance(waveform, Tensor):
         raise MediaError("audio: there is no sound; a video without a sound track gives none")
-    waveform: Tensor = audio["waveform"]
     if waveform.ndim != 3 or waveform.shape[0] != 1 or waveform.shape[1] < 1:
         raise MediaError(
             f"audio: has shape {list(waveform.shape)}; needs one recording (1, channels, samples), not a batch"

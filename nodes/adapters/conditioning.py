@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management as mm
@@ -14,6 +15,8 @@ from ...letstalk_core.media.portrait.crop import fit_to
 from ...letstalk_core.networks.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.sampling.motion import check_amount
+from .faces import good_frame
+from .pictures import rgb_image
 from .vae import float32_vae
 
 __all__ = ["encode_portrait", "make_conditioning"]
@@ -21,16 +24,18 @@ __all__ = ["encode_portrait", "make_conditioning"]
 log = logging.getLogger(__name__)
 
 
-def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[str, Any]:
+def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int = 0) -> dict[str, Any]:
     """LATENT (1, C, 1, h, w) of the middle of an IMAGE, and the colours of its channels for previews.
 
-    A VAE that gives NaN or infinity is tried once more in float32. Raises: ConfigError naming the input,
-    NumericalError.
+    Of several pictures `frame` is encoded, counted from 1; 0 is the first with a good face. A VAE that gives NaN
+    or infinity is tried once more in float32. Raises: ConfigError naming the input, NumericalError.
     """
-    if image.ndim != 4 or image.shape[0] != 1:
+    image = rgb_image(image, "image")
+    if not 0 <= frame <= len(image):
         raise ConfigError(
-            f"image: holds {image.shape[0]} pictures; connect one, for example through ImageFromBatch"
+            f"frame: {frame} is none of the {len(image)} pictures of image; 0 chooses one by its face"
         )
+    number = frame - 1 if frame else good_frame(image)
     factor = vae.spacial_compression_encode()
     for name, size in (("width", width), ("height", height)):
         if size % factor:
@@ -38,7 +43,7 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
                 f"{name}: {size} pixels is not a multiple of {factor}, which this VAE needs; use"
                 f" {max(1, round(size / factor)) * factor}"
             )
-    picture = fit_to(to_bytes(image[0, ..., :3]).cpu(), (height, width))[None]
+    picture = fit_to(to_bytes(image[number]).cpu(), (height, width))[None]
     fitted = from_bytes(picture)
     latents = vae.encode(fitted)
     if not torch.isfinite(latents).all():
@@ -60,7 +65,11 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int) -> dict[st
 
 
 def make_conditioning(
-    portrait: dict[str, Any], output: dict[str, Any], first_frame: int, clip_frames: int, movement: float = 1.0
+    portrait: Mapping[str, Any],
+    output: Mapping[str, Any],
+    first_frame: int,
+    clip_frames: int,
+    movement: float = 1.0,
 ) -> tuple[Any, Any, dict[str, Any], int]:
     """CONDITIONING positive and negative, an empty LATENT of one clip, and the frames from `first_frame` on.
 

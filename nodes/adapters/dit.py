@@ -14,6 +14,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from einops import rearrange
 from torch import Tensor
 
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
 from ...letstalk_core.networks.nn.attention import Attend, softmax_attention
 from ...letstalk_core.networks.projection import AudioProjection
@@ -85,6 +86,7 @@ class ComfyDiT(LetsTalkDiT):
         super().__init__(config, operations=operations, device=device, dtype=dtype)
         self.audio_projection = AudioProjection(projection, operations=operations, device=device, dtype=dtype)
         self.dtype = dtype  # ComfyUI asks for the dtype of the weights by this name
+        self.in_channels = config.in_channels  # nodes ask for those of the latents, as RenormCFG does
 
     def forward(
         self,
@@ -100,7 +102,8 @@ class ComfyDiT(LetsTalkDiT):
     ) -> Tensor:
         """What ComfyUI's sampling type expects of a model, float32. x: (b, c, f, h, w) in the compute dtype.
 
-        x and timestep are there for wrappers to look at; the values that count are in `exact`.
+        The network starts from `exact`; what wrappers change in x is changed there too, so that nothing but
+        their change is rounded.
         """
         options = transformer_options or {}
         wrappers = comfy.patcher_extension.get_all_wrappers(
@@ -108,9 +111,10 @@ class ComfyDiT(LetsTalkDiT):
         )
         if not wrappers:  # one graph for torch.compile, which an executor would break
             return self._predict(x, timestep, context, options, exact=exact, cache=cache)
+        given = x
         x = x.clone()  # in float32 it is the sampler's own tensor, and some wrappers add to it in place
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._predict, self, wrappers)
-        result: Tensor = executor.execute(x, timestep, context, options, exact=exact, cache=cache)
+        result: Tensor = executor.execute(x, timestep, context, options, exact=exact, cache=cache, given=given)
         return result
 
     def _predict(
@@ -122,8 +126,12 @@ class ComfyDiT(LetsTalkDiT):
         *,
         exact: ExactInputs,
         cache: dict[str, Any] | None,
+        given: Tensor | None = None,
     ) -> Tensor:
+        """`given` is x before the wrappers."""
         dtype = x.dtype
+        if given is not None:
+            exact = changed_inputs(self.config.prediction, exact, x, given)
         network = _Network(self, attention_of(transformer_options), block_runner(transformer_options))
         denoiser = make_denoiser(network, self.config, dtype=dtype)
         denoised = denoiser(
@@ -169,6 +177,23 @@ class _Network:
 
     def parameters(self) -> Any:
         return self.dit.parameters()
+
+
+def changed_inputs(prediction: str, exact: ExactInputs, x: Tensor, given: Tensor) -> ExactInputs:
+    """`exact` with what turned the network's input from `given` into `x`; networks of noise see it scaled.
+
+    Raises: ConfigError for another shape.
+    """
+    if x.shape != given.shape:
+        raise ConfigError(
+            f"model: a patch turned its input of {list(given.shape)} into {list(x.shape)}; LetsTalk models need"
+            " the shape as it is, so remove that patch"
+        )
+    change = x.float() - given.float()
+    if prediction != "flow":
+        sigma = exact.sigma.float().view(-1, *[1] * (x.ndim - 1))
+        change = change * (1 + sigma**2).sqrt()
+    return exact._replace(x=exact.x + change)
 
 
 def prediction_of(prediction: str, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:

@@ -33,16 +33,18 @@ from ...letstalk_core.networks.configs import (
 from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.sampling.schedules import default_steps
 from .conditioning import make_conditioning
-from .folders import FOLDER, list_models, resolve_model
-from .images import detector_weights
+from .faces import detector_weights, face_detector
+from .folders import FOLDER, list_bundles, list_models, resolve_model
 from .model import LetsTalkModel
 from .provenance import known_sha256
+from .work import work_root
 
 __all__ = ["report"]
 
 PACKAGES = ("torch", "torchaudio", "transformers", "av", "kornia", "safetensors", "einops")
 KINDS = {"dit": "DiT", "autoencoder": "Autoencoder", "audio_encoder": "Audio encoder"}
 STEPS = 3  # of the measurement: the first one warms up, the best of the others counts
+OLDEST_TORCH = (2, 7)  # that newer ComfyUI runs with
 PATIENCE = 2.0  # seconds after which one measurement is enough
 
 
@@ -54,6 +56,7 @@ def report(model: Any, vae: Any, audio_encoder: Any, steps: int, audio_guidance:
         "Model files": _files,
         "Video and faces": _tools,
         "Speed": lambda: _speed(model, vae, audio_encoder, steps, audio_guidance),
+        "What to do next": lambda: _next(model, vae),
     }
     lines = []
     for title, section in sections.items():
@@ -166,6 +169,38 @@ def _tools() -> list[str]:
         f"face detector: no weights, so Crop Portrait needs a MASK or a BBOX; or download {WEIGHTS_URL} into"
         f" models/{FOLDER}/face_detector or to {cached_weights()}",
     ]
+
+
+def _next(model: Any, vae: Any) -> list[str]:
+    """One line for each thing that the user could do, the most important first."""
+    found = []
+    if tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) < OLDEST_TORCH:
+        found.append(f"update torch to {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer: {torch.__version__} is old")
+    if mm.get_torch_device().type == "cpu":
+        found.append("install torch for your graphics card: on the CPU a model larger than the demo takes hours")
+    if "264" not in _encoder():
+        found.append("install another PyAV (pip install --upgrade av): without H.264 few players show videos")
+    if len(list_bundles()) == 1:
+        found.append(f"put a model folder into models/{FOLDER} to animate photographs: the demo knows drawn faces")
+    if face_detector() is None:
+        found.append(f"download {WEIGHTS_URL} into models/{FOLDER}/face_detector, so that faces are found")
+    left = [folder for folder in work_root().glob("auto-*") if folder.is_dir()]
+    if left:
+        found.append(
+            f"queue a cancelled video again to finish it, or delete {work_root()}: it holds {len(left)} unfinished"
+        )
+    if model is None and vae is None:
+        found.append("wire model, vae and audio_encoder to this node to learn how long a video will take")
+    return found or ["nothing: everything is there"]
+
+
+def _encoder() -> str:
+    from ...letstalk_core.media.video.writer import available_encoder
+
+    try:
+        return available_encoder()
+    except DependencyError:
+        return ""
 
 
 def _speed(model: Any, vae: Any, audio_encoder: Any, steps: int, audio_guidance: bool) -> list[str]:

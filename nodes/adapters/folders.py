@@ -9,9 +9,10 @@ which are uploaded after the list was made, are found by their name, and only in
 from __future__ import annotations
 
 import logging
+import mimetypes
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,9 +29,11 @@ __all__ = [
     "EXTENSIONS",
     "FOLDER",
     "fingerprint",
+    "list_bundles",
     "list_inputs",
     "list_models",
     "register_folders",
+    "resolve_bundle",
     "resolve_input",
     "resolve_model",
     "temp_folder",
@@ -66,6 +69,13 @@ INPUTS = {  # kind: folder of bundled files, what they are called, file name ext
     ),
 }
 
+NATIVE = {"portrait": {"image"}, "speech": {"audio", "video"}}  # what ComfyUI's own loaders list
+PLACES: dict[str, Callable[[], str]] = {  # as names of files may end in ComfyUI
+    " [input]": folder_paths.get_input_directory,
+    " [output]": folder_paths.get_output_directory,
+    " [temp]": folder_paths.get_temp_directory,
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -95,6 +105,33 @@ def resolve_model(kind: str, name: str) -> Path:
             f" one of {list(models) or 'those listed then'}"
         )
     return models[name]
+
+
+def list_bundles() -> list[str]:
+    """Names of model folders: a DiT, its autoencoder and its audio encoder. The bundled one is first."""
+    return list(_bundles())
+
+
+def resolve_bundle(name: str) -> Path:
+    """The folder of a name that `list_bundles` gave out. Raises: CheckpointError."""
+    found = _bundles()
+    if name not in found:
+        raise CheckpointError(
+            f"model: no model folder {name!r}; put dit, autoencoder and audio_encoder.safetensors into a folder in"
+            f" models/{FOLDER}, press R, and choose one of {list(found)}"
+        )
+    return found[name]
+
+
+def _bundles() -> dict[str, Path]:
+    bundles = {DEMO_NAME: DEMO_FOLDER}
+    for name in folder_paths.get_filename_list(FOLDER):
+        path = folder_paths.get_full_path(FOLDER, name)
+        if path is not None and Path(name).name == "dit.safetensors" and Path(name).parent.name:
+            folder = Path(path).parent
+            if all((folder / f"{kind}.safetensors").is_file() for kind in COMFYUI_FOLDERS):
+                bundles.setdefault(Path(name).parent.as_posix(), folder)
+    return bundles
 
 
 def _models(kind: str) -> dict[str, Path]:
@@ -163,23 +200,36 @@ def list_inputs(kind: str) -> list[str]:
     """Names of bundled and uploaded files to choose from: "portrait" or "speech". Bundled ones are first."""
     suffixes = INPUTS[kind][2].split()
     folder = Path(folder_paths.get_input_directory())
-    uploaded = _files(folder) if folder.is_dir() else iter(())
-    return [*_bundled(kind), *(path.name for path in uploaded if path.suffix.lower() in suffixes)]
+    names = [path.name for path in _files(folder)] if folder.is_dir() else []
+    return [
+        *_bundled(kind),
+        *(n for n in names if _content(n) in NATIVE[kind] or Path(n).suffix.lower() in suffixes),
+    ]
+
+
+def _content(name: str) -> str:
+    """ "image", "audio", "video" and the like, by the end of a name, as ComfyUI's own lists tell."""
+    return (mimetypes.guess_type(name, strict=False)[0] or "").partition("/")[0]
 
 
 def resolve_input(kind: str, name: str) -> Path:
-    """A bundled file, or one inside ComfyUI's input folder, subfolders too. Raises: MediaError."""
+    """A bundled file, or one inside ComfyUI's input folder, subfolders too; `name [output]` and `name [temp]` are
+    files of those folders. Raises: MediaError.
+    """
     bundled = _bundled(kind)
     if name in bundled:
         return bundled[name]
-    folder = Path(folder_paths.get_input_directory()).resolve()
+    place = next((place for place in PLACES if name.endswith(place)), " [input]")
+    folder = Path(PLACES[place]()).resolve()
     try:
-        path = (folder / name.removesuffix(" [input]")).resolve()
+        path = (folder / name.removesuffix(place)).resolve()
         found = path.is_relative_to(folder) and path.is_file()
     except (OSError, ValueError):  # names with null characters, names that are too long
         found = False
     if not found:
-        raise MediaError(f"{kind}: no file {name!r} in ComfyUI's input folder; upload it, or choose another")
+        raise MediaError(
+            f"{kind}: no file {name!r} in ComfyUI's {place.strip(' []')} folder; upload it, or choose another"
+        )
     return path
 
 

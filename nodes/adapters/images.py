@@ -10,8 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -24,14 +22,17 @@ from torch import Tensor
 from ...letstalk_core.errors import ConfigError, DependencyError, FaceNotFoundError
 from ...letstalk_core.media.portrait.boxes import boxes_of_masks, parse_boxes
 from ...letstalk_core.media.portrait.crop import resize
-from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, KorniaFaceDetector, cached_weights
+from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, cached_weights
 from ...letstalk_core.media.portrait.paste import PasteTrack, feather_mask
 from ...letstalk_core.media.portrait.track import CropTrack, follow_face
 from ...letstalk_core.pixels import from_bytes, to_bytes
-from .folders import FOLDER, list_models, resolve_model, temp_folder
-from .video_input import open_video
+from .faces import face_detector
+from .folders import FOLDER, temp_folder
+from .pictures import rgb_image
+from .video import encoder_choice
+from .video_input import lazy_frames, open_video
 
-__all__ = ["FACE_CHOICES", "Cropped", "crop_pictures", "detector_weights", "paste_frames", "paste_video"]
+__all__ = ["AUTO", "FACE_CHOICES", "WHOLE", "Cropped", "crop_pictures", "paste_frames", "paste_video"]
 
 AUTO, DETECTOR, MASK, BBOX, WHOLE = FACE_CHOICES = ["auto", "detector", "mask", "bbox", "whole picture"]
 WARN_BYTES = 8 << 30  # of one IMAGE; from here on a video file is the better way
@@ -46,6 +47,11 @@ class Cropped:
 
     pictures: Tensor  # IMAGE (n, height, width, 3)
     track: CropTrack
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the crops are all of the pictures, so that nothing need be put back."""
+        return all((c.x0, c.y0, c.x1, c.y1) == (0, 0, c.image_width, c.image_height) for c in self.track.crops)
 
 
 def crop_pictures(
@@ -62,7 +68,7 @@ def crop_pictures(
 
     Raises: ConfigError or FaceNotFoundError; the message names the input.
     """
-    image = _checked(image, "image")
+    image = rgb_image(image, "image")
     count, height, width = image.shape[:3]
     if face not in FACE_CHOICES:
         raise ConfigError(f"face: {face!r} is not one of {', '.join(FACE_CHOICES)}")
@@ -123,22 +129,14 @@ def _named(name: str, function: Any, *arguments: Any) -> Any:
         raise ConfigError(f"{name}: {error}") from None
 
 
-def detector_weights() -> Path | None:
-    """The face detector's weights: in ComfyUI's model folders, else in torch's cache, else None."""
-    names = list_models("face_detector")
-    path = resolve_model("face_detector", names[0]) if names else cached_weights()
-    return path if path.is_file() else None
-
-
 def _detected(image: Tensor) -> Tensor:
-    path = detector_weights()
-    if path is None:
+    detector = face_detector()
+    if detector is None:
         raise DependencyError(
             "face: there are no weights of the face detector. Wire a MASK or a BBOX of the face, or set face to"
             f" 'whole picture', or download {WEIGHTS_URL} into models/{FOLDER}/face_detector (or to"
             f" {cached_weights()})"
         )
-    detector = _detector(path, path.stat().st_mtime_ns)
     progress = comfy.utils.ProgressBar(len(image))
 
     def found() -> Iterator[Tensor]:
@@ -148,13 +146,6 @@ def _detected(image: Tensor) -> Tensor:
             progress.update(1)
 
     return follow_face(found())
-
-
-@lru_cache(maxsize=1)
-def _detector(path: Path, modified: int) -> KorniaFaceDetector:
-    """Loaded once; `modified` is there to notice another file of the same name."""
-    with torch.inference_mode(False):
-        return KorniaFaceDetector(path)
 
 
 def _places(track: CropTrack, feather: float = 0.1) -> Tensor:
@@ -175,7 +166,7 @@ def paste_frames(
     crop: Any, frames: Tensor, image: Tensor | None, feather: float, match_colour: bool
 ) -> tuple[Tensor, Any]:
     """Frames of the crop back into its pictures: IMAGE (t, height, width, 3); there is no VIDEO then."""
-    frames = _checked(frames, "frames")
+    frames = rgb_image(frames, "frames")
     paste, pictures = _prepare(crop, image, feather, match_colour)
     _check_paste(paste, pictures, len(frames), tuple(frames.shape[1:3]), "frames")
     height, width = pictures.shape[1:3]
@@ -193,11 +184,12 @@ def paste_frames(
 
 
 def paste_video(
-    crop: Any, video: Any, image: Tensor | None, feather: float, match_colour: bool
+    crop: Any, video: Any, image: Tensor | None, feather: float, match_colour: bool, crf: int = 18
 ) -> tuple[Tensor, Any]:
-    """A video of the crop back into its pictures, frame by frame: its last frame as IMAGE, and a VIDEO file.
+    """A video of the crop back into its pictures, frame by frame: a VIDEO file, and its frames as IMAGE.
 
-    The file keeps the tags of the video: what they say of how it was made stays true.
+    The frames are read when a node uses them. The file keeps the tags of the video: what they say of how it was
+    made stays true.
     """
     from ...letstalk_core.media.video.writer import VideoWriter
 
@@ -206,8 +198,9 @@ def paste_video(
     source = open_video(video)
     path = temp_folder() / f"letstalk_paste_{os.getpid()}_{time.time_ns()}.mp4"
     progress = comfy.utils.ProgressBar(source.count)
-    whole = None
-    with VideoWriter(path, source.fps, (height, width), source.sound, source.tags) as writer:
+    written = 0
+    encoding = encoder_choice(crf)
+    with VideoWriter(path, source.fps, (height, width), source.sound, source.tags, **encoding) as writer:
         for index, frame in enumerate(source.frames):
             comfy.model_management.throw_exception_if_processing_interrupted()
             if index in (0, len(pictures), len(paste.track)):
@@ -216,11 +209,12 @@ def paste_video(
                 _check_paste(paste, pictures, count, tuple(frame.shape[:2]), "video", exact)
             whole = paste(index, _bytes(frame, "video"), _bytes(_picture(pictures, index), "image"))
             writer.write(whole.cpu()[None])
+            written = index + 1
             progress.update_absolute(index + 1, max(source.count, index + 1))
-    if whole is None:
+    if written == 0:
         raise ConfigError("video: has no frames; give a video of the crop")
     progress.update_absolute(1, 1)  # the count may have been a guess
-    return from_bytes(whole)[None], InputImpl.VideoFromFile(str(path))
+    return lazy_frames(path, written, (height, width)), InputImpl.VideoFromFile(str(path))
 
 
 def _prepare(crop: Any, image: Tensor | None, feather: float, match_colour: bool) -> tuple[PasteTrack, Tensor]:
@@ -229,7 +223,7 @@ def _prepare(crop: Any, image: Tensor | None, feather: float, match_colour: bool
         raise ConfigError(f"crop: is a {type(crop).__name__}; wire the crop of LetsTalk Crop Portrait")
     pictures, track = crop.pictures, crop.track
     if image is not None:
-        pictures = _checked(image, "image")
+        pictures = rgb_image(image, "image")
         track = _named("image", track.resized, tuple(pictures.shape[1:3]))
     return _named("feather", PasteTrack, track, feather, match_colour), pictures
 
@@ -262,14 +256,6 @@ def _check_memory(needed: int, count: int, size: tuple[int, int]) -> None:
         )
     if needed > WARN_BYTES:
         log.warning("LetsTalk Paste Back: %s; `video` instead of `frames` needs next to none", text)
-
-
-def _checked(image: Any, name: str) -> Tensor:
-    """IMAGE (n, h, w, 3) without an alpha channel. Raises: ConfigError."""
-    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3 or image.numel() == 0:
-        shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise ConfigError(f"{name}: is {shape}; needs an IMAGE (n, height, width, 3) with at least one picture")
-    return image[..., :3]
 
 
 def _bytes(image: Tensor, name: str) -> Tensor:

@@ -25,6 +25,7 @@ from ...letstalk_core.sampling.schedules import BETA_FIRST, BETA_LAST, TRAIN_STE
 from .conditions import model_conditions
 from .dit import CACHE_OPTION, CacheStore, ComfyDiT, ExactInputs
 from .latent_format import LetsTalkLatentFormat, autoencoder_beside
+from .progress import warn
 
 __all__ = ["WEIGHT_DTYPES", "LetsTalkModel", "letstalk_model", "load_dit"]
 
@@ -80,12 +81,26 @@ class LetsTalkModel(comfy.model_base.BaseModel):
         self.dit_config = self_config
         self.projection_config: AudioProjectionConfig = config.unet_config["projection"]
         self.path: Path | None = None
+        self._warned: set[tuple[int, ...]] = set()
         self._coming_dtype: torch.dtype | None = None  # to compute in, of the patcher that is about to be loaded
 
     def extra_conds(self, **conditioning: Any) -> dict[str, Any]:
         """Tensors for the network out of one CONDITIONING. Raises: ConfigError naming the input."""
         tensors = model_conditions(self.dit_config, self.projection_config, **conditioning)
+        self._warn_of_size(tuple(tensors["portrait"].shape[-2:]))
         return {name: comfy.conds.CONDRegular(tensor) for name, tensor in tensors.items()}
+
+    def _warn_of_size(self, size: tuple[int, ...]) -> None:
+        """Once for each size (latent rows, columns) that is smaller than what the model was trained on."""
+        trained = tuple(n * self.dit_config.patch_size for n in self.dit_config.grid_size)
+        if size in self._warned or size[0] * size[1] >= trained[0] * trained[1]:
+            return
+        self._warned.add(size)
+        warn(
+            f"the video is {size[1]} x {size[0]} latent positions, the model was trained on {trained[1]} x"
+            f" {trained[0]}; smaller pictures come out blurred or broken, so raise width and height in LetsTalk"
+            " Encode Portrait"
+        )
 
     def _apply_model(
         self,
@@ -108,10 +123,10 @@ class LetsTalkModel(comfy.model_base.BaseModel):
         )
 
     def _cache(self, options: dict[str, Any], exact: ExactInputs) -> dict[str, Any] | None:
-        """The cache of this batch of conditions, none where weights may change between steps (LoRA hooks)."""
+        """The cache of this batch of conditions, none where weights change between steps: LoRA hooks, training."""
         store, uuids = options.get(CACHE_OPTION), options.get("uuids")
         hooked = getattr(self.current_patcher, "current_hooks", None) is not None
-        if not isinstance(store, CacheStore) or not uuids or hooked:
+        if not isinstance(store, CacheStore) or not uuids or hooked or torch.is_grad_enabled():
             return None
         return store.of(*uuids, exact.x.shape, exact.memory.shape)
 
@@ -132,10 +147,38 @@ class LetsTalkModel(comfy.model_base.BaseModel):
         return float(elements * mm.dtype_size(dtype))
 
 
-def _fresh_cache(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Wrapper of one run: gives its steps a cache. The guider has its own copy of the options during a run."""
+def _fresh_cache(
+    executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """Wrapper of one run: gives its steps a cache. The guider has its own copy of the options during a run.
+
+    Raises: ConfigError for sigmas of another kind of model.
+    """
+    check_sigmas(letstalk_model(executor.class_obj.model_patcher).dit_config.prediction, sigmas)
     executor.class_obj.model_options["transformer_options"][CACHE_OPTION] = CacheStore()
-    return executor(*args, **kwargs)
+    return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def _prepare_training(executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wrapper of a sampler that trains: its conditions without lists of tensors, which ComfyUI 0.3.64 takes apart
+    number by number. What the network needs of them is in `model_conds` by now.
+    """
+    if torch.is_grad_enabled():
+        guider.conds = {
+            name: [{k: v for k, v in cond.items() if k != "reference_latents"} for cond in conds]
+            for name, conds in guider.conds.items()
+        }
+    return executor(guider, *args, **kwargs)
+
+
+def check_sigmas(prediction: str, sigmas: Tensor) -> None:
+    """Raises: ConfigError for noise levels that no sample of a flow model has."""
+    first = float(sigmas[0]) if sigmas.numel() else 0.0  # training nodes count upwards and do not look at them
+    if prediction == "flow" and first > 1 + 1e-3:
+        raise ConfigError(
+            f"sigmas: begin at {first:.4g}, but the noise of this flow model goes from 1 to 0; they are those of"
+            " another model, so connect LetsTalk Sigmas, or a scheduler node over this model"
+        )
 
 
 def _prepare_sampling(executor: Any, patcher: Any, *args: Any, **kwargs: Any) -> Any:
@@ -193,6 +236,7 @@ def load_dit(path: Path, weight_dtype: str = "default") -> comfy.model_patcher.M
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload)
     patcher.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "letstalk", _prepare_sampling)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "letstalk", _fresh_cache)
+    patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "letstalk", _prepare_training)
     return patcher
 
 

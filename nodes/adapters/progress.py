@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...letstalk_core.sampling.long_video import Clip
 
-__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt"]
+__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "warn"]
 
 CLIP_EVENT = "letstalk.clip"
 
@@ -34,6 +34,15 @@ def browser() -> Any | None:
     except ImportError:
         return None
     return getattr(PromptServer, "instance", None)
+
+
+def warn(text: str) -> None:
+    """Log a warning, and show it on the node that is running, where the browser can."""
+    log.warning("LetsTalk: %s", text)
+    server, context = browser(), get_executing_context()
+    show = getattr(server, "send_progress_text", None)
+    if show is not None and context is not None:
+        show(f"\u26a0 {text}", context.node_id)
 
 
 class RunReport:

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-__all__ = ["BoundingBox", "Crop", "Memory", "MemorySettingsType", "make_schema"]
+__all__ = ["BoundingBox", "Crop", "Memory", "MemorySettingsType", "advanced", "make_schema"]
 
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 
@@ -15,6 +15,18 @@ Memory = io.Custom("LETSTALK_MEMORY")  # a letstalk_core MemoryBank
 MemorySettingsType = io.Custom("LETSTALK_MEMORY_SETTINGS")
 Crop = io.Custom("LETSTALK_CROP")
 BoundingBox = io.Custom("BBOX")  # as face and segment packs name it: x, y, width, height
+
+
+def advanced(widget: Any) -> Any:
+    """The same input, which a browser that knows advanced inputs shows on request only.
+
+    0.3.64 has no keyword for it and hands on what stands in `extra_dict`, where its browser looks for it.
+    """
+    if hasattr(widget, "advanced"):
+        widget.advanced = True
+    else:
+        widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget
 
 
 def make_schema(**keywords: Any) -> io.Schema:

@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.networks.autoencoder.convert import read_autoencoder
 from ...letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from ...letstalk_core.networks.autoencoder.tiling import map_frames
@@ -111,8 +112,14 @@ class LetsTalkVAE(comfy.sd.VAE):
             self.first_stage_model, load_device=self.device, offload_device=mm.vae_offload_device()
         )
 
+    def encode(self, pixel_samples: Tensor, *args: Any, **keywords: Any) -> Tensor:
+        """IMAGE (n, H, W, 3), or grey (n, H, W, 1), in 0..1 -> latents (1, C, n, h, w)."""
+        latents: Tensor = super().encode(_coloured(pixel_samples), *args, **keywords)
+        return latents
+
     def decode(self, samples_in: Tensor, *args: Any, **keywords: Any) -> Tensor:
-        """Latents (b, C, t, h, w) -> (b, t, H, W, 3) in 0..1; without t, images without t."""
+        """Latents (b, C, t, h, w) -> (b, t, H, W, 3) in 0..1; without t, images without t. Raises: ConfigError."""
+        self._check(samples_in)
         if samples_in.ndim == 4:
             return super().decode(samples_in.unsqueeze(2), *args, **keywords).squeeze(1)
         return super().decode(samples_in, *args, **keywords)
@@ -125,7 +132,8 @@ class LetsTalkVAE(comfy.sd.VAE):
         overlap: int | None = None,
         **keywords: Any,
     ) -> Tensor:
-        """`decode` in overlapping tiles; sizes are in latent positions."""
+        """`decode` in overlapping tiles; sizes are in latent positions. Raises: ConfigError."""
+        self._check(samples)
         tiles = self._tiles(tile_x, tile_y, overlap, 1)
         if samples.ndim == 4:
             return super().decode_tiled(samples.unsqueeze(2), **tiles, **keywords).squeeze(1)
@@ -140,8 +148,17 @@ class LetsTalkVAE(comfy.sd.VAE):
         **keywords: Any,
     ) -> Tensor:
         """`encode` in overlapping tiles; sizes are in pixels."""
+        pixel_samples = _coloured(pixel_samples)
         tiles = self._tiles(tile_x, tile_y, overlap, self.autoencoder_config.spatial_factor)
         return super().encode_tiled(pixel_samples, **tiles, **keywords)
+
+    def _check(self, latents: Tensor) -> None:
+        needed = self.latent_channels
+        if latents.ndim not in (4, 5) or latents.shape[1] != needed:
+            raise ConfigError(
+                f"samples: has shape {list(latents.shape)}, this VAE decodes latents of {needed} channels; use the"
+                " VAE of the model that made them"
+            )
 
     def _tiles(self, tile_x: int | None, tile_y: int | None, overlap: int | None, unit: int) -> dict[str, int]:
         """Tiles of whole latent positions, at least 2 of them, that overlap by less than their half."""
@@ -169,6 +186,11 @@ class LetsTalkVAE(comfy.sd.VAE):
         if self.output_device == self.device:
             whole += frames * height * width * 3 * 4
         return int(passing + whole)
+
+
+def _coloured(images: Tensor) -> Tensor:
+    """IMAGE of one channel, as a mask gives it, with three."""
+    return images.expand(*images.shape[:-1], 3) if images.shape[-1] == 1 else images
 
 
 def frames_at_once(height: int, width: int) -> int:

@@ -235,10 +235,10 @@ def check_image_memory(frames: int, size: tuple[int, int]) -> None:
     text = f"images: all {frames} frames of {size[1]}x{size[0]} need {needed / GIB:.1f} GiB of memory as IMAGE"
     if needed > free:
         raise ConfigError(
-            f"{text}, {free / GIB:.1f} GiB are free; choose `last frame`, or set max_frames, and work on the VIDEO"
+            f"{text}, {free / GIB:.1f} GiB are free; work on the video output instead of images, or set max_frames"
         )
     if needed > GIB:
-        log.warning("LetsTalk: %s; the VIDEO output needs none", text)
+        log.warning("LetsTalk: %s; the video output needs none", text)
 
 
 def cut_sound(sound: tuple[Tensor, int] | None, first: int, count: int, fps: float) -> tuple[Tensor, int] | None:

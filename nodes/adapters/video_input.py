@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.media.av_input import open_media
+from ...letstalk_core.pixels import from_bytes
 from .folders import temp_folder
+from .pictures import LazyFrames
 
-__all__ = ["VideoSource", "open_video"]
+__all__ = ["VideoSource", "lazy_frames", "open_video"]
 
 OF_THE_FILE = {
     "major_brand",
@@ -71,6 +74,19 @@ def open_video(video: Any) -> VideoSource:
         sound=path if info.audio_streams else None,
         tags=_tags(path),
     )
+
+
+def lazy_frames(path: Path, count: int, size: tuple[int, int], first: int = 0) -> LazyFrames:
+    """IMAGE of `count` frames of a file, of `size` (height, width), read when a node uses them."""
+    from ...letstalk_core.media.video.reader import read_video
+
+    height, width = size  # encoders add a row or a column to odd sizes
+
+    def read() -> Iterator[Tensor]:
+        frames = itertools.islice(read_video(path, fps=None), first, None)
+        return (from_bytes(frame[:height, :width]) for frame in frames)
+
+    return LazyFrames((count, height, width, 3), read)
 
 
 def _tags(path: Path) -> dict[str, str]:

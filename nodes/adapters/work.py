@@ -8,6 +8,7 @@ import re
 import shutil
 import types
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _feed(update: Any, value: Any, depth: int) -> None:
             _feed(update, part, depth + 1)
     elif isinstance(value, MemoryBank):
         _feed(update, None if value.is_empty else value.state_dict(), depth + 1)
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for key in sorted(value, key=repr):
             update(repr(key).encode())
             _feed(update, value[key], depth + 1)

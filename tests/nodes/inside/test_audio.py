@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,24 @@ def make_audio(seconds: float = 2.0, rate: int = 16000, channels: int = 1) -> di
     return {"waveform": wave.repeat(1, channels, 1), "sample_rate": rate}
 
 
+class LazyAudio(Mapping[str, Any]):
+    """AUDIO as video loaders of other packs give it: decoded when it is first asked for."""
+
+    def __init__(self, audio: dict[str, Any] | None) -> None:
+        self.audio = audio
+
+    def __getitem__(self, key: str) -> Any:
+        if self.audio is None:
+            raise RuntimeError("Output file does not contain any stream")
+        return self.audio[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("waveform", "sample_rate"))
+
+    def __len__(self) -> int:
+        return 2
+
+
 SETTINGS = {"fps": 25.0, "silence_threshold": -100.0, "start_seconds": 0.0, "length_seconds": 0.0}
 
 
@@ -39,6 +58,18 @@ def native_wav2vec2(layers: int = 2) -> Any:
     for parameter in encoder.model.parameters():
         parameter.copy_(torch.randn(parameter.shape) * 0.02 if parameter.ndim > 1 else torch.ones(parameter.shape))
     return encoder
+
+
+def test_a_sound_may_be_any_mapping(comfy_nodes: Any, encoder: Any, sub: Any) -> None:
+    node, audio = comfy_nodes["LetsTalkEncodeAudio"], make_audio(1.0)
+    lazy = node.execute(LazyAudio(audio), audio_encoder=encoder, **SETTINGS).args
+    plain = node.execute(audio, audio_encoder=encoder, **SETTINGS).args
+    assert torch.equal(lazy[0]["encoded_audio"], plain[0]["encoded_audio"]) and lazy[1] == plain[1] == 25
+    assert torch.equal(lazy[2]["waveform"], plain[2]["waveform"])
+    with pytest.raises(
+        sub("letstalk_core.errors").MediaError, match="audio: its sound cannot be read .*any stream"
+    ):
+        node.execute(LazyAudio(None), audio_encoder=encoder, **SETTINGS)
 
 
 def test_states_equal_those_of_the_library(adapter: Any, encoder: Any, sub: Any) -> None:

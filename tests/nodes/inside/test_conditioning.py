@@ -48,11 +48,38 @@ def test_an_autoencoder_without_preview_colours_gets_them_from_the_portrait(vae:
 
 
 @pytest.mark.parametrize(
-    "shape, width, words", [((2, 64, 64, 3), 64, "image: holds 2"), ((1, 64, 64, 3), 80, "width: 80.*use 64|96")]
+    "shape, width, words", [((0, 64, 64, 3), 64, "image: is"), ((1, 64, 64, 3), 80, "width: 80.*use 64|96")]
 )
 def test_pictures_that_cannot_be_encoded_are_named(vae: Any, sub: Any, shape: Any, width: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         sub("nodes.adapters.conditioning").encode_portrait(torch.rand(shape), vae, width, 64)
+
+
+def test_a_video_gives_the_first_good_face_or_the_frame_that_was_asked_for(
+    vae: Any, sub: Any, comfy_nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces, encode = sub("nodes.adapters.faces"), comfy_nodes["LetsTalkEncodePortrait"].execute
+    video = torch.rand(1, 64, 64, 3) * torch.tensor([0.2, 0.4, 0.6, 0.8]).view(-1, 1, 1, 1)
+    one = [encode(frame[None], vae, 64, 64).args[0]["samples"] for frame in video]
+    sure = iter([[], [0.6], [0.9], [0.95]])
+    monkeypatch.setattr(
+        faces,
+        "face_detector",
+        lambda: lambda image: torch.tensor([[0, 0, 9, 9, c] for c in next(sure)]).view(-1, 5),
+    )
+    assert torch.equal(encode(video, vae, 64, 64).args[0]["samples"], one[2])
+    assert torch.equal(encode(video, vae, 64, 64, 2).args[0]["samples"], one[1])
+    monkeypatch.setattr(faces, "face_detector", lambda: None)
+    assert torch.equal(encode(video, vae, 64, 64).args[0]["samples"], one[0])
+    with pytest.raises(ValueError, match="frame: 5 is none of the 4 pictures"):
+        encode(video, vae, 64, 64, 5)
+
+
+def test_a_grey_picture_is_a_portrait(vae: Any, comfy_nodes: Any) -> None:
+    grey = torch.rand(1, 64, 64, 1)
+    (found,) = comfy_nodes["LetsTalkEncodePortrait"].execute(grey, vae, 64, 64).args
+    (expected,) = comfy_nodes["LetsTalkEncodePortrait"].execute(grey.expand(-1, -1, -1, 3), vae, 64, 64).args
+    assert torch.equal(found["samples"], expected["samples"])
 
 
 def test_positive_and_negative_differ_in_sound_only(comfy_nodes: Any, track: Any) -> None:

@@ -97,6 +97,39 @@ def test_names_from_outside_are_refused_before_anything_runs(name: str, run_grap
         run_graph(load("LetsTalkLoadAutoencoder", autoencoder=name))
 
 
+@pytest.mark.parametrize("place", ["output", "temp"])
+def test_files_of_other_folders_are_named_as_comfyui_names_them(base: Path, run_graph: Any, place: str) -> None:
+    (base / place / "made").mkdir(exist_ok=True)
+    Image.fromarray(np.full((40, 40, 3), 51, np.uint8)).save(base / place / "made" / "one.png")
+    found = run_graph(load("LetsTalkLoadPortrait", image=f"made/one.png [{place}]"))["1"][0][0]
+    assert found.mean() == pytest.approx(0.2)
+    with pytest.raises(AssertionError, match=f"ComfyUI's {place} folder"):
+        run_graph(load("LetsTalkLoadPortrait", image=f"../../secret.png [{place}]"))
+
+
+def test_what_the_native_loaders_list_is_listed(base: Path, sub: Any) -> None:
+    names = {"a.png", "b.PNG", "c.jfif", "d.wav", "e.m4v", "f.mp2", "g.mpeg", "h.txt"}
+    for name in names:
+        (base / "input" / name).touch()
+    try:
+        import folder_paths
+
+        folders = sub("nodes.adapters.folders")
+        for kind, types in (("portrait", ["image"]), ("speech", ["audio", "video"])):
+            native = set(folder_paths.filter_files_content_types(sorted(names), types))
+            assert native <= set(folders.list_inputs(kind)) and "h.txt" not in folders.list_inputs(kind)
+    finally:
+        for name in names:
+            (base / "input" / name).unlink()
+
+
+def test_a_missing_model_is_no_complaint_about_its_dtype(run_graph: Any) -> None:
+    with pytest.raises(AssertionError) as caught:
+        run_graph(load("LetsTalkLoadDiT", model="gone.safetensors", weight_dtype="default"))
+    (reply,) = caught.value.messages[1].values()
+    assert [error["extra_info"]["input_name"] for error in reply["errors"]] == ["model"]
+
+
 def test_an_unknown_weight_dtype_is_refused(run_graph: Any, comfy_nodes: Any) -> None:
     name = comfy_nodes["LetsTalkLoadDiT"].GET_SCHEMA().inputs[0].options[0]
     with pytest.raises(AssertionError, match="weight_dtype"):

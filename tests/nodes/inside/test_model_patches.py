@@ -10,6 +10,7 @@ import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from model_setup import CLOSE, Setup, basic, changed, count_passes, guided, make_setup, sample
 from safetensors.torch import save_file
@@ -109,6 +110,52 @@ def test_a_patch_may_run_the_block_itself(setup: Setup) -> None:
     patched.set_model_patch_replace(patch, "dit", "double_block", 0)
     assert torch.equal(sample(setup, basic(setup, patched)), sample(setup, basic(setup)))
     assert seen == [((1, 5, 16, 32), (1, 3, 16, 32), (1, 32), None)] * 2
+
+
+@pytest.mark.parametrize(("prediction", "kept"), [("flow", 1.0), ("epsilon", 1.0), ("v", 0.8)])
+def test_what_a_wrapper_changes_in_x_reaches_the_network(
+    sub: Callable[[str], Any], tmp_path: Path, prediction: str, kept: float
+) -> None:
+    """Twice the input inside the model, against twice the sample outside, where ComfyUI keeps `kept` of it."""
+    setup, sigmas = make_setup(sub, tmp_path, prediction=prediction), torch.tensor([0.5, 0.0])
+
+    def sampled(kind: str, factor: float) -> torch.Tensor:
+        patched = setup.patcher.clone()
+        patched.add_wrapper_with_key(kind, "test", lambda run, x, *args, **more: run(x * factor, *args, **more))
+        return sample(setup, basic(setup, patched), sigmas=sigmas)
+
+    inside, outside = (sampled(kind, 2.0) for kind in (WrappersMP.DIFFUSION_MODEL, WrappersMP.APPLY_MODEL))
+    torch.testing.assert_close(inside, outside - kept * 0.5 * setup.noise, **CLOSE)
+    plain = sample(setup, basic(setup), sigmas=sigmas)
+    assert changed(inside, plain)
+    assert torch.equal(sampled(WrappersMP.DIFFUSION_MODEL, 1.0), plain)
+
+
+def test_a_wrapper_that_changes_the_shape_of_x_is_named(setup: Setup) -> None:
+    patched = setup.patcher.clone()
+    kind = WrappersMP.DIFFUSION_MODEL
+    patched.add_wrapper_with_key(kind, "test", lambda run, x, *args, **more: run(x[:, :, :2], *args, **more))
+    with pytest.raises(ValueError, match="model: a patch turned its input"):
+        sample(setup, basic(setup, patched))
+
+
+def test_nodes_find_the_channels_of_the_latents(setup: Setup, comfy_nodes: Any) -> None:
+    (patched,) = comfy_nodes["RenormCFG"].execute(setup.patcher, cfg_trunc=100.0, renorm_cfg=1.0).args
+    assert sample(setup, guided(setup, patched)).isfinite().all()
+
+
+def test_noise_levels_of_another_kind_of_model_are_refused(setup: Setup) -> None:
+    with pytest.raises(ValueError, match=r"sigmas: begin at 14\.61.*LetsTalk Sigmas"):
+        sample(setup, basic(setup), sigmas=torch.tensor([14.6146, 1.0, 0.0]))
+
+
+def test_a_video_smaller_than_the_model_was_trained_on_is_warned_of_once(
+    setup: Setup, sub: Callable[[str], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    setup.portrait = setup.portrait[..., :2]
+    for _ in range(2):
+        sample(setup, basic(setup))
+    assert sum("trained on 4 x 4" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_attention_may_be_overridden(setup: Setup) -> None:

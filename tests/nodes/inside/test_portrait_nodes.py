@@ -111,12 +111,12 @@ def test_a_frame_without_a_face_passes_through(crop: Any, paste: Any) -> None:
 def test_the_detector_is_used_when_its_weights_are_there(
     crop: Any, sub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    images = sub("nodes.adapters.images")
+    faces = sub("nodes.adapters.faces")
     boxes = [torch.tensor([[40.0, 30, 80, 80, 0.9]]), torch.zeros(0, 5), torch.tensor([[44.0, 30, 84, 80, 0.9]])]
     weights = tmp_path / "yunet_final.pth"
     weights.touch()
-    monkeypatch.setattr(images, "detector_weights", lambda: weights)
-    monkeypatch.setattr(images, "_detector", lambda path, modified: lambda image: boxes[int(image[0, 0, 0]) - 1])
+    monkeypatch.setattr(faces, "detector_weights", lambda: weights)
+    monkeypatch.setattr(faces, "_detector", lambda path, modified: lambda image: boxes[int(image[0, 0, 0]) - 1])
     video = torch.stack([torch.full((120, 160, 3), (i + 1) / 255) for i in range(3)])
     _, way_back, _ = crop(video, width=64, height=64)
     assert way_back.track.faces == (True, False, True)
@@ -165,11 +165,12 @@ def test_a_video_keeps_its_frames_and_its_sound(
         with sub("letstalk_core.media.video.writer").VideoWriter(path, 10, (128, 128), (sound, 16_000)) as writer:
             writer.write((frames * 255).round().to(torch.uint8))
         video = InputImpl.VideoFromFile(str(path))
-    last, result = paste(way_back, video=video)
+    frames, result = paste(way_back, video=video)
+    assert "not read yet" in repr(frames) and frames.shape == (7, 240, 320, 3)
     parts = result.get_components()
     assert parts.images.shape == (7, 240, 320, 3) and parts.frame_rate == 10
     assert (parts.images - image).abs().mean() < 0.02
-    assert (last - image).abs().max() < 0.06 and last.shape == image.shape
+    assert (frames - image).abs().max() < 0.06 and "not read" not in repr(frames)
     assert abs(parts.audio["waveform"].shape[-1] / parts.audio["sample_rate"] - 0.7) < 0.06
     assert parts.audio["waveform"].abs().max() > 0.2
     assert Path(result.get_stream_source()).parent == sub("nodes.adapters.folders").temp_folder()
@@ -255,9 +256,14 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_
     ],
 )
 def test_bad_crops_are_named(crop: Any, inputs: dict[str, Any], message: str, monkeypatch: Any, sub: Any) -> None:
-    monkeypatch.setattr(sub("nodes.adapters.images"), "detector_weights", lambda: None)
+    monkeypatch.setattr(sub("nodes.adapters.faces"), "detector_weights", lambda: None)
     with pytest.raises(sub("letstalk_core.errors").LetsTalkError, match=message):
         crop(picture(120, 160), **inputs)
+
+
+def test_grey_pictures_are_taken(crop: Any) -> None:
+    grey, _, _ = crop(torch.rand(1, 50, 50, 1), face="whole picture")
+    assert grey.shape[-1] == 3 and torch.equal(grey[..., 0], grey[..., 2])
 
 
 def test_bad_pictures_are_named(crop: Any, sub: Any) -> None:

@@ -156,7 +156,7 @@ def test_a_picture_that_stays_black_is_an_error_and_leaves_no_file(
 def test_all_frames_are_refused_when_memory_cannot_hold_them(
     kit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(kit.errors.ConfigError, match="images.*GiB.*last frame"):
+    with pytest.raises(kit.errors.ConfigError, match="images.*GiB.*video output"):
         kit.video.check_image_memory(10_000_000, (512, 512))
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 2**40)
     kit.video.check_image_memory(1000, (512, 512))
@@ -166,6 +166,47 @@ def test_all_frames_are_refused_when_memory_cannot_hold_them(
 def test_a_vae_of_other_latents_is_named(kit: Any) -> None:
     with pytest.raises(kit.errors.ConfigError, match="vae: has 4 latent channels"):
         kit.render.render_video(prepare(kit, 1), SimpleNamespace(latent_channels=4), node_id="a")
+
+
+class Spy:
+    """A node's answer as ComfyUI keeps it, and whether the frames in it were read."""
+
+    def __init__(self, outputs: list[list[Any]]) -> None:
+        self.video, self.images, _, _, self.last, self.fps, self.frames = (socket[0] for socket in outputs)
+
+    @property
+    def read(self) -> bool:
+        return "not read yet" not in repr(self.images)
+
+
+def test_outputs_hold_what_their_names_say_and_what_is_not_wired_costs_nothing(run_graph: Any) -> None:
+    short = graph("ada (bundled demo portrait)", "hello (bundled demo speech)", max_frames=3)
+    found = Spy(run_graph(short)["9"])
+    assert (found.fps, found.frames, len(found.images), found.images.shape[1:]) == (25.0, 3, 3, (64, 64, 3))
+    assert not found.read
+    looked = run_graph({**short, "12": {"class_type": "ImageFromBatch", "inputs": FIRST_TWO}, **SHOWN})
+    assert "9" in run_graph.cached and looked["12"][0][0].shape == (2, 64, 64, 3)
+    exact = Spy(
+        run_graph({**short, "9": wired(short, seed=5), "12": {"class_type": "ImageInvert", "inputs": ALL}})["9"]
+    )
+    assert isinstance(exact.images, torch.Tensor) and len(exact.images) == 3
+    assert torch.equal(exact.images[-1:], exact.last)  # the decoder's own, not those of the file
+    assert not torch.equal(found.images[-1:], found.last)
+    assert (found.images[-1:] - found.last).abs().mean() < 0.02
+
+
+ALL = {"image": ["9", 1]}
+SHOWN = {"13": {"class_type": "PreviewImage", "inputs": {"images": ["12", 0]}}}
+FIRST_TWO = {"image": ["9", 1], "batch_index": 0, "length": 2}
+
+
+def wired(short: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"class_type": "LetsTalkTalkingVideo", "inputs": {**short["9"]["inputs"], **changes}}
+
+
+def test_half_a_retake_is_refused(comfy_nodes: Any, kit: Any) -> None:
+    with pytest.raises(kit.errors.ConfigError, match="retake_from: 2 s is set, but retake_to is 0"):
+        comfy_nodes["LetsTalkTalkingVideo"].execute(kit.vae, 18, retake_from=2.0)
 
 
 def graph(portrait: str, speech: str, **inputs: Any) -> dict[str, Any]:
@@ -199,7 +240,7 @@ def graph(portrait: str, speech: str, **inputs: Any) -> dict[str, Any]:
         },
         "9": {
             "class_type": "LetsTalkTalkingVideo",
-            "inputs": {**common, **talk, "images": "last frame", "crf": 18, **inputs},
+            "inputs": {**common, **talk, "crf": 18, **inputs},
         },
         "10": {
             "class_type": "SaveVideo",

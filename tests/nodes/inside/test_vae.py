@@ -47,6 +47,21 @@ def test_latents_are_scaled_and_equal_those_of_the_library(vae: Any, core: Any, 
     assert (images[0] - faces).abs().mean() < 0.05
 
 
+def test_latents_of_other_models_are_named(vae: Any, comfy_nodes: dict[str, Any], sub: Any) -> None:
+    stable_diffusion = {"samples": torch.zeros(1, 4, 8, 8)}
+    error = sub("letstalk_core.errors").ConfigError
+    with pytest.raises(error, match=r"samples: has shape \[1, 4, 8, 8\], this VAE decodes latents of 64"):
+        comfy_nodes["VAEDecode"]().decode(vae, stable_diffusion)
+    with pytest.raises(error, match="of 64 channels"):
+        comfy_nodes["VAEDecodeTiled"]().decode(vae, stable_diffusion, 64, 32)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_grey_picture_is_encoded_as_one_in_colour(vae: Any, tiled: bool) -> None:
+    grey, encode = torch.rand(1, 64, 64, 1), vae.encode_tiled if tiled else vae.encode
+    assert torch.equal(encode(grey), encode(grey.expand(-1, -1, -1, 3)))
+
+
 def test_native_nodes_encode_and_decode_in_4d_and_5d_whole_and_in_tiles(
     vae: Any, comfy_nodes: dict[str, Any], faces: torch.Tensor
 ) -> None:

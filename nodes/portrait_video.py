@@ -1,0 +1,213 @@
+"""The short way: a picture and a recording in, a talking video out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from .adapters.clip_run import model_name
+from .adapters.folders import list_bundles, resolve_bundle
+from .adapters.images import AUTO, FACE_CHOICES
+from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
+from .adapters.schema import BoundingBox, advanced, make_schema
+from .adapters.wiring import is_wired
+from .adapters.work import UNFINISHED
+from .loaders import check_name, file_fingerprint
+
+__all__ = ["NODES"]
+
+MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
+IMAGES_OUTPUT = 1
+
+
+def _by_name(_: str, name: str) -> Any:
+    return resolve_bundle(name)
+
+
+class LetsTalkPortraitVideo(io.ComfyNode):
+    """IMAGE and AUDIO -> VIDEO: finds the face, animates it, and puts it back into the picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkPortraitVideo",
+            display_name="Talking Portrait",
+            category="LetsTalk",
+            description="Makes the person in a picture speak a recording of any length: finds the face, animates"
+            " it and puts it back into the picture. Connect Load Image, Load Audio and Save Video.",
+            search_aliases=[
+                "talking",
+                "lip sync",
+                "talking head",
+                "audio to video",
+                "portrait",
+                "avatar",
+                "lipsync",
+                "speech to video",
+                "portrait animation",
+                "talking photo",
+            ],
+            inputs=[
+                io.Image.Input("image", tooltip="A picture with a face, of any size; of several, a good one."),
+                io.Audio.Input(
+                    "audio", tooltip="The speech that drives the face, of any length. The video plays it."
+                ),
+                io.Combo.Input(
+                    "model",
+                    options=list_bundles(),
+                    tooltip="The bundled models, or a folder in models/letstalk with dit, autoencoder and"
+                    " audio_encoder.safetensors.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Noise seed. Another seed changes the motion, not the person.",
+                ),
+                io.Float.Input(
+                    "movement",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How much head, brows and gaze move: 0 holds the head still, 1 is usual.",
+                ),
+                io.Float.Input(
+                    "max_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=86_400.0,
+                    step=0.1,
+                    tooltip="Length of the video, for a quick test. 0: all of the audio.",
+                ),
+                io.Combo.Input(
+                    "result",
+                    options=list(RESULTS),
+                    default=RESULTS[0],
+                    tooltip="whole picture: the face moves in its picture. face only: the crop that is animated.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "steps",
+                        default=0,
+                        min=0,
+                        max=1000,
+                        optional=True,
+                        tooltip="Sampling steps for each clip. 0: the model's own number.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "audio_scale",
+                        default=0.0,
+                        min=0.0,
+                        max=20.0,
+                        step=0.1,
+                        optional=True,
+                        tooltip="Audio guidance scale. 0: the model's own, 1: none; more exaggerates the lips and"
+                        " doubles the time.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "face",
+                        options=FACE_CHOICES,
+                        default=AUTO,
+                        optional=True,
+                        tooltip="Where the face is. auto: the mask or bbox if wired, else the face detector, and"
+                        " without its weights the middle of the picture.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "margin",
+                        default=0.6,
+                        min=0.0,
+                        max=3.0,
+                        step=0.05,
+                        optional=True,
+                        tooltip="Room around the face that is animated with it, in parts of the size of the face.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "crf",
+                        default=18,
+                        min=1,
+                        max=51,
+                        optional=True,
+                        tooltip="H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "unfinished",
+                        options=list(UNFINISHED),
+                        default=UNFINISHED[0],
+                        optional=True,
+                        tooltip="After a cancelled run of the same settings and seed: continue after its clips, or"
+                        " start anew.",
+                    )
+                ),
+                io.Audio.Input(
+                    "sound",
+                    optional=True,
+                    tooltip="What the video plays instead of audio, e.g. the mix with music when audio is the"
+                    " separated vocals.",
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Marks the face to animate: all above 0.5."),
+                BoundingBox.Input(
+                    "bbox", optional=True, tooltip="Face box (x, y, width, height) in pixels, of a detection pack."
+                ),
+            ],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
+                io.Image.Output(display_name="images", tooltip="All frames. Costs memory only where it is wired."),
+                io.Image.Output(display_name="last_frame"),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video and others."),
+                io.Int.Output(display_name="frames", tooltip="Number of frames."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return check_name(_by_name, "", model)
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
+        return file_fingerprint(lambda kind, name: resolve_bundle(name) / "dit.safetensors", "", model)
+
+    @classmethod
+    def execute(cls, image: Any, audio: Any, model: str, seed: int, **inputs: Any) -> io.NodeOutput:
+        hidden = cls.hidden
+        bundle = load_bundle(model)
+        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
+        run, video = animate(
+            bundle,
+            image,
+            audio,
+            seed=seed,
+            node_id=hidden.unique_id,
+            every_frame=is_wired(hidden.dynprompt, hidden.unique_id, IMAGES_OUTPUT),
+            settings={"seed": seed, **numbers, "model": model_name(bundle.model)},
+            prompt=hidden.prompt,
+            extra=hidden.extra_pnginfo,
+            **{"unfinished": UNFINISHED[0], **inputs},
+        )
+        summary = {
+            "clips": len(run.plan),
+            "frames": run.frames,
+            "seconds": run.frames / FPS,
+            "model": model_name(bundle.model),
+        }
+        saved = ui.SavedResult(video.path.name, "", io.FolderType.temp)
+        shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [summary]}
+        return io.NodeOutput(video.video, video.images, video.last, FPS, run.frames, ui=shown)
+
+
+NODES: list[type[io.ComfyNode]] = [LetsTalkPortraitVideo]

@@ -1,0 +1,137 @@
+"""Talking Portrait: a picture and a recording in, a video out, by the same steps as the separate nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sampling_setup import streams
+
+DEMO = "demo (bundled, drawn faces)"
+
+
+def graph(image: str, **inputs: Any) -> dict[str, Any]:
+    """The short graph: two loaders, the node, Save Video."""
+    values = {"model": DEMO, "seed": 1, "movement": 1.0, "max_seconds": 0.2, "result": "whole picture", "steps": 1}
+    return {
+        "1": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": image}},
+        "2": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": "hello (bundled demo speech)"}},
+        "3": {
+            "class_type": "LetsTalkPortraitVideo",
+            "inputs": {"image": ["1", 0], "audio": ["2", 0], **values, **inputs},
+        },
+        "4": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["3", 0], "filename_prefix": "short", "format": "auto", "codec": "auto"},
+        },
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_detector(sub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("faces", "images", "portrait_video"):
+        monkeypatch.setattr(sub(f"nodes.adapters.{name}"), "face_detector", lambda: None)
+
+
+def test_a_portrait_becomes_a_saved_video_that_plays_the_speech(run_graph: Any, base: Path) -> None:
+    video, images, last, fps, frames = (s[0] for s in run_graph(graph("ada (bundled demo portrait)"))["3"])
+    saved = base / "output" / run_graph.ui["4"]["images"][0]["filename"]
+    assert streams(saved)[0] == frames == 5 and streams(saved)[2] == pytest.approx(0.2, abs=0.07)
+    assert fps == 25.0 and video.get_dimensions() == (256, 256)
+    assert images.shape == (5, 256, 256, 3) and "not read yet" in repr(images)
+    assert (images[-1:] - last).abs().mean() < 0.02
+    assert run_graph.ui["3"]["letstalk"][0]["frames"] == 5
+
+
+def test_the_face_moves_in_its_picture_and_nothing_else_does(run_graph: Any) -> None:
+    mask = {
+        "5": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 1280, "height": 720}},
+        "6": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 260, "height": 260}},
+        "7": {
+            "class_type": "MaskComposite",
+            "inputs": {"destination": ["5", 0], "source": ["6", 0], "x": 510, "y": 330, "operation": "add"},
+        },
+        "8": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+    }
+    outputs = run_graph({**graph("studio (bundled demo scene)", mask=["7", 0]), **mask})
+    picture, images, last = outputs["1"][0][0], outputs["3"][1][0], outputs["3"][2][0]
+    assert images.shape == (5, 720, 1280, 3) and torch.equal(images[-1:], last)
+    changed = (images - picture).abs().amax((0, -1)) > 0.02
+    rows, columns = changed.nonzero().unbind(1)
+    assert changed.any() and rows.min() > 100 and columns.min() > 300 and columns.max() < 980
+    crop = run_graph({**graph("studio (bundled demo scene)", mask=["7", 0], result="face only"), **mask})["3"]
+    assert crop[1][0].shape == (5, 256, 256, 3)
+
+
+def test_the_video_is_that_of_the_separate_nodes(run_graph: Any, sub: Any) -> None:
+    short = {
+        **graph("bo (bundled demo portrait)"),
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+    }
+    outputs = run_graph(short)
+    long = sub("nodes.adapters.portrait_video").load_bundle(DEMO)
+    nodes = sub("nodes.adapters.conditioning"), sub("nodes.adapters.audio"), sub("nodes.adapters.clip_run")
+    cut = {"fps": 25.0, "start_seconds": 0.0, "length_seconds": 0.2, "silence_threshold": -60.0, "normalize": True}
+    heard, _ = nodes[1].encode_audio(outputs["2"][0][0], long.audio_encoder, **cut)
+    portrait = nodes[0].encode_portrait(outputs["1"][0][0], long.vae, 256, 256)
+    positive = nodes[0].make_conditioning(portrait, heard, 0, 16)[0]
+    scales = {"schedule": "model", "audio_scale": 0.0, "portrait_scale": 1.0}
+    run = nodes[2].prepare_run(model=long.model, positive=positive, seed=1, steps=1, **scales)
+    latents = sub("nodes.adapters.render").render_latents(run, "x")
+    torch.testing.assert_close(outputs["3"][1][0], long.vae.decode(latents)[0], atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def folder(base: Path, sub: Any) -> Iterator[Path]:
+    import folder_paths
+
+    made = base / "models" / "letstalk" / "mine"
+    made.mkdir(parents=True)
+    demo = sub("letstalk_core.networks.load").DEMO_FOLDER
+    for kind in ("dit", "autoencoder", "audio_encoder"):
+        (made / f"{kind}.safetensors").symlink_to(demo / f"{kind}.safetensors")
+    folder_paths.filename_list_cache.clear()
+    yield made
+    for path in made.iterdir():
+        path.unlink()
+    made.rmdir()
+    folder_paths.filename_list_cache.clear()
+
+
+def test_a_model_folder_is_a_choice_once_it_is_complete(folder: Path, sub: Any, run_graph: Any) -> None:
+    import folder_paths
+
+    folders = sub("nodes.adapters.folders")
+    assert folders.list_bundles() == [DEMO, "mine"] and folders.resolve_bundle("mine") == folder
+    (folder / "audio_encoder.safetensors").unlink()
+    folder_paths.filename_list_cache.clear()
+    assert folders.list_bundles() == [DEMO]
+    for name in ("mine", "../mine"):
+        with pytest.raises(AssertionError, match="no model folder"):
+            run_graph(graph("ada (bundled demo portrait)", model=name))
+
+
+def test_at_most_seven_widgets_are_shown(comfy_nodes: Any) -> None:
+    """The seed brings one more, which says what happens to it after a run."""
+    for name in ("LetsTalkPortraitVideo", "LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"):
+        inputs = comfy_nodes[name].GET_NODE_INFO_V1()["input"]
+        specs = [spec for part in ("required", "optional") for spec in inputs.get(part, {}).values()]
+        widgets = [spec for spec in specs if spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")]
+        shown = [spec for spec in widgets if not spec[1].get("advanced")]
+        assert len(shown) + sum(bool(spec[1].get("control_after_generate")) for spec in shown) <= 7, name
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"result": "half"}, "result: 'half'"),
+        ({"face": "nose"}, "face: 'nose'"),
+        ({"face": "mask"}, "mask: nothing"),
+    ],
+)
+def test_bad_choices_are_named(run_graph: Any, inputs: dict[str, Any], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        run_graph(graph("ada (bundled demo portrait)", **inputs))
