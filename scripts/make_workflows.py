@@ -47,6 +47,14 @@ def save(w: Workflow, video: Link, name: str) -> None:
 
 
 def quickstart(w: Workflow) -> None:
+    picture, speech = material(w)
+    w.group("Video")
+    talk = w.add("LetsTalkPortraitVideo", wide=400, image=picture[0], audio=speech[0], seed=1)
+    w.column()
+    save(w, talk[0], "quickstart")
+
+
+def step_by_step(w: Workflow) -> None:
     dit, vae, encoder = models(w)
     picture, speech = material(w)
     w.group("Conditioning")
@@ -56,7 +64,7 @@ def quickstart(w: Workflow) -> None:
     w.group("Video")
     talk = w.add("LetsTalkTalkingVideo", wide=400, model=dit[0], positive=conditioning[0], vae=vae[0], seed=1)
     w.column()
-    save(w, talk[0], "quickstart")
+    save(w, talk[0], "step_by_step")
 
 
 def long_video_memory(w: Workflow) -> None:
@@ -141,7 +149,6 @@ def crop_upscale_paste(w: Workflow) -> None:
         positive=conditioning[0],
         vae=vae[0],
         seed=1,
-        images="all frames",
     )
     w.group("Upscale (off: see Read me)")
     upscaler = w.add("UpscaleModelLoader", model_name="RealESRGAN_x2plus.pth", unlisted="model_name", bypass=True)
@@ -203,14 +210,115 @@ def native_audio_encoder(w: Workflow) -> None:
     save(w, talk[0], "native_audio_encoder")
 
 
+def train_lora(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    picture, speech = material(w)
+    w.group("Clips to learn from (your video instead)")
+    talk = w.add(
+        "LetsTalkPortraitVideo",
+        wide=400,
+        image=picture[0],
+        audio=speech[0],
+        seed=1,
+        max_seconds=2.0,
+        result="face only",
+    )
+    w.column()
+    clips = [
+        w.add(
+            "ImageFromBatch", title=f"Frames {first} to {first + 15}", image=talk[1], batch_index=first, length=16
+        )
+        for first in CLIPS
+    ]
+    latents = [w.add("VAEEncode", pixels=clip[0], vae=vae[0]) for clip in clips]
+    dataset = w.add("LatentBatch", samples1=latents[0][0], samples2=latents[1][0])
+    w.group("What is said in them")
+    portrait = w.add("LetsTalkEncodePortrait", image=talk[1], vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=2.0)
+    w.column()
+    said = [
+        w.add(
+            "LetsTalkConditioning",
+            title=f"From frame {first}",
+            portrait=portrait[0],
+            audio=audio[0],
+            first_frame=first,
+        )
+        for first in CLIPS
+    ]
+    both = w.add("ConditioningCombine", conditioning_1=said[0][0], conditioning_2=said[1][0])
+    w.group("Train and save")
+    trained = w.add("TrainLoraNode", model=dit[0], latents=dataset[0], positive=both[0], steps=50)
+    w.column()
+    w.add("SaveLoRANode", lora=trained["lora"], prefix="loras/my_letstalk_lora", steps=trained["steps"])
+    w.add("LossGraphNode", loss=trained["loss"], filename_prefix="letstalk/loss")
+
+
+def two_presenters(w: Workflow) -> None:
+    dit, vae, encoder = models(w)
+    w.group("Two people in one picture", below=True)
+    left = w.add("LetsTalkLoadPortrait", image="ada (bundled demo portrait)")
+    w.column()
+    right = w.add("LetsTalkLoadPortrait", image="bo (bundled demo portrait)")
+    scene = w.add("ImageStitch", image1=left[0], image2=right[0])
+    w.group("Where they are")
+    half = w.add("SolidMask", title="Half of the picture", value=1.0, width=SIDE, height=SIDE)
+    empty = w.add("SolidMask", title="The picture", value=0.0, width=2 * SIDE, height=SIDE)
+    masks = [
+        w.add("MaskComposite", title=title, destination=empty[0], source=half[0], x=x, y=0, operation="add")
+        for title, x in (("Left person", 0), ("Right person", SIDE))
+    ]
+    w.group("Two recordings")
+    speech = w.add("LetsTalkLoadSpeech", title="What the left one says", audio="hello (bundled demo speech)")
+    reply = w.add("LetsTalkLoadSpeech", title="What the right one says", audio="hello (bundled demo speech)")
+    first = w.add("TrimAudioDuration", audio=speech[0], duration=TURN)
+    second = w.add("TrimAudioDuration", audio=reply[0], start_index=TURN, duration=TURN)
+    w.column()
+    pause = w.add("EmptyAudio", title="Silence: listening", duration=TURN, sample_rate=16_000, channels=2)
+    one = w.add("AudioConcat", title="Left: speaks, listens", audio1=first[0], audio2=pause[0])
+    two = w.add("AudioConcat", title="Right: listens, speaks", audio1=pause[0], audio2=second[0])
+    mix = w.add("AudioMerge", title="Both, for the video", audio1=one[0], audio2=two[0], merge_method="add")
+    crops, videos = [], []
+    for name, mask, sound, seed in (("Left", masks[0], one, 1), ("Right", masks[1], two, 2)):
+        w.group(f"{name} person")
+        crop = w.add("LetsTalkCropPortrait", image=scene[0], mask=mask[0], face="mask", margin=0.0, raise_by=0.0)
+        portrait = w.add("LetsTalkEncodePortrait", image=crop[0], vae=vae[0])
+        audio = w.add("LetsTalkEncodeAudio", audio=sound[0], audio_encoder=encoder[0])
+        w.column()
+        conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+        more = {"audio": mix[0]} if name == "Right" else {}
+        videos.append(
+            w.add(
+                "LetsTalkTalkingVideo",
+                wide=400,
+                model=dit[0],
+                positive=conditioning[0],
+                vae=vae[0],
+                seed=seed,
+                **more,
+            )
+        )
+        crops.append(crop)
+    w.group("Into the picture")
+    whole = w.add("LetsTalkPasteBack", title="Left person", crop=crops[0][1], video=videos[0][0])
+    both = w.add("LetsTalkPasteBack", title="Right person", crop=crops[1][1], video=videos[1][0], image=whole[0])
+    w.column()
+    save(w, both[1], "two_presenters")
+
+
+CLIPS = (0, 16)  # first frames of the training clips
+SIDE, TURN = 256, 2.0  # pixels of a bundled portrait; seconds that one of two presenters speaks
 FACE = (510, 330, 260, 260)  # x, y, width, height of the face in the bundled scene, pixels
 WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
     "1_quickstart": quickstart,
-    "2_long_video_memory": long_video_memory,
-    "3_native_sampler": native_sampler,
-    "4_crop_upscale_paste": crop_upscale_paste,
-    "5_lora_guidance": lora_guidance,
-    "6_native_audio_encoder": native_audio_encoder,
+    "2_step_by_step": step_by_step,
+    "3_long_video_memory": long_video_memory,
+    "4_native_sampler": native_sampler,
+    "5_crop_upscale_paste": crop_upscale_paste,
+    "6_lora_guidance": lora_guidance,
+    "7_native_audio_encoder": native_audio_encoder,
+    "8_train_lora": train_lora,
+    "9_two_presenters": two_presenters,
 }
 
 

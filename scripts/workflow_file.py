@@ -15,11 +15,13 @@ PREVIEW = {  # extra height, pixels: pictures and players that nodes show
     "LetsTalkLoadPortrait": 254,
     "LetsTalkLoadSpeech": 100,
     "LetsTalkLongVideoSampler": 300,
+    "LetsTalkPortraitVideo": 420,
     "LetsTalkTalkingVideo": 420,
     "SaveVideo": 420,
 }
 GROWTH = {  # space below: nodes grow while latent previews are shown
     "LetsTalkLongVideoSampler": 240,
+    "LetsTalkPortraitVideo": 120,
     "LetsTalkTalkingVideo": 120,
 }
 ROW, WIDGET_ROW, TITLE, GAP, MARGIN = 20, 26, 30, 24, 24

@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm"}
 
 def quickstart(**changes: Any) -> dict[str, Any]:
     """The shortened quickstart; `changes` are inputs of its Talking Video."""
-    graph = shortened(load_api("1_quickstart"))
+    graph = shortened(load_api("2_step_by_step"))
     graph[talking(graph)]["inputs"].update(changes)
     return graph
 

@@ -28,7 +28,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 def quickstart() -> dict[str, Any]:
     """The shortened quickstart on the model in the shared folder."""
-    graph = shortened(load_api("1_quickstart"))
+    graph = shortened(load_api("2_step_by_step"))
     for node in graph.values():
         if node["class_type"] in LOADERS:
             name, kind = LOADERS[node["class_type"]]

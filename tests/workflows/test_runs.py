@@ -68,7 +68,7 @@ def check_sync(video: Video, graph: dict[str, Any], first_frame: int = 0) -> Non
     assert found == pytest.approx(START_SECONDS + first_frame / FPS, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["1_quickstart", "5_lora_guidance", "6_native_audio_encoder"])
+@pytest.mark.parametrize("name", ["2_step_by_step", "6_lora_guidance", "7_native_audio_encoder"])
 def test_talking_video_workflows_run(name: str, server: ComfyServer) -> None:
     graph = graph_of(name)
     video = saved_video(server, server.run(graph), graph)
@@ -78,10 +78,10 @@ def test_talking_video_workflows_run(name: str, server: ComfyServer) -> None:
 
 
 def test_a_lora_changes_the_video(server: ComfyServer) -> None:
-    graph = graph_of("5_lora_guidance")
+    graph = graph_of("6_lora_guidance")
     plain = saved_video(server, server.run(graph), graph)
     tiny_lora(server.base / "models" / "loras" / "tiny.safetensors", DEMO / "dit.safetensors")
-    workflow = load_ui("5_lora_guidance")
+    workflow = load_ui("6_lora_guidance")
     enable(workflow, "LoraLoaderModelOnly")
     graph = shortened(ui_to_api(workflow, server.object_info()))
     for node in graph.values():
@@ -94,7 +94,7 @@ def test_a_lora_changes_the_video(server: ComfyServer) -> None:
 
 
 def test_two_samplers_share_one_memory(server: ComfyServer) -> None:
-    graph = graph_of("2_long_video_memory")
+    graph = graph_of("3_long_video_memory")
     history = server.run(graph)
     video = saved_video(server, history, graph)
     check_talks(video, FRAMES)
@@ -104,7 +104,7 @@ def test_two_samplers_share_one_memory(server: ComfyServer) -> None:
 
 
 def test_native_sampler_makes_one_clip(server: ComfyServer) -> None:
-    graph = graph_of("3_native_sampler")
+    graph = graph_of("4_native_sampler")
     video = saved_video(server, server.run(graph), graph)
     check_talks(video, 16)
     check_sync(video, graph, CUT)
@@ -113,7 +113,7 @@ def test_native_sampler_makes_one_clip(server: ComfyServer) -> None:
 
 def test_crop_upscale_paste_runs_with_an_upscale_model(server: ComfyServer) -> None:
     tiny_upscaler(server.base / "models" / "upscale_models" / "RealESRGAN_x2plus.safetensors")
-    workflow = load_ui("4_crop_upscale_paste")
+    workflow = load_ui("5_crop_upscale_paste")
     enable(workflow, "UpscaleModelLoader", "ImageUpscaleWithModel")
     graph = ui_to_api(workflow, server.object_info())
     for node in graph.values():
