@@ -10,7 +10,7 @@ import { listenToQueue, openTab, tabOf, watchQueue } from "./tabs.js";
 
 /** @typedef {import("./run_state.js").RunState} RunState */
 
-const SAMPLERS = new Set(["LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"]);
+const SAMPLERS = new Set(["LetsTalkPortraitVideo", "LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"]);
 const LOADERS = new Map([
   ["LetsTalkLoadPortrait", { kind: KINDS.image, widget: "image" }],
   ["LetsTalkLoadSpeech", { kind: KINDS.audio, widget: "audio" }],

@@ -48,11 +48,11 @@ export async function tell(page, type, data) {
   );
 }
 
-/** Load the first workflow of the pack into a new tab, with values of Talking Video changed. Returns its id. */
+/** Load the workflow of separate nodes into a new tab, with values of Talking Video changed. Returns its id. */
 export async function loadQuickstart(page, values) {
   const id = await page.evaluate(async (changed) => {
     const { app } = window;
-    const url = app.api.apiURL("/workflow_templates/LetsTalk/1_quickstart.json");
+    const url = app.api.apiURL("/workflow_templates/LetsTalk/2_step_by_step.json");
     const graph = await (await fetch(url)).json();
     await app.loadGraphData({ ...graph, id: "00000000-0000-4000-8000-000000000000" }); // the same in every tab
     const node = app.graph._nodes.find((candidate) => candidate.type === "LetsTalkTalkingVideo");
