@@ -1,8 +1,9 @@
 """Write the example workflows: `python scripts/make_workflows.py OBJECT_INFO`.
 
 OBJECT_INFO is a running ComfyUI with this pack (default: http://127.0.0.1:8188) or a file with its `/object_info`.
-Written are workflows/<name>.json, which the browser lists as templates, and workflows/api/<name>.json for the
-server's API. A test compares the files with what this script makes from the ComfyUI that it runs on.
+Written are workflows/<name>.json, which the browser lists as templates, workflows/api/<name>.json for the server's
+API, and the blueprint in subgraphs/. A test compares the files with what this script makes from the ComfyUI that
+it runs on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from blueprint import blueprint
 from workflow_file import Link, Node, Workflow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +56,8 @@ def quickstart(w: Workflow) -> None:
     save(w, talk[0], "quickstart")
 
 
-def step_by_step(w: Workflow) -> None:
+def step_by_step(w: Workflow) -> tuple[dict[str, Link], dict[str, Link]]:
+    """Gives back what goes into the graph and what comes out, for the blueprint."""
     dit, vae, encoder = models(w)
     picture, speech = material(w)
     w.group("Conditioning")
@@ -65,6 +68,7 @@ def step_by_step(w: Workflow) -> None:
     talk = w.add("LetsTalkTalkingVideo", wide=400, model=dit[0], positive=conditioning[0], vae=vae[0], seed=1)
     w.column()
     save(w, talk[0], "step_by_step")
+    return {"image": picture[0], "audio": speech[0]}, {"video": talk["video"], "images": talk["images"]}
 
 
 def long_video_memory(w: Workflow) -> None:
@@ -306,10 +310,11 @@ def two_presenters(w: Workflow) -> None:
     save(w, both[1], "two_presenters")
 
 
+BLUEPRINT = "Talking Portrait, step by step"
 CLIPS = (0, 16)  # first frames of the training clips
 SIDE, TURN = 256, 2.0  # pixels of a bundled portrait; seconds that one of two presenters speaks
 FACE = (510, 330, 260, 260)  # x, y, width, height of the face in the bundled scene, pixels
-WORKFLOWS: dict[str, Callable[[Workflow], None]] = {
+WORKFLOWS: dict[str, Callable[[Workflow], Any]] = {
     "1_quickstart": quickstart,
     "2_step_by_step": step_by_step,
     "3_long_video_memory": long_video_memory,
@@ -330,7 +335,7 @@ def notes() -> dict[str, str]:
 
 
 def make(object_info: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """File name below workflows/ -> graph, for all workflows. Raises: WorkflowError."""
+    """File name -> graph, for all workflows and the blueprint. Raises: WorkflowError."""
     found = re.search(r'^version = "(.+?)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None
     files = {}
@@ -339,7 +344,10 @@ def make(object_info: dict[str, Any]) -> dict[str, dict[str, Any]]:
         workflow.group("About this workflow")
         workflow.note(f"{notes()[name]}\n\n{ALWAYS}")
         build(workflow)
-        files[f"{name}.json"], files[f"api/{name}.json"] = workflow.ui(), workflow.api()
+        files[f"workflows/{name}.json"] = workflow.ui()
+        files[f"workflows/api/{name}.json"] = workflow.api()
+    graph = Workflow(object_info, found[1])
+    files[f"subgraphs/{BLUEPRINT}.json"] = blueprint(graph, BLUEPRINT, *step_by_step(graph))
     return files
 
 
@@ -350,7 +358,7 @@ def main(source: str) -> None:
     else:
         object_info = json.loads(Path(source).read_text(encoding="utf-8"))
     for name, graph in make(object_info).items():
-        path = ROOT / "workflows" / name
+        path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

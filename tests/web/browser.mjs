@@ -40,18 +40,18 @@ async function openQuickstart({ page, shoot }) {
   await page.waitForTimeout(1500); // thumbnails
   await shoot("1_templates");
   await card.click();
-  await page.waitForFunction(() => window.app.graph._nodes.some((node) => node.type === "LetsTalkTalkingVideo"));
+  await page.waitForFunction(() => window.app.graph._nodes.some((node) => node.type === "LetsTalkPortraitVideo"));
   await dialog.waitFor({ state: "hidden", timeout: SLOW });
   await page.waitForTimeout(1000);
 }
 
-/** Queue the quickstart, shortened, and watch the panel of Talking Video. */
+/** Queue the quickstart, shortened, and watch the panel of Talking Portrait. */
 async function runIt({ page, seen, shoot }) {
   seen.saved_values = await page.evaluate(() => {
-    const node = window.app.graph._nodes.find((n) => n.type === "LetsTalkTalkingVideo");
+    const node = window.app.graph._nodes.find((n) => n.type === "LetsTalkPortraitVideo");
     const set = (name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
     set("steps", 2); // on a fast machine the run must still last until a stretch plays
-    set("max_frames", 160);
+    set("max_seconds", 6.4);
     const values = node.serialize().widgets_values;
     const own = node.widgets.filter((widget) => !widget.name.startsWith("letstalk_"));
     return { saved: values.length, widgets: own.length };

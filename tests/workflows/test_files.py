@@ -37,7 +37,7 @@ def test_files_are_what_the_script_makes(server: ComfyServer, monkeypatch: pytes
     import make_workflows
 
     made = make_workflows.make(server.object_info())
-    stale = [name for name, graph in made.items() if json.loads((FOLDER / name).read_text("utf-8")) != graph]
+    stale = [name for name, graph in made.items() if json.loads((ROOT / name).read_text("utf-8")) != graph]
     assert not stale, "run scripts/make_workflows.py"
 
 
@@ -82,3 +82,30 @@ def test_the_template_browser_gets_them(name: str, server: ComfyServer) -> None:
     assert name in server.get_json("/workflow_templates")["LetsTalk"]
     assert json.loads(server.get(f"/api/workflow_templates/LetsTalk/{name}.json")) == load_ui(name)
     assert server.get(f"/api/workflow_templates/LetsTalk/{name}.jpg")[:2] == b"\xff\xd8"
+
+
+def test_the_blueprint_is_a_whole_graph_with_one_way_in_and_out() -> None:
+    """As the browser checks a published subgraph: every link is known at both its ends."""
+    (path,) = (ROOT / "subgraphs").glob("*.json")
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    (definition,) = workflow["definitions"]["subgraphs"]
+    (instance,) = workflow["nodes"]
+    assert instance["type"] == definition["id"] and definition["name"] == path.stem
+    nodes = {node["id"]: node for node in definition["nodes"]}
+    assert not {"LetsTalkLoadPortrait", "LetsTalkLoadSpeech", "SaveVideo"} & {n["type"] for n in nodes.values()}
+    for link in definition["links"]:
+        if link["origin_id"] == -10:
+            pin = definition["inputs"][link["origin_slot"]]
+            assert link["id"] in pin["linkIds"] and pin["type"] == link["type"]
+        else:
+            output = nodes[link["origin_id"]]["outputs"][link["origin_slot"]]
+            assert link["id"] in output["links"] and output["type"] == link["type"]
+        if link["target_id"] == -20:
+            assert link["id"] in definition["outputs"][link["target_slot"]]["linkIds"]
+        else:
+            assert nodes[link["target_id"]]["inputs"][link["target_slot"]]["link"] == link["id"]
+    ids = [link["id"] for link in definition["links"]]
+    ends = [slot["link"] for node in nodes.values() for slot in node["inputs"] if slot["link"] is not None]
+    leaving = [number for pin in definition["outputs"] for number in pin["linkIds"]]
+    assert sorted(ends + leaving) == sorted(ids) and len(set(ids)) == len(ids)
+    assert [pin["name"] for pin in definition["inputs"]] == ["image", "audio"]
