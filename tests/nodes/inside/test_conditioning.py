@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -95,6 +96,13 @@ def test_positive_and_negative_differ_in_sound_only(comfy_nodes: Any, track: Any
     assert on["letstalk_movement"] == 1.0
     assert on["letstalk_rgb"] == ("factors", "bias")
     assert tuple(on["reference_latents"][0].shape) == (1, 64, 1, 4, 6)
+
+
+def test_a_latent_may_be_any_mapping(comfy_nodes: Any, track: Any) -> None:
+    lazy = MappingProxyType(portrait()), MappingProxyType({"letstalk_track": track})
+    positive, _, latent, frames = comfy_nodes["LetsTalkConditioning"].execute(*lazy, 0, 16).args
+    assert frames == 40 and tuple(latent["samples"].shape) == (1, 64, 16, 4, 6)
+    assert positive[0][1]["letstalk_rgb"] == ("factors", "bias")
 
 
 def test_conditions_that_cannot_work_are_named(comfy_nodes: Any, track: Any) -> None:
