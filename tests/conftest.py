@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMFYUI = pytest.StashKey[str]()
 NO_BROWSER = pytest.StashKey[str]()
+NO_PACKS = pytest.StashKey[str]()
 collect_ignore = ["nodes/inside"]  # test_inside_comfyui.py runs them, in a process of their own
 
 hypothesis.settings.register_profile("letstalk", deadline=None)  # busy machines are slow, not wrong
@@ -117,7 +118,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in plain sight what was not tried."""
-    untested = {NO_COMFYUI: "the pack inside ComfyUI", NO_BROWSER: "the browser part"}
+    untested = {
+        NO_COMFYUI: "the pack inside ComfyUI",
+        NO_BROWSER: "the browser part",
+        NO_PACKS: "beside other packs",
+    }
     for key, what in untested.items():
         if reason := config.stash.get(key, ""):
             terminalreporter.section(f"NOT TESTED: {what}", sep="!", red=True, bold=True)

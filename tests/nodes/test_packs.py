@@ -6,13 +6,13 @@ Nothing is fetched: LETSTALK_PACKS names a folder that holds their checkouts, wh
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import NO_PACKS
 from tests.nodes.server import ComfyServer
 from tests.workflows.media import read_video
 
@@ -23,17 +23,23 @@ PACKS = {  # folder: a node that is there when it loaded
     "rgthree-comfy": "Any Switch (rgthree)",
 }
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
+Needs = Callable[[str], None]
 MODEL = "demo (bundled, drawn faces)"
 
 
 @pytest.fixture(scope="module")
-def packs() -> Path:
+def packs(request: pytest.FixtureRequest) -> Path:
     named = os.environ.get("LETSTALK_PACKS")
     if not named:
-        message = f"LETSTALK_PACKS is not set: nothing is tested beside {', '.join(PACKS)}"
-        warnings.warn(message, stacklevel=1)
-        pytest.skip(message)
-    return Path(named).resolve()
+        skip(request.config, f"LETSTALK_PACKS is not set: nothing is tried beside {', '.join(PACKS)}")
+    return Path(named or "").resolve()
+
+
+def skip(config: pytest.Config, reason: str) -> None:
+    """Skip, and say so at the end of the session."""
+    known = config.stash.get(NO_PACKS, "")
+    config.stash[NO_PACKS] = reason if reason in known else f"{known}\n{reason}".strip()
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +53,15 @@ def server(packs: Path, comfyui: Path, tmp_path_factory: pytest.TempPathFactory)
         yield running
 
 
-def needs(server: ComfyServer, pack: str) -> None:
-    """Skip loudly where a pack is not there or did not load."""
-    if PACKS[pack] not in server.object_info():
-        message = f"{pack} is not in LETSTALK_PACKS, or its packages are not installed"
-        warnings.warn(message, stacklevel=2)
-        pytest.skip(message)
+@pytest.fixture
+def needs(server: ComfyServer, request: pytest.FixtureRequest) -> Needs:
+    """`needs("KJNodes")`: skip where that pack is not there or did not load."""
+
+    def check(pack: str) -> None:
+        if PACKS[pack] not in server.object_info():
+            skip(request.config, f"{pack} is not in LETSTALK_PACKS, or its packages are not installed")
+
+    return check
 
 
 def short_graph(**inputs: Any) -> dict[str, Any]:
@@ -72,8 +81,10 @@ def preview(image: list[Any]) -> dict[str, Any]:
     return {"class_type": "PreviewImage", "inputs": {"images": image}}
 
 
-def test_video_helper_suite_combines_all_frames_with_sound(server: ComfyServer) -> None:
-    needs(server, "ComfyUI-VideoHelperSuite")
+def test_video_helper_suite_combines_all_frames_with_sound(
+    server: ComfyServer, needs: Callable[[str], None]
+) -> None:
+    needs("ComfyUI-VideoHelperSuite")
     combine = {"images": ["3", 1], "frame_rate": ["3", 3], "audio": ["2", 0], "loop_count": 0}
     file = {"filename_prefix": "vhs", "format": "video/h264-mp4", "pingpong": False, "save_output": True}
     file |= {"pix_fmt": "yuv420p", "crf": 19, "save_metadata": True, "trim_to_audio": False}
@@ -83,9 +94,11 @@ def test_video_helper_suite_combines_all_frames_with_sound(server: ComfyServer) 
     assert len(read_video(path).frames) == 10
 
 
-def test_the_sound_and_the_frames_of_its_video_loader_drive_and_are_driven(server: ComfyServer) -> None:
+def test_the_sound_and_the_frames_of_its_video_loader_drive_and_are_driven(
+    server: ComfyServer, needs: Callable[[str], None]
+) -> None:
     """Its AUDIO decodes when it is asked for, and its IMAGE is a whole video."""
-    needs(server, "ComfyUI-VideoHelperSuite")
+    needs("ComfyUI-VideoHelperSuite")
     made = {**short_graph(seed=3), "4": {"class_type": "SaveVideo", "inputs": SAVED | {"video": ["3", 0]}}}
     server.run(made)
     (path,) = (server.base / "output").glob("made*.mp4")
@@ -101,8 +114,8 @@ def test_the_sound_and_the_frames_of_its_video_loader_drive_and_are_driven(serve
 SAVED = {"filename_prefix": "made", "format": "auto", "codec": "auto"}
 
 
-def test_kjnodes_counts_and_resizes_our_frames(server: ComfyServer) -> None:
-    needs(server, "ComfyUI-KJNodes")
+def test_kjnodes_counts_and_resizes_our_frames(server: ComfyServer, needs: Needs) -> None:
+    needs("ComfyUI-KJNodes")
     graph = {**short_graph(), "4": {"class_type": "GetImageSizeAndCount", "inputs": {"image": ["3", 1]}}}
     graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["4", 3]}}
     graph["6"] = preview(["4", 0])
@@ -110,15 +123,15 @@ def test_kjnodes_counts_and_resizes_our_frames(server: ComfyServer) -> None:
     assert history["outputs"]["5"]["text"] == ["10"] and len(history["outputs"]["6"]["images"]) == 10
 
 
-def test_impact_reads_our_pictures(server: ComfyServer) -> None:
-    needs(server, "ComfyUI-Impact-Pack")
+def test_impact_reads_our_pictures(server: ComfyServer, needs: Needs) -> None:
+    needs("ComfyUI-Impact-Pack")
     graph = {**short_graph(), "4": {"class_type": "ImpactImageInfo", "inputs": {"value": ["3", 1]}}}
     graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}}
     assert server.run(graph)["outputs"]["5"]["text"] == ["10"]
 
 
-def test_rgthree_switches_our_types(server: ComfyServer) -> None:
-    needs(server, "rgthree-comfy")
+def test_rgthree_switches_our_types(server: ComfyServer, needs: Needs) -> None:
+    needs("rgthree-comfy")
     switch = {"class_type": "Any Switch (rgthree)", "inputs": {"any_01": ["3", 0]}}
     saved = {"class_type": "SaveVideo", "inputs": SAVED | {"filename_prefix": "switched", "video": ["4", 0]}}
     server.run({**short_graph(), "4": switch, "5": saved})
