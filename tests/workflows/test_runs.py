@@ -68,6 +68,29 @@ def check_sync(video: Video, graph: dict[str, Any], first_frame: int = 0) -> Non
     assert found == pytest.approx(START_SECONDS + first_frame / FPS, abs=0.02)
 
 
+def test_the_short_graph_runs(server: ComfyServer) -> None:
+    graph = graph_of("1_quickstart")
+    (node,) = (node for node in graph.values() if node["class_type"] == "LetsTalkPortraitVideo")
+    node["inputs"]["max_seconds"] = FRAMES / FPS
+    video = saved_video(server, server.run(graph), graph)
+    check_talks(video, FRAMES)
+    check_lips(video.frames)
+
+
+def test_two_presenters_share_a_picture(server: ComfyServer) -> None:
+    graph = graph_of("9_two_presenters")
+    for node in graph.values():
+        if node["class_type"] == "LetsTalkEncodeAudio":
+            node["inputs"].update(start_seconds=0.0, length_seconds=2 * FRAMES / FPS)
+        if "duration" in node["inputs"]:
+            node["inputs"]["duration"] = FRAMES / FPS
+    video = saved_video(server, server.run(graph), graph)
+    check_talks(video, 2 * FRAMES, (512, 256))
+    left, right = video.frames[:, :, :256], video.frames[:, :, 256:]
+    for speaks, listens in ((left[:FRAMES], right[:FRAMES]), (right[FRAMES:], left[FRAMES:])):
+        assert movement(speaks, FACE) > 1.3 * movement(listens, FACE)
+
+
 @pytest.mark.parametrize("name", ["2_step_by_step", "6_lora_guidance", "7_native_audio_encoder"])
 def test_talking_video_workflows_run(name: str, server: ComfyServer) -> None:
     graph = graph_of(name)
