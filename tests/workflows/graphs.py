@@ -41,7 +41,7 @@ def widget_values(node: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     values = iter(node["widgets_values"])
     found = {}
     for name, kind, options in definitions(info):
-        if not isinstance(kind, list) and kind not in WIDGETS:
+        if (not isinstance(kind, list) and kind not in WIDGETS) or options.get("forceInput"):
             continue
         found[name] = next(values)
         if kind == "INT" and options.get("control_after_generate", name in SEEDS):
