@@ -16,6 +16,7 @@ __all__ = [
     "AudioEncoderConfig",
     "AudioProjectionConfig",
     "AutoencoderConfig",
+    "CarryConfig",
     "Config",
     "DiTConfig",
     "config_class",
@@ -310,6 +311,32 @@ class AudioProjectionConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarryConfig(Config):
+    """Shape of the masks that carry a portrait's detail to decoded frames (docs/model.md, Carry)."""
+
+    kind: ClassVar[str] = "carry"
+
+    hidden_size: int = 24
+    working_size: int = 128  # pixels of the shorter side at which flow and masks are found
+    correction_layers: int = 3  # 3x3 convolutions that correct the flow
+    mask_layers: int = 2
+
+    def validate(self) -> None:
+        _require_positive(self, "hidden_size", "working_size")
+        _require_at_most(self, "width", "hidden_size")
+        _require_at_most(self, "side", "working_size")
+        _require(
+            0 <= self.correction_layers <= 6 and 0 <= self.mask_layers <= 6,
+            f"carry config: correction_layers={self.correction_layers} and mask_layers={self.mask_layers} must be"
+            " 0 to 6: each sees twice as far as the one before",
+        )
+        _require(
+            self.working_size >= 32 and self.working_size % 8 == 0,
+            f"carry config: working_size={self.working_size} must be a multiple of 8 from 32 on",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiTConfig(Config):
     """Shape of the video diffusion transformer (docs/model.md, Denoiser) and of the clips it was trained on."""
 
@@ -410,7 +437,7 @@ class DiTConfig(Config):
 
 
 _KINDS: dict[str, type[Config]] = {
-    c.kind: c for c in (AutoencoderConfig, AudioEncoderConfig, AudioProjectionConfig, DiTConfig)
+    c.kind: c for c in (AutoencoderConfig, AudioEncoderConfig, AudioProjectionConfig, CarryConfig, DiTConfig)
 }
 
 

@@ -16,8 +16,16 @@ from ..files import file_sha256
 from ..protocols import Device, DType
 from .audio_encoder import AudioEncoder
 from .autoencoder.dc_ae import AutoencoderDC
+from .carry import Carry
 from .checkpoint import CheckpointHeader, check_keys, load_tensors, read_header
-from .configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, Config, DiTConfig
+from .configs import (
+    AudioEncoderConfig,
+    AudioProjectionConfig,
+    AutoencoderConfig,
+    CarryConfig,
+    Config,
+    DiTConfig,
+)
 from .projection import AudioProjection
 from .transformer.dit import LetsTalkDiT
 
@@ -31,6 +39,7 @@ def build_model(config: Config, *, device: Device = None, dtype: DType = None) -
     """The network of a config, its weights not yet meaningful. Raises: ConfigError."""
     networks: dict[type[Config], Callable[..., nn.Module]] = {
         AutoencoderConfig: AutoencoderDC,
+        CarryConfig: Carry,
         AudioEncoderConfig: AudioEncoder,
         AudioProjectionConfig: AudioProjection,
         DiTConfig: LetsTalkDiT,

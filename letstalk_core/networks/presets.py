@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
+from .configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, CarryConfig, DiTConfig
 
-__all__ = ["AUDIO_ENCODER", "AUDIO_PROJECTION", "AUTOENCODER", "DIT"]
+__all__ = ["AUDIO_ENCODER", "AUDIO_PROJECTION", "AUTOENCODER", "CARRY", "DIT"]
 
 WIDTHS = (128, 256, 512, 512, 1024, 1024, 2048, 2048)  # of the public models, as many as there are stages
 ATTENTION_FROM = 3  # the first stage with attention
@@ -81,6 +81,8 @@ AUTOENCODER: dict[str, AutoencoderConfig] = {
     "f128c512-mix-1.0":     _dc_ae((0, 4, 8, 2, 2, 2, 2, 2), (0, 5, 10, 2, 2, 2, 2, 2), 512, 0.3620,  **_BN8),
     "demo":                 _dc_ae((0, 0, 1, 1, 1, 2),       (0, 0, 2, 2, 2, 2),        64,  1.0,     **_DEMO),
 }  # fmt: skip
+
+CARRY: dict[str, CarryConfig] = {"demo": CarryConfig()}
 
 _DEMO_CLIP: dict[str, Any] = {
     "grid_size": (8, 8),

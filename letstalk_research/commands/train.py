@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-STAGES = ("autoencoder", "audio", "dit")
+STAGES = ("autoencoder", "carry", "audio", "dit")
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
-        help="train the autoencoder, the audio encoder or the denoiser from a recipe",
+        help="train the autoencoder, the masks of carry, the audio encoder or the denoiser from a recipe",
         description="Train one network. A run whose folder holds checkpoints goes on exactly where it was. Ctrl-C"
         " or SIGTERM writes a checkpoint and ends with 128 + the signal's number.",
     )
@@ -49,12 +49,16 @@ def add_parser(subparsers: Any) -> None:
 
 def build_stage(recipe: Recipe) -> Stage:
     """The stage object of a recipe."""
-    from ..training.config import AudioRecipe, AutoencoderRecipe, DiTRecipe
+    from ..training.config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe
 
     if isinstance(recipe, AutoencoderRecipe):
         from ..training.autoencoder import AutoencoderStage
 
         return AutoencoderStage(recipe)
+    if isinstance(recipe, CarryRecipe):
+        from ..training.carry import CarryStage
+
+        return CarryStage(recipe)
     if isinstance(recipe, AudioRecipe):
         from ..training.audio import AudioStage
 

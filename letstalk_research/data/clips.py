@@ -100,6 +100,10 @@ class ClipFile:
         """The same curves for the portraits (p, k); None where nobody says how they pose."""
         return self._tensor("portrait_motion") if self.has("portrait_motion") else None
 
+    def flow(self, portrait: int, first: int, count: int) -> Tensor:
+        """Where what frames show is seen in a portrait, as (x, y) in half pictures: (count, 2, h, w) float32."""
+        return 2 * self._tensor("flow", portrait, portrait + 1)[0, first : first + count].float()
+
     def motion(self) -> Tensor:
         """Motion curves (t, k) float16, named by `motion_names`; (t, 0) where there are none."""
         return (

@@ -22,6 +22,7 @@ from letstalk_core.networks.configs import (
     AudioEncoderConfig,
     AudioProjectionConfig,
     AutoencoderConfig,
+    CarryConfig,
     Config,
     DiTConfig,
 )
@@ -31,6 +32,8 @@ __all__ = [
     "AudioRecipe",
     "AutoencoderObjective",
     "AutoencoderRecipe",
+    "CarryObjective",
+    "CarryRecipe",
     "DataConfig",
     "DiTObjective",
     "DiTRecipe",
@@ -213,6 +216,31 @@ class AudioObjective(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarryObjective(Config):
+    """Disturbances and weights of the losses of the masks; see `training.carry`."""
+
+    kind = "[objective]"
+
+    autoencoder: str = ""  # model whose frames the masks see
+    mouth_weight: float = 4.0  # of a pixel in the mouth's box, against 1 elsewhere
+    eyes_weight: float = 6.0
+    region_softness: float = 8.0  # width of the boxes' soft edge, pixels
+    gradient_weight: float = 0.5  # L1 between finite differences: edges
+    multiscale_weight: float = 0.5  # L1 of the pictures shrunk 4 and 16 times
+    steady_weight: float = 1.0  # L1 of the change from frame to frame
+    flow_weight: float = 0.5  # error of the flow where clips tell it, in half pictures
+    latent_noise: float = 0.3  # most noise on latents, in standard deviations
+    noisy_share: float = 0.6  # part of the pairs with noise
+    better_share: float = 0.4  # part of the pairs whose round trips are drawn towards the truth
+
+    def validate(self) -> None:
+        _require(bool(self.autoencoder), "[objective] autoencoder is empty; give the model file the masks are for")
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            _require(f.name == "autoencoder" or value >= 0, f"[objective] {f.name}={value} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiTObjective(Config):
     """How the denoiser is trained; see `training.diffusion`. Memory noise: docs/model.md, Memory bank."""
 
@@ -293,6 +321,14 @@ class AutoencoderRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarryRecipe(Recipe):
+    stage = "carry"
+
+    model: CarryConfig
+    objective: CarryObjective
+
+
+@dataclass(frozen=True, kw_only=True)
 class AudioRecipe(Recipe):
     stage = "audio"
 
@@ -309,7 +345,7 @@ class DiTRecipe(Recipe):
     objective: DiTObjective = field(default_factory=DiTObjective)
 
 
-RECIPES: dict[str, type[Recipe]] = {r.stage: r for r in (AutoencoderRecipe, AudioRecipe, DiTRecipe)}
+RECIPES: dict[str, type[Recipe]] = {r.stage: r for r in (AutoencoderRecipe, CarryRecipe, AudioRecipe, DiTRecipe)}
 
 
 def recipe_path(name: str | os.PathLike[str]) -> Path:
@@ -373,6 +409,7 @@ def _preset(config: type[Config], name: Any) -> Config:
 
     tables: dict[type[Config], Mapping[str, Config]] = {
         AutoencoderConfig: presets.AUTOENCODER,
+        CarryConfig: presets.CARRY,
         AudioEncoderConfig: presets.AUDIO_ENCODER,
         AudioProjectionConfig: presets.AUDIO_PROJECTION,
         DiTConfig: presets.DIT,

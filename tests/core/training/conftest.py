@@ -29,6 +29,13 @@ decoder_norm_types = ["rms_norm", "rms_norm", "rms_norm"]
 decoder_act_fns = ["silu", "silu", "silu"]
 image_size = 32
 """,
+    "carry": """
+stage = "carry"
+[model]
+hidden_size = 8
+working_size = 32
+[objective]
+""",
     "dit": """
 stage = "dit"
 [model]

@@ -15,7 +15,13 @@ SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_recipe_is_valid(name: str) -> None:
-    stage = {"autoencoder": "autoencoder", "decoder": "autoencoder", "audio": "audio", "dit": "dit"}
+    stage = {
+        "autoencoder": "autoencoder",
+        "decoder": "autoencoder",
+        "audio": "audio",
+        "carry": "carry",
+        "dit": "dit",
+    }
     recipe = load_recipe(stage[name.split("_")[1]], name)
     assert recipe.to_dict()["stage"] == recipe.stage
 

@@ -1,0 +1,207 @@
+"""Carry: the portrait's own detail, moved along with the decoded frames.
+
+A portrait is known to the last pore, but frames come out of an autoencoder that forgets most of it. What it forgot
+of the portrait is known, too: the difference between the portrait and its own round trip. A frame is matched with
+that round trip, which went through the same autoencoder, and two masks say what is taken along:
+
+    out = S + a (warp(S_p) - S) + b warp(P - S_p)
+
+S decoded frame, P portrait, S_p its round trip; a = b = 1: the portrait's pixels; a = 0, b = 1: its fine detail
+in the frame's own light; a = b = 0: the frame as it is. Pictures in, pictures out: it follows any decoder.
+Matching and masks work on small pictures, and the portrait is sampled at the size of the result, which may exceed
+that of the frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..protocols import Device, DType, Operations
+from .configs import CarryConfig
+from .flow import gauss_newton, grow, pyramid_flow, shrink, warp
+from .tone import Tone
+
+__all__ = ["Carry", "CarryMaps", "CarryReference"]
+
+PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
+AT_ONCE = 8  # frames that are matched in one pass, at the small working size
+SHAPE_TOLERANCE = 0.02  # between the ratios of the sides of portrait and frames
+EXCESS = 4.0  # what is left and detail are small beside the frame itself
+
+
+@dataclass(frozen=True)
+class CarryReference:
+    """What frames of one portrait are made with: pictures (1 or n, 3, h, w) float32 in [-1, 1].
+
+    portrait: at the size of the result; decoded: its round trip, at the size of the frames; parts
+    (1 or n, 6, h, w): round trip and what it lost, at the size of the matching.
+    """
+
+    portrait: Tensor
+    decoded: Tensor
+    parts: Tensor
+    tone: Tone
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self.portrait.shape[-2], self.portrait.shape[-1]
+
+    def of(self, first: int, count: int) -> CarryReference:
+        """That of some frames, where every frame has one of its own."""
+        if len(self.portrait) == 1:
+            return self
+        part = slice(first, first + count)
+        return CarryReference(self.portrait[part], self.decoded[part], self.parts[part], self.tone.of_frames(part))
+
+
+@dataclass(frozen=True)
+class CarryMaps:
+    """What was found for frames: flow (n, 2, h/2, w/2) and masks (n, 2, h, w), a and b."""
+
+    flow: Tensor
+    masks: Tensor
+
+
+class _Trunk(nn.Module):
+    """Patches of 2x2 pixels to features, then residual 3x3 convolutions, each with twice the dilation."""
+
+    def __init__(self, width: int, layers: int, *, operations: Operations, device: Device, dtype: DType) -> None:
+        super().__init__()
+        place = {"device": device, "dtype": dtype}
+        self.conv_in = operations.Conv2d(PARTS, width, 2, stride=2, **place)
+        self.convs = nn.ModuleList(
+            operations.Conv2d(width, width, 3, padding=2**i, dilation=2**i, padding_mode="replicate", **place)
+            for i in range(layers)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(n, PARTS, h, w) to features (n, width, h/2, w/2); `context`: features of a coarser grid."""
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        if context is not None:
+            x = x + grow(context, (x.shape[-2], x.shape[-1]))
+        for conv in self.convs:
+            x = x + conv(F.silu(x))
+        return F.silu(x)
+
+
+class Carry(nn.Module):
+    """Matching and masks. Shapes: frames (n, 3, h, w) in [-1, 1] -> (n, 3, *reference.size), float32.
+
+    `operations` supplies the convolutions. Weights may be float32, bfloat16 or float16; all else is float32.
+    """
+
+    def __init__(
+        self, config: CarryConfig, *, operations: Operations = nn, device: Device = None, dtype: DType = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.correct = _Trunk(width, config.correction_layers, operations=operations, **place)
+        self.correct_out = operations.Conv2d(width, 2, 3, padding=1, padding_mode="replicate", **place)
+        self.context = operations.Conv2d(width, width, 1, **place)
+        self.masks = _Trunk(width, config.mask_layers, operations=operations, **place)
+        self.masks_out = operations.Conv2d(width, 8, 3, padding=1, padding_mode="replicate", **place)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Start values for training: no correction, a little of the portrait's forms, much of its detail."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+        for out in (self.correct_out, self.masks_out):
+            nn.init.normal_(out.weight, std=1e-3)
+        nn.init.zeros_(self.correct_out.bias)
+        self.masks_out.bias.copy_(torch.tensor([-2.0, 0.5]).repeat_interleave(4))
+
+    def prepare(
+        self, portrait: Tensor, decoded: Tensor, small: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> CarryReference:
+        """What the frames of a portrait need.
+
+        portrait (1 or n, 3, H, W) at any size; decoded: its round trip (1 or n, 3, h, w), at the size of the
+        frames; small: what went into that round trip, by default the portrait scaled. size: height and width of
+        the result, by default those of the frames. Raises: ConfigError for shapes that do not go together.
+        """
+        (height, width), (h, w) = portrait.shape[-2:], decoded.shape[-2:]
+        size = size or (h, w)
+        for name, (a, b) in {"portrait": (height, width), "size": size}.items():
+            if min(a, b) < 1 or abs(a * w / (b * h) - 1) > SHAPE_TOLERANCE:
+                raise ConfigError(f"{name} {b}x{a} is of another shape than the frames of {w}x{h}; crop it first")
+        portrait, decoded = portrait.float(), decoded.float().clamp(-1, 1)
+        small = _scale(portrait, (h, w)) if small is None else small.float()
+        parts = torch.cat([decoded, small - decoded], dim=1)
+        return CarryReference(
+            _scale(portrait, size), decoded, shrink(parts, self._working_size(h, w)), Tone.of(small)
+        )
+
+    def forward(self, frames: Tensor, reference: CarryReference) -> Tensor:
+        if tuple(frames.shape[-2:]) != tuple(reference.decoded.shape[-2:]):
+            (h, w), (height, width) = frames.shape[-2:], reference.decoded.shape[-2:]
+            raise ConfigError(f"frames are {w}x{h}, the decoded portrait is {width}x{height}; decode both alike")
+        result = frames.new_empty(len(frames), 3, *reference.size, dtype=torch.float32)
+        for first in range(0, len(frames), AT_ONCE):
+            part = frames[first : first + AT_ONCE].float().clamp(-1, 1)
+            maps = self.estimate(part, reference.of(first, len(part)))
+            for i in range(len(part)):  # one by one, which stays in the processor's cache
+                own = CarryMaps(maps.flow[i : i + 1], maps.masks[i : i + 1])
+                mixed = self.mix(part[i : i + 1], own, reference.of(first + i, 1))
+                torch.clamp(mixed, -1, 1, out=result[first + i : first + i + 1])
+        return result
+
+    def mix(self, frames: Tensor, maps: CarryMaps, reference: CarryReference) -> Tensor:
+        """Frames (n, 3, h, w) with what the maps take along, (n, 3, *reference.size), not clamped."""
+        size, own = reference.size, (frames.shape[-2], frames.shape[-1])
+        # S + a (warp(S_p) - S) + b warp(P - S_p), sorted by what must be sampled at the size of the result
+        masks, flow = grow(maps.masks, own), grow(maps.flow, own)
+        forms, detail = masks[:, :1], masks[:, 1:]
+        if own == size:
+            moved, portrait = warp(torch.cat([reference.decoded, reference.portrait], dim=1), flow).split(3, dim=1)
+        else:
+            moved = warp(reference.decoded, flow)
+        rest = torch.addcmul(torch.lerp(frames, moved, forms), detail, moved, value=-1)
+        if own != size:
+            rest, detail = _scale(rest, size), grow(maps.masks[:, 1:], size)
+            portrait = warp(reference.portrait, grow(maps.flow, size))
+        return reference.tone(torch.addcmul(rest, detail, portrait))
+
+    def estimate(self, frames: Tensor, reference: CarryReference) -> CarryMaps:
+        """Flow and masks of frames (n, 3, h, w)."""
+        parts = reference.parts
+        size = parts.shape[-2], parts.shape[-1]
+        half = size[0] // 2, size[1] // 2
+        pictures, other = shrink(frames, size), shrink(parts, half)
+        small, target = shrink(pictures, half), other[:, :3]
+        flow = pyramid_flow(small, target, half)
+        features = self.correct(self._parts(small, other, flow))
+        unit = flow.new_tensor([2 / size[1], 2 / size[0]]).view(1, 2, 1, 1)
+        flow = flow + grow(self.correct_out(features).float() * unit, half)
+        flow = gauss_newton(small, target, flow, steps=1)
+        x = self.masks(self._parts(pictures, parts, grow(flow, size)), self.context(features))
+        masks = F.pixel_shuffle(self.masks_out(x).float().contiguous(), 2)
+        return CarryMaps(flow, masks.sigmoid())
+
+    def _parts(self, pictures: Tensor, parts: Tensor, flow: Tensor) -> Tensor:
+        """Frame, what is left of it after the warp, and warped detail: (n, PARTS, h, w)."""
+        moved = warp(parts, flow)
+        inputs = torch.cat([pictures, EXCESS * (pictures - moved[:, :3]), EXCESS * moved[:, 3:]], dim=1)
+        return inputs.to(self.context.weight.dtype)
+
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Near `working_size` pixels on the shorter side, multiples of 8."""
+        scale = self.config.working_size / min(height, width)
+        return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
+
+
+def _scale(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic with antialiasing, to another size."""
+    if tuple(pictures.shape[-2:]) == size:
+        return pictures
+    return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False)

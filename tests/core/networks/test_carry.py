@@ -1,0 +1,195 @@
+"""The portrait's detail in decoded frames: identity, sizes, chunks, grey portraits, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from letstalk_core.errors import ConfigError
+from letstalk_core.networks.carry import Carry, CarryMaps, CarryReference
+from letstalk_core.networks.configs import CarryConfig
+
+
+def picture(side: int = 128, seed: int = 0, channels: int = 3) -> torch.Tensor:
+    """Something between noise and a gradient, (1, 3, side, side) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = [
+        F.interpolate(torch.rand(1, channels, n, n, generator=generator), size=side, mode="bicubic")
+        for n in (4, 16, side // 2)
+    ]
+    return ((parts[0] + parts[1] + 0.6 * parts[2]) / 2.6 * 2 - 1).expand(1, 3, side, side).clamp(-1, 1)
+
+
+def round_trip(pictures: torch.Tensor) -> torch.Tensor:
+    """Stands for an autoencoder: what is finer than 8 pixels is lost."""
+    small = F.interpolate(pictures, scale_factor=1 / 8, mode="area")
+    return F.interpolate(small, size=pictures.shape[-2:], mode="bicubic").clamp(-1, 1)
+
+
+def fixed_carry(forms: float, detail: float, dtype: torch.dtype = torch.float32) -> Carry:
+    """A network whose masks are the same everywhere and whose flow is Gauss and Newton's."""
+    torch.manual_seed(0)
+    carry = Carry(CarryConfig(hidden_size=8)).eval().requires_grad_(False)
+    carry.init_weights()
+    for out in (carry.correct_out, carry.masks_out):
+        out.weight.zero_()
+    carry.masks_out.bias.copy_(torch.logit(torch.tensor([forms, detail]).repeat_interleave(4)))
+    return carry.to(dtype)
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * torch.log10((a - b).square().mean() / 4))
+
+
+def moved(pictures: torch.Tensor, dx: int) -> torch.Tensor:
+    return torch.roll(pictures, dx, dims=-1)
+
+
+def test_a_frame_that_is_the_portrait_comes_out_as_the_portrait() -> None:
+    portrait = picture()
+    decoded = round_trip(portrait)
+    carry = fixed_carry(0.5, 0.99)
+    found = carry(decoded, carry.prepare(portrait, decoded))
+    assert psnr(found, portrait) > 40
+    assert psnr(decoded, portrait) < 30  # the round trip loses what comes back
+
+
+def test_detail_follows_a_motion() -> None:
+    portrait = picture()
+    frame = moved(portrait, 3)
+    carry = fixed_carry(0.9, 0.99)
+    found = carry(round_trip(frame), carry.prepare(portrait, round_trip(portrait)))
+    inside = (..., slice(12, -12), slice(12, -12))
+    assert psnr(found[inside], frame[inside]) > psnr(round_trip(frame)[inside], frame[inside]) + 4
+
+
+def test_closed_masks_leave_the_frame_as_it_is() -> None:
+    portrait, frames = picture(), torch.cat([picture(seed=1), picture(seed=2)])
+    carry = fixed_carry(1e-6, 1e-6)
+    torch.testing.assert_close(
+        carry(frames, carry.prepare(portrait, round_trip(portrait))), frames, atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("size", [None, (256, 256), (192, 192), (90, 90)])
+def test_results_have_the_size_asked_for_and_the_detail_of_the_large_portrait(
+    size: tuple[int, int] | None,
+) -> None:
+    portrait = picture(256)
+    small = F.interpolate(portrait, size=(128, 128), mode="area")
+    decoded = round_trip(small)
+    carry = fixed_carry(0.5, 0.99)
+    found = carry(decoded, carry.prepare(portrait, decoded, small, size))
+    wanted = F.interpolate(portrait, size=size or (128, 128), mode="bicubic", antialias=True)
+    assert found.shape == wanted.shape
+    assert psnr(found, wanted) > 32
+    if size == (256, 256):  # more than enlarging can give
+        assert psnr(found, portrait) > psnr(F.interpolate(small, size=size, mode="bicubic"), portrait) + 2
+
+
+def test_pictures_that_are_not_square() -> None:
+    portrait = picture(256)[..., :192]
+    decoded = round_trip(F.interpolate(portrait, size=(128, 96), mode="area"))
+    carry = fixed_carry(0.5, 0.9)
+    assert carry(decoded, carry.prepare(portrait, decoded, size=(512, 384))).shape == (1, 3, 512, 384)
+
+
+def test_frames_do_not_depend_on_their_neighbours() -> None:
+    portrait = picture()
+    frames = round_trip(torch.cat([moved(portrait, n) for n in range(-4, 6)]))
+    carry = fixed_carry(0.5, 0.9)
+    reference = carry.prepare(portrait, round_trip(portrait))
+    whole = carry(frames, reference)  # in chunks of 8
+    parts = torch.cat([carry(frames[:3], reference), carry(frames[3:], reference)])
+    torch.testing.assert_close(whole, parts, atol=1e-5, rtol=0)
+    torch.testing.assert_close(carry(frames[5:6], reference), whole[5:6], atol=1e-5, rtol=0)
+
+
+def test_pictures_at_the_size_of_the_result_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    portrait = picture(256)
+    decoded = round_trip(F.interpolate(portrait, size=(64, 64), mode="area"))
+    carry = fixed_carry(0.5, 0.9)
+    matched, mixed = [], []
+    estimate, mix = Carry.estimate, Carry.mix
+
+    def count_matched(self: Carry, frames: torch.Tensor, reference: CarryReference) -> CarryMaps:
+        matched.append(len(frames))
+        return estimate(self, frames, reference)
+
+    def count_mixed(self: Carry, frames: torch.Tensor, maps: CarryMaps, reference: CarryReference) -> torch.Tensor:
+        mixed.append(len(frames))
+        return mix(self, frames, maps, reference)
+
+    monkeypatch.setattr(Carry, "estimate", count_matched)
+    monkeypatch.setattr(Carry, "mix", count_mixed)
+    found = carry(decoded.expand(19, -1, -1, -1), carry.prepare(portrait, decoded, size=(256, 256)))
+    assert len(found) == sum(matched) == sum(mixed) == 19
+    assert max(matched) <= 8 and max(mixed) == 1
+
+
+def test_one_reference_for_each_frame() -> None:
+    portraits = torch.cat([picture(seed=1), picture(seed=2)])
+    carry = fixed_carry(0.5, 0.99)
+    found = carry(round_trip(portraits), carry.prepare(portraits, round_trip(portraits)))
+    assert psnr(found, portraits) > 40
+
+
+def test_a_grey_portrait_keeps_its_frames_grey() -> None:
+    portrait = picture(channels=1)
+    frame = round_trip(portrait)
+    frame[:, 0, 75:90, 50:80] += 0.3  # a mouth that the autoencoder made red
+    carry = fixed_carry(0.05, 0.05)
+    found = carry(frame, carry.prepare(portrait, round_trip(portrait)))
+    assert float((found.amax(1) - found.amin(1)).max()) < 0.02
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    torch.testing.assert_close((found * luma).sum(1), (frame * luma).sum(1), atol=0.1, rtol=0)
+
+
+def test_a_sepia_portrait_keeps_its_tone_and_a_coloured_one_its_colours() -> None:
+    grey = picture(channels=1)
+    sepia = torch.cat([0.9 * grey[:, :1] + 0.1, 0.8 * grey[:, :1], 0.6 * grey[:, :1] - 0.15], dim=1)
+    frame = round_trip(sepia)
+    frame[:, 2, 75:90, 50:80] += 0.4
+    carry = fixed_carry(0.01, 0.01)
+    found = carry(frame, carry.prepare(sepia, round_trip(sepia)))
+    level = (found[:, 0] - 0.1) / 0.9
+    torch.testing.assert_close(found[:, 2], 0.6 * level - 0.15, atol=0.03, rtol=0)
+    coloured = picture()
+    frame = round_trip(coloured)
+    frame[:, 2, 75:90, 50:80] += 0.4
+    kept = carry(frame, carry.prepare(coloured, round_trip(coloured)))
+    torch.testing.assert_close(kept, frame.clamp(-1, 1), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_change_little(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    carry = Carry(CarryConfig(hidden_size=8)).eval().requires_grad_(False)
+    carry.init_weights()
+    portrait = picture()
+    frame = round_trip(moved(portrait, 4))
+    reference = carry.prepare(portrait, round_trip(portrait))
+    exact = carry(frame, reference)
+    rounded = carry.to(dtype)(frame.to(dtype), reference)
+    assert rounded.dtype == torch.float32
+    assert psnr(rounded, exact) > 40
+
+
+def test_shapes_that_do_not_go_together_are_refused() -> None:
+    carry = fixed_carry(0.5, 0.5)
+    portrait = picture()
+    with pytest.raises(ConfigError, match="portrait 64x128 is of another shape than the frames of 128x128"):
+        carry.prepare(portrait[..., :64], round_trip(portrait))
+    with pytest.raises(ConfigError, match="size 150x128"):
+        carry.prepare(portrait, round_trip(portrait), size=(128, 150))
+    with pytest.raises(ConfigError, match="frames are 64x64, the decoded portrait is 128x128"):
+        carry(picture(64), carry.prepare(portrait, round_trip(portrait)))
+
+
+@pytest.mark.parametrize("change", [{"working_size": 36}, {"hidden_size": 0}, {"mask_layers": 9}])
+def test_bad_configs_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        dataclasses.replace(CarryConfig(), **change)
