@@ -1,25 +1,34 @@
-"""`letstalk synthesize`: write a folder of drawn talking clips."""
+"""`letstalk synthesize`: write a folder of talking clips, drawn or made from still portraits."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from letstalk_core.errors import ConfigError
+
 if TYPE_CHECKING:
+    import torch
+
+    from ..data.manifest import ClipRecord
     from ..data.synthetic.texts import Speaker
 
 __all__ = ["add_parser", "run"]
+
+MOST_TURN = 2.5
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "synthesize",
-        help="draw talking faces with espeak-ng speech as training data",
-        description="Write clips of drawn talking faces with their sound and truth. Existing clips are kept, so a"
-        " stopped job goes on; --first and --stride divide the work between processes.",
+        help="make talking faces with espeak-ng speech as training data",
+        description="Write clips of drawn talking faces, or of a folder of still portraits set in motion, with"
+        " their sound and truth. Existing clips are kept, so a stopped job goes on; --first and --stride divide"
+        " the work between processes.",
     )
     parser.add_argument("folder", help="data folder; made if missing")
     parser.add_argument("--clips", type=int, default=1500, help="clips in the folder in the end (default 1500)")
@@ -30,6 +39,24 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
     parser.add_argument("--device", default="cpu", help="where to draw (default cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--portraits",
+        metavar="DIR",
+        help="still portraits to animate instead of drawing faces; see data/photo/stills.py for the folder",
+    )
+    parser.add_argument("--landmarks", metavar="FILE", help=".npz with the landmarks (default DIR/landmarks.npz)")
+    parser.add_argument(
+        "--drawn-every",
+        type=int,
+        default=5,
+        help="of portrait clips, one in so many is drawn; 0: none (default 5)",
+    )
+    parser.add_argument(
+        "--turn",
+        type=float,
+        default=1.0,
+        help="factor on head turns of portraits; 1 is up to 8 degrees (default 1)",
+    )
     parser.add_argument(
         "--recordings",
         action="append",
@@ -53,32 +80,42 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from letstalk_core.cli.hardware import at_least, check_share, choose_device, use_threads
 
-    from ..data.synthetic.dataset import synthesize
-
     check_share(args.first, args.stride)
     at_least(1, clips=args.clips, frames=args.frames)
-    at_least(0, seed=args.seed)
+    at_least(0, seed=args.seed, drawn_every=args.drawn_every)
+    if not 0 <= args.turn <= MOST_TURN:
+        raise ConfigError(f"--turn={args.turn} must be from 0 to {MOST_TURN:g}; 1 turns heads by up to 8 degrees")
+    if args.landmarks and not args.portraits:
+        raise ConfigError("--landmarks needs --portraits, the folder of pictures they belong to")
     use_threads(args.threads)
     device = choose_device(args.device)
     speak = _speaker(args)
     start, count = time.monotonic(), 0
-    for record in synthesize(
-        args.folder,
-        clips=args.clips,
-        frames=args.frames,
-        seed=args.seed,
-        split=args.split,
-        first=args.first,
-        stride=args.stride,
-        device=device,
-        speak=speak,
-    ):
+    for record in _clips(args, speak, device):
         count += 1
         if count % 25 == 0:
             rate = count * args.frames / (time.monotonic() - start)
             sys.stderr.write(f"{record.id}: {count} clips written, {rate:.1f} frames/s\n")
     sys.stderr.write(f"{count} clips written to {args.folder}\n")
     return 0
+
+
+def _clips(args: argparse.Namespace, speak: Speaker | None, device: torch.device) -> Iterator[ClipRecord]:
+    from ..data.photo.clips import synthesize_photos
+    from ..data.synthetic.dataset import synthesize
+
+    names = ("clips", "frames", "seed", "split", "first", "stride")
+    shared = {name: getattr(args, name) for name in names} | {"device": device, "speak": speak}
+    if not args.portraits:
+        return synthesize(args.folder, **shared)
+    return synthesize_photos(
+        args.folder,
+        args.portraits,
+        landmarks=args.landmarks,
+        turn=args.turn,
+        drawn_every=args.drawn_every,
+        **shared,
+    )
 
 
 def _speaker(args: argparse.Namespace) -> Speaker | None:

@@ -28,7 +28,7 @@ from .motion import MOTION, motion_from_speech, neutral_pose
 from .speech import Utterance, silence
 from .texts import Speaker, random_utterance
 
-__all__ = ["DrawnClip", "draw_clip", "synthesize"]
+__all__ = ["FPS", "SPLIT_SEEDS", "DrawnClip", "draw_clip", "synthesize", "write_clip"]
 
 FPS = 25
 SILENT_SHARE = 0.05  # of the clips, in which nobody speaks: rest is rare inside of sentences
@@ -104,12 +104,13 @@ def synthesize(
             split=split,
             fps=float(FPS),
         )
-        _write(folder / record.clip, clip, device)
+        write_clip(folder / record.clip, clip, device)
         append_records(folder, [record])
         yield record
 
 
-def _write(path: Path, clip: DrawnClip, device: Device) -> None:
+def write_clip(path: Path, clip: DrawnClip, device: Device = None) -> None:
+    """Draw a clip and write it."""
     motion = np.concatenate([clip.portrait_motion, clip.motion])
     count = len(clip.portrait_motion)
     pictures = render(clip.identity, motion, device=device).cpu()

@@ -1,0 +1,1 @@
+"""Photo puppets: still portraits that are moved as motion curves say, to make training clips."""

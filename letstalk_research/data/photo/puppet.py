@@ -1,0 +1,298 @@
+"""A photo puppet: everything about a portrait that does not change while it moves, batched over people.
+
+All pictures are made in the portrait's own plane, where its landmarks are. Three layers share the head's pose and
+differ near lips and lids: `upper` is the whole picture as the upper lip sees it, `lower` as lower lip and jaw see
+it, `lid` as the upper lids see it. Masks say what each of them shows; where upper and lower part, the mouth is
+drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .fields import GRID, Head, depth_map, expression_fields, lid_field
+from .geometry import EXTENT, axis_grid, curve_height, grow, sample, smooth_step
+from .glasses import Glasses, draw_glasses
+from .matting import head_matte
+from .mouth import MOUTH_NUMBERS, Mouth
+from .people import Portraits
+from .topology import CHEEKS, EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
+
+__all__ = ["Puppets", "make_puppets"]
+
+CLOSED_GAP = 0.03  # of the mouth's width: lips that meet
+SEAM_COLUMNS, SEAM_ROWS = 25, 21
+
+
+@dataclass
+class Puppets:
+    """Portraits ready to move. Maps are (b, c, T, T) pictures like the texture; G fields as in `fields`.
+
+    lips: above the line between the lips, below it, nearness of the upper lip, of the lower one, u, v of the
+    mouth; eyes: cover of the upper lids, opening, lashes; eyeballs: the texture with the eyes grown under the
+    lids; shades: folds of a smile, of rounded lips, of an open jaw; irises (b, 2, 2), with radius and eye width
+    (b, 2).
+    """
+
+    portraits: Portraits
+    head: Head
+    upper: Tensor
+    lower: Tensor
+    lid: Tensor
+    depth: Tensor
+    falloff: Tensor
+    pivot: Tensor
+    texture: Tensor  # with the alpha of the head as fourth channel
+    background: Tensor  # (b, 3, T, T)
+    lips: Tensor
+    eyes: Tensor
+    eyeballs: Tensor
+    shades: Tensor
+    irises: Tensor
+    iris_radius: Tensor
+    eye_width: Tensor
+    mouth: Mouth
+    glasses: Tensor | None = None  # colour and cover (b, 4, T, T)
+
+    def __len__(self) -> int:
+        return len(self.texture)
+
+
+def make_puppets(
+    portraits: Portraits,
+    mouth_numbers: Tensor | None = None,
+    colour: Tensor | None = None,
+    glasses: Sequence[Glasses | None] = (),
+    *,
+    size: int = 256,
+) -> Puppets:
+    """Prepare portraits for movement. size: side of the frames in pixels.
+
+    mouth_numbers (b, MOUTH_NUMBERS): standard normal, this person's teeth; colour (b,): 0 for grey pictures;
+    glasses: one entry a person, or none at all.
+    """
+    points, texture = portraits.points, portraits.texture
+    b, device = len(points), points.device
+    head = Head(points)
+    upper, lower, drop = expression_fields(head)
+    box = _face_box(head, texture.shape[-1])
+    maps = _Maps(head, texture, box)
+    light, slope = _mouth_light(head, texture, maps.full(maps.opening))
+    mouth = Mouth(
+        light,
+        slope,
+        drop / head.mouth_width,
+        2 / size / head.mouth_width,
+        points.new_zeros(b, MOUTH_NUMBERS) if mouth_numbers is None else mouth_numbers.to(device),
+        points.new_ones(b) if colour is None else colour.to(device),
+    )
+    iris = points[:, [list(e.iris) for e in EYES], :2]  # (b, 2, 5, 2)
+    q = head.local(points)
+    width = torch.stack([(q[:, e.corners[0], 0] - q[:, e.corners[1], 0]).abs() for e in EYES], 1)
+    alpha, background = head_matte(texture, head)
+    return Puppets(
+        portraits,
+        head,
+        upper,
+        lower,
+        lid_field(head),
+        depth_map(head),
+        _falloff(head, alpha.amin((1, 2, 3)) < 0.5),
+        torch.stack([head.middle[:, 0], head.middle[:, 1] + 1.35 * head.half[:, 1]], 1),
+        torch.cat([texture, alpha], 1),
+        background,
+        maps.lips(),
+        maps.full(torch.stack([maps.cover, maps.opening, maps.lash], 1)),
+        _grown_eyes(texture, maps.full(maps.opening)),
+        maps.shades(),
+        iris[:, :, 0],
+        (iris[:, :, 1:] - iris[:, :, :1]).norm(dim=-1).mean(-1),
+        width,
+        mouth,
+        draw_glasses(head, list(glasses), texture.shape[-1], light) if any(glasses) else None,
+    )
+
+
+def _falloff(head: Head, cut_out: Tensor) -> Tensor:
+    """How far places follow the head (b, G, G): 1 on the face, less on hair, soon none towards the shoulders.
+
+    cut_out (b,): whether the head has a matte; else what is beside it moves along as little as hair would show.
+    """
+    grid = axis_grid(GRID, EXTENT, head.points.device)
+    middle, half = head.middle[:, None, None], head.half[:, None, None]
+    dx = (grid[..., 0] - middle[..., 0]) / half[..., 0]
+    dy = (grid[..., 1] - middle[..., 1] + 0.18 * half[..., 1]) / half[..., 1]
+    below = dy > 0
+    r = torch.sqrt(dx**2 * torch.where(below, 0.8, 0.55) + dy**2 * torch.where(below, 0.75, 0.55))
+    wide = torch.where(cut_out[:, None, None], smooth_step(0.0, -0.8, dy), torch.zeros_like(dy))
+    edge = 1 - (grid.abs().amax(-1) - 1).clamp(min=0) / (EXTENT - 1)
+    return smooth_step(2.1 + 1.1 * wide, torch.full_like(wide, 0.95), r) * edge.clamp(0, 1)
+
+
+def _face_box(head: Head, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the texture that hold every face's eyes and mouth."""
+    low = (head.low[:, :2].amin(0) / EXTENT + 1) / 2 * size
+    high = (head.high[:, :2].amax(0) / EXTENT + 1) / 2 * size
+    (x0, y0), (x1, y1) = low.tolist(), high.tolist()
+    return (
+        slice(max(0, int(y0) - 4), min(size, int(y1) + 5)),
+        slice(max(0, int(x0) - 4), min(size, int(x1) + 5)),
+    )
+
+
+class _Maps:
+    """Masks round lips and eyes, made in the box of the face only."""
+
+    def __init__(self, head: Head, texture: Tensor, box: tuple[slice, slice]) -> None:
+        self.head, self.size, self.box = head, texture.shape[-1], box
+        self.pixel = 2 * EXTENT / self.size
+        self.q = head.local(head.points)[..., :2]
+        places = axis_grid(self.size, EXTENT, texture.device)[box]
+        self.u, self.v = head.plane(places).unbind(-1)  # (b, h, w), lengths as in the frame
+        self.width = head.mouth_width[:, None, None]
+        self._lip_lines(texture)
+        self._eye_masks()
+
+    def line(self, ids: tuple[int, ...]) -> Tensor:
+        return curve_height(self.q[:, list(ids)], self.u)
+
+    def full(self, maps: Tensor, outside: float = 0.0) -> Tensor:
+        """A map of the box (b, ..., h, w) as one of the whole texture."""
+        rows, cols = self.box
+        out = maps.new_full((*maps.shape[:-2], self.size, self.size), outside)
+        out[..., rows, cols] = maps
+        return out
+
+    def _lip_lines(self, texture: Tensor) -> None:
+        top, bottom = self.line(UPPER_INNER), self.line(LOWER_INNER)
+        q = self.q
+        gap = (q[:, list(LOWER_INNER), 1] - q[:, list(UPPER_INNER), 1]).amax(1)[:, None, None]
+        middle = (top + bottom) / 2
+        seam = middle + curve_height(self._seam(texture), self.u)
+        corner = 1 - (self.u / (0.5 * self.width)).abs().clamp(0, 1) ** 4
+        closed = gap < CLOSED_GAP * self.width
+        self.top = torch.where(closed, seam, top - 0.004 * corner)
+        self.bottom = torch.where(closed, seam, bottom + 0.004 * corner)
+        self.middle = torch.where(closed, seam, middle)
+
+    def _seam(self, texture: Tensor) -> Tensor:
+        """Where closed lips really meet: the darkest line near the landmarks', as offsets (b, k, 2) from it."""
+        half = self.head.mouth_width[:, None] / 2
+        u = torch.linspace(-0.9, 0.9, SEAM_COLUMNS, device=texture.device) * half
+        lines = [self.q[:, list(ids)] for ids in (UPPER_INNER, LOWER_INNER)]
+        v = (curve_height(lines[0], u) + curve_height(lines[1], u)) / 2
+        offset = torch.linspace(-1, 1, SEAM_ROWS, device=texture.device) * 0.12 * half[..., None]
+        axes = self.head.axes[:, :2, :2]
+        local = torch.stack([u[..., None].expand(-1, -1, SEAM_ROWS), v[..., None] + offset], -1)
+        places = self.head.mouth[:, None, None, :2] + local @ axes[:, None]
+        dark = sample(F.avg_pool2d(texture.mean(1, keepdim=True), 3, 1, 1), places)[:, 0]
+        spread = dark.std(-1, keepdim=True)
+        prior = 0.6 * torch.linspace(-1, 1, SEAM_ROWS, device=texture.device) ** 2 * spread
+        share = torch.softmax(-(dark + prior) / (0.12 * spread + 1e-4), -1)
+        found = (share * offset).sum(-1)
+        kernel = torch.hann_window(9, periodic=False, device=texture.device)[1:-1]
+        found = F.conv1d(F.pad(found[:, None], (3, 3), mode="replicate"), (kernel / kernel.sum()).view(1, 1, -1))[
+            :, 0
+        ]
+        x = torch.cat([-half, u, half], 1)
+        return torch.stack([x, F.pad(found, (1, 1))], -1)
+
+    def lips(self) -> Tensor:
+        """(b, 6, T, T): above, below, nearness of the upper and the lower lip, u, v."""
+        soft = 0.5 * self.pixel
+        # Beyond the lips both layers move alike, and the upper one shows everything.
+        x = self.u.abs() / self.width
+        zone = smooth_step(0.80, 0.58, x) * smooth_step(0.82, 0.50, self.v / self.width)
+        zone = zone * smooth_step(-0.60, -0.40, self.v / self.width)
+        below = torch.sigmoid((self.v - self.bottom) / soft) * zone
+        above = 1 - zone * (1 - torch.sigmoid((self.top - self.v) / soft))
+        wide = 0.05 * self.width
+        shade_up = torch.exp(-((self.v - self.top).clamp(min=0) / wide))
+        shade_low = torch.exp(-((self.bottom - self.v).clamp(min=0) / wide))
+        u, v = self.u / (self.width / 2), (self.v - self.middle) / self.width
+        first = self.full(above[:, None], 1.0)
+        rest = self.full(torch.stack([below, shade_up, shade_low], 1))
+        return torch.cat([first, rest, self.full(torch.stack([u, v], 1), 9.0)], 1)
+
+    def _eye_masks(self) -> None:
+        soft = 0.5 * self.pixel
+        shape = self.u.shape
+        self.cover, self.opening, self.lash = (self.u.new_zeros(shape) for _ in range(3))
+        for eye in EYES:
+            above = self.line((eye.corners[0], *eye.upper, eye.corners[1]))
+            below = self.line((eye.corners[0], *eye.lower, eye.corners[1]))
+            ends = self.q[:, list(eye.corners), 0]
+            width = (ends[:, 0] - ends[:, 1]).abs()[:, None, None]
+            x = (self.u - ends.mean(1)[:, None, None]).abs() / width
+            within = smooth_step(0.62, 0.54, x)
+            zone = within * smooth_step(1.1, 0.8, (self.v - (above + below) / 2).abs() / width)
+            cover = torch.sigmoid((above + 0.030 * width - self.v) / soft) * zone
+            inside = torch.sigmoid((self.v - above - 0.3 * self.pixel) / soft) * torch.sigmoid(
+                (below - self.v) / soft
+            )
+            inside = inside * smooth_step(0.52, 0.48, x)
+            lash = torch.exp(-(((self.v - above - 0.02 * width) / (0.035 * width)) ** 2)) * zone
+            self.cover = torch.maximum(self.cover, cover)
+            self.opening = torch.maximum(self.opening, inside)
+            self.lash = torch.maximum(self.lash, lash)
+
+    def shades(self) -> Tensor:
+        """Logarithms of light (b, 3, T, T): folds beside a smiling mouth, of rounded lips, of an open jaw."""
+        mw = self.width
+        x, y = self.u / mw, self.v / mw
+        fold = torch.zeros_like(x)
+        for ids in NASOLABIAL:
+            line = self.q[:, list(ids)]
+            height = line[..., 1]
+            at = curve_height(torch.stack([height, line[..., 0]], -1), self.v)  # x of the fold at every height
+            side = torch.sign(line[:, 2, 0])[:, None, None]
+            distance = (self.u - at) * side / mw  # outwards
+            start, end = (h[:, None, None] for h in (height.amin(1), height.amax(1)))
+            span = smooth_step(start, start + 0.25 * mw, self.v)
+            end = end + 0.10 * mw
+            span = span * smooth_step(end, end - 0.35 * mw, self.v)
+            dark = torch.exp(-((distance / 0.035) ** 2)) + 0.55 * torch.exp(-(((distance + 0.05) / 0.07) ** 2))
+            bright = torch.exp(-(((distance - 0.13) / 0.11) ** 2))
+            fold = fold + span * (0.40 * bright - 0.85 * dark)
+        corners = torch.exp(-(((x.abs() - 0.53) / 0.05) ** 2) - ((y + 0.01) / 0.07) ** 2)
+        smile = 0.34 * fold - 0.28 * corners
+        under = torch.exp(-((x / 0.28) ** 2) - ((y - 0.27) / 0.055) ** 2)
+        chin = torch.exp(-((x / 0.30) ** 2) - ((y - 0.43) / 0.09) ** 2)
+        middle = torch.exp(-((x / 0.16) ** 2) - ((y - 0.09) / 0.05) ** 2)
+        hollow = torch.exp(-(((x.abs() - 0.56) / 0.14) ** 2) - (y / 0.2) ** 2)
+        creases = torch.cos(2 * torch.pi * x / 0.055) * torch.exp(-((x / 0.30) ** 2) - (y / 0.09) ** 2)
+        pursed = -0.20 * under + 0.06 * chin + 0.14 * middle - 0.08 * hollow - 0.04 * creases
+        cheek = torch.exp(-(((x.abs() - 0.78) / 0.13) ** 2) - ((y - 0.05) / 0.38) ** 2)
+        drop = -0.14 * cheek - 0.10 * corners + 0.10 * fold
+        border = smooth_step(0.98, 0.80, x.abs()) * smooth_step(-0.85, -0.68, y) * smooth_step(0.85, 0.62, y)
+        return self.full(torch.stack([smile, pursed, drop], 1) * border[:, None])
+
+
+def _mouth_light(head: Head, texture: Tensor, opening: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour of a white thing (b, 3) and its change to the right (b,): the whites of the eyes tell."""
+    inside = (opening > 0.8).flatten(1)
+    light = texture.mean(1).flatten(1)
+    level = torch.where(inside, light, torch.full_like(light, float("nan"))).nanquantile(0.8, 1, keepdim=True)
+    bright = (inside & (light >= level)).float()[:, None]
+    count = bright.sum(-1)
+    white = (texture.flatten(2) * bright).sum(-1) / count.clamp(min=1)
+    white = torch.where(count > 3, white, torch.full_like(white, 0.66))
+    mean = white.mean(1, keepdim=True)
+    colour = 0.5 * white / mean.clamp(min=0.05) + 0.5
+    # Deep eyes lie in shadow: teeth are never darker than the skin beside the mouth.
+    at = head.points[:, [i for ids in NASOLABIAL for i in ids[1:]] + list(CHEEKS), None, :2]
+    skin = sample(F.avg_pool2d(texture, 5, 1, 2), at)[..., 0].mean(1)  # (b, k)
+    left, right = skin[:, 4:8].mean(1), skin[:, :4].mean(1)
+    level = torch.maximum(1.12 * mean, 1.2 * skin.mean(1, keepdim=True)).clamp(0.40, 0.88)
+    return colour * level, (0.5 * (left - right) / (left + right).clamp(min=0.1)).clamp(-0.3, 0.3)
+
+
+def _grown_eyes(texture: Tensor, opening: Tensor) -> Tensor:
+    """The texture with what the eyes show grown outwards, for irises that move under a lid."""
+    known = (opening > 0.9).float()[:, None]
+    return grow(texture * known, known)
