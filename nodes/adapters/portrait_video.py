@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.errors import ConfigError, DependencyError
 from .audio import LetsTalkAudioEncoder, encode_audio, load_audio_encoder
 from .clip_run import ClipRun, prepare_run
 from .conditioning import encode_portrait, make_conditioning
-from .faces import face_detector, good_frame
+from .faces import good_frame
 from .folders import fingerprint, resolve_bundle
 from .images import AUTO, FACE_CHOICES, WHOLE, Cropped, crop_pictures, paste_frames, paste_video
 from .model import load_dit
@@ -75,13 +75,15 @@ def place_face(
 ) -> tuple[Tensor, Cropped]:
     """The face of one picture as IMAGE of `size` (height, width), and the way back into the whole picture.
 
-    Without a mask, a box and a face detector the middle is taken: a portrait, as far as can be told.
+    Where nothing can look for a face, the middle is taken: a portrait, as far as can be told.
     Raises: ConfigError or FaceNotFoundError naming the input.
     """
-    marked = bbox is not None or (mask is not None and bool((mask > 0.5).any()))
-    if face == AUTO and not marked and face_detector() is None:
-        face = WHOLE
-    found, cropped, _ = crop_pictures(image, face, mask, bbox, size, margin, RAISE_BY, 0.0)
+    try:
+        found, cropped, _ = crop_pictures(image, face, mask, bbox, size, margin, RAISE_BY, 0.0)
+    except DependencyError:
+        if face != AUTO:
+            raise
+        found, cropped, _ = crop_pictures(image, WHOLE, None, None, size, margin, RAISE_BY, 0.0)
     return found, cropped
 
 

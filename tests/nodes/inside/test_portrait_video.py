@@ -32,7 +32,7 @@ def graph(image: str, **inputs: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _no_detector(sub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("faces", "images", "portrait_video"):
+    for name in ("faces", "images"):
         monkeypatch.setattr(sub(f"nodes.adapters.{name}"), "face_detector", lambda: None)
 
 
@@ -122,6 +122,11 @@ def test_at_most_seven_widgets_are_shown(comfy_nodes: Any) -> None:
         widgets = [spec for spec in specs if spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")]
         shown = [spec for spec in widgets if not spec[1].get("advanced")]
         assert len(shown) + sum(bool(spec[1].get("control_after_generate")) for spec in shown) <= 7, name
+
+
+def test_a_detector_that_was_asked_for_must_be_there(run_graph: Any) -> None:
+    with pytest.raises(AssertionError, match="no weights of the face detector"):
+        run_graph(graph("ada (bundled demo portrait)", face="detector"))
 
 
 @pytest.mark.parametrize(
