@@ -17,7 +17,7 @@ from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.presets import AUTOENCODER, DIT
 from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
-from letstalk_core.sampling.clip import SolverClipSampler
+from letstalk_core.sampling.clip import Clip, SolverClipSampler
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import make_sigmas
 
@@ -101,7 +101,7 @@ def _clip(
     sample = SolverClipSampler(make_denoiser(dit, config), "euler", make_sigmas(config.prediction, steps))
 
     def clip() -> Tensor:
-        latents = sample(noise, conditions, clip_index=0)[0].to(place["dtype"])
+        latents = sample(noise, conditions, Clip(0, 0, config.clip_frames))[0].to(place["dtype"])
         return torch.cat([decoder(part) for part in latents.split(8)]).to("cpu")
 
     return clip

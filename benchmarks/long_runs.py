@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Options, Row, randomise
-from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.features import AudioFeatures
 from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
-from letstalk_core.sampling.clip import Guidance, SolverClipSampler
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.sampling.clip import Clip, Guidance, SolverClipSampler, conditioned
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.long_video import generate_clips, plan_clips
 from letstalk_core.sampling.memory_bank import MemoryBank
@@ -80,11 +81,18 @@ def run_guidance(options: Options) -> list[Row]:
 
 
 def _clips(sampler: Any, bank: MemoryBank, portrait: Tensor, frames: int, config: DiTConfig) -> Any:
-    def audio(first: int, count: int) -> Tensor:
-        return torch.zeros(1, count, 1, config.audio_token_dim)
+    audio = torch.zeros(1, config.clip_frames, 1, config.audio_token_dim)
 
-    plan = plan_clips(frames, config.clip_frames)
-    return generate_clips(sampler, plan, portrait=portrait, audio=audio, bank=bank, clip_frames=config.clip_frames)
+    def conditions(memory: Tensor, clip: Clip) -> Conditions:
+        return Conditions(portrait=portrait, audio=audio, memory=memory)
+
+    return generate_clips(
+        conditioned(sampler, conditions),
+        plan_clips(frames, config.clip_frames),
+        portrait=portrait,
+        bank=bank,
+        clip_frames=config.clip_frames,
+    )
 
 
 def run_flatness(options: Options) -> list[Row]:

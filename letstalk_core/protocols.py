@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "ClipSampler",
     "DType",
     "Denoiser",
     "Device",
-    "DrawnSampler",
     "FaceDetector",
     "FrameSink",
     "Operations",
@@ -47,23 +45,6 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor: ...
-
-
-class ClipSampler(Protocol):
-    """Turns noise into the clean latents of one clip, given that clip's conditions.
-
-    Shapes: noise (b, f, c, h, w) -> clean latents of the same shape. `conditions` is a
-    `transformer.conditions.Conditions`.
-    """
-
-    def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor: ...
-
-
-@runtime_checkable
-class DrawnSampler(ClipSampler, Protocol):
-    """A ClipSampler that can draw frames to given latents while it samples (`sampling.clip`)."""
-
-    towards: dict[int, tuple[Tensor, Tensor]]
 
 
 class FaceDetector(Protocol):

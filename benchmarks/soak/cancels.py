@@ -13,7 +13,7 @@ import torch
 from benchmarks.passes import Passes, footprint, resident
 from benchmarks.soak.harness import Outcome, Soak, decoded, frames_sha256, now, scenario
 from benchmarks.soak.runs import SEGMENT_FRAMES
-from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
 from letstalk_core.media.video.segments import SegmentedVideo
 from letstalk_core.networks.load import load_bundle

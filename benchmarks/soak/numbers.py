@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.passes import STAGES, spoil
 from benchmarks.soak.harness import Outcome, Soak, scenario
 from letstalk_core.errors import NumericalError
-from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.networks.load import ModelBundle, load_bundle
 
 __all__ = ["numbers"]

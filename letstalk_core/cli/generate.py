@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .output import check_file_name, check_temporary_folder, say, write_out
 
 if TYPE_CHECKING:
-    from ..generate.run import GenerateSettings, Portrait, Progress, Summary
+    from ..generate.talking_portrait import GenerateSettings, Portrait, Progress, Summary
 
 __all__ = ["add_parser", "run"]
 
@@ -108,7 +108,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..generate.run import TalkingPortrait
+    from ..generate.talking_portrait import TalkingPortrait
     from ..generate.work_folder import RUN_FILE
     from ..networks.load import load_bundle
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
@@ -186,7 +186,7 @@ def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:
-    from ..generate.run import GenerateSettings
+    from ..generate.talking_portrait import GenerateSettings
     from ..sampling.memory_bank import MemorySettings
     from ..sampling.solvers import get_solver
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TextIO
 
-from ..generate.run import Progress
+from ..generate.progress import Progress
 
 __all__ = ["ProgressLine", "format_seconds"]
 

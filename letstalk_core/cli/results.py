@@ -15,7 +15,7 @@ from .output import check_apart, check_file_name, check_folder, check_output
 FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
 
 if TYPE_CHECKING:
-    from ..generate.run import GenerateSettings, Summary
+    from ..generate.talking_portrait import GenerateSettings, Summary
     from ..generate.work_folder import WorkFolder
     from ..media.video.content_credentials import ContentSigner
     from ..media.video.segments import SegmentedVideo

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..sampling.clip import Clip
+from ..sampling.drift import DriftLog
+from .run import Run, Watcher
+from .sinks import DecodingSink
+
 __all__ = ["Progress", "Reporter"]
 
 
@@ -21,25 +26,26 @@ class Progress:
     likeness: float | None = None  # lowest drift score of the last clip, where there is a level for it
 
 
-class Reporter:
-    """Turns the sampler's steps and finished clips into Progress events."""
+class Reporter(Watcher):
+    """Turns the sampler's steps and finished clips into Progress events; `sink` knows how many frames arrived."""
 
-    def __init__(
-        self, progress: Callable[[Progress], None] | None, clips: int, steps: int, total_frames: int
-    ) -> None:
-        self.progress, self.clips, self.steps, self.total = progress, clips, steps, total_frames
-        self.clip, self.frames = 0, 0
+    def __init__(self, progress: Callable[[Progress], None] | None, sink: DecodingSink | None = None) -> None:
+        self.progress, self.sink = progress, sink
+        self.clip = self.clips = self.steps = self.frames = self.total = 0
+        self.drift_level = 0.0  # of the memory bank; without one, events say nothing of likeness
         self.likeness: float | None = None
 
-    def start_at(self, clip: int, frames: int) -> None:
-        """So much is of an earlier run."""
-        self.clip, self.frames = clip, frames
+    def began(self, run: Run, clips: int, frames: int) -> None:
+        self.clips, self.total = len(run.plan), run.frames
+        self.clip, self.frames = clips, frames
 
     def step_begins(self, clip: int, step: int, steps: int) -> None:
         self._send(step)
 
-    def clip_done(self, frames: int, likeness: float | None) -> None:
-        self.clip, self.frames, self.likeness = self.clip + 1, frames, likeness
+    def sampled(self, clip: Clip, drift: DriftLog) -> None:
+        self.clip += 1
+        self.frames = self.sink.frames if self.sink is not None else self.frames + clip.count
+        self.likeness = drift.scores[-1].lowest if self.drift_level > 0 else None
         self._send(0)
 
     def _send(self, step: int) -> None:

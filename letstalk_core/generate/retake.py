@@ -7,24 +7,26 @@ because frames of a segment are encoded together.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..protocols import ClipSampler, DrawnSampler
+from ..media.video.segments import SegmentedVideo, segment_path
+from ..sampling.clip import Blend, Clip, ClipSampler
 from ..sampling.drift import DriftLog
-from ..sampling.long_video import Clip, generate_clips, remember
+from ..sampling.long_video import remember
 from ..sampling.memory_bank import MemoryBank
+from .run import ClipSink, Decode, Outcome, Run, Watcher, opened, run_clips
 from .takes import open_take, take_folder
-from .work_folder import WorkFolder, save_latents
+from .work_folder import WorkFolder
 
-__all__ = ["BLEND_SECONDS", "Take", "blend_weights", "plan_take", "retake_details", "take_clips"]
+__all__ = ["BLEND_SECONDS", "Retake", "Take", "blend_weights", "plan_take", "retake", "retake_details"]
 
 BLEND_SECONDS = 0.32
 
@@ -72,67 +74,94 @@ def blend_weights(frames: int, fps: float) -> Tensor:
     return torch.cat([torch.zeros(frames - ramp), torch.arange(1, ramp + 1) / ramp])
 
 
-def take_clips(
-    work: WorkFolder,
-    plan: list[Clip],
-    take: Take,
-    *,
-    sample: ClipSampler,
-    portrait: Tensor,
-    audio: Callable[[int, int], Tensor],
-    bank: MemoryBank,
-    clip_frames: int,
-    fps: float,
-    movement: Callable[[int, int], Tensor | None] | None = None,
-    drift: DriftLog | None = None,
-) -> Iterator[tuple[Clip, Tensor]]:
-    """Yield (clip, latents) of the take and keep them in its folder; those found there are not made again.
+@dataclass(frozen=True, kw_only=True)
+class Retake:
+    """Another take of `seconds`, from and to, with other noise: `sample` is what samples with that `seed`.
 
-    `bank` is one for the start of the plan. Arguments as for `generate_clips`.
-    Raises: ConfigError if the work folder lacks latents that are needed.
+    `video` is what the folder holds, and `decode` makes its frames. `watch` follows the new clips.
+    `remedy`: what to do if the video is not finished yet, in the words of the host.
     """
-    if bank.is_empty:
-        bank.reset(portrait)
-    for clip in plan[: take.first]:
-        remember(bank, clip, _kept(work, clip), portrait)
+
+    seconds: tuple[float, float]
+    seed: int
+    sample: ClipSampler
+    video: SegmentedVideo
+    decode: Decode
+    watch: Watcher
+    remedy: str = "finish the video first"
+
+
+def retake(run: Run, sink: ClipSink, work: WorkFolder, again: Retake) -> list[Clip]:
+    """Make the clips of another take, put them where the old ones were, and make the video of all of them again.
+
+    `run`, `sink` and `work` are those of the finished video, which needs nothing but to be joined then. Killed at
+    any moment, the same call continues, and until it ends the video is the old one. Returns the clips of the take.
+    Raises: ConfigError if the folder is not complete, and what `generate` raises.
+    """
+    with opened(run, sink, work) as outcome:
+        video, takes = again.video, work.takes
+        if video.held != run.frames:
+            raise ConfigError(f"{work.folder}: holds {video.held} of {run.frames} frames; {again.remedy}")
+        take = plan_take(run.plan, run.fps, run.segment, *again.seconds, again.seed, takes)
+        part = run.plan[take.first : take.last + 1]
+        if take.number > len(takes):
+            open_take(work.folder, take.to_dict())
+            beside = WorkFolder(take_folder(work.folder), keep=True)
+            new = replace(
+                run,
+                plan=part,
+                offset=take.first,
+                bank=_memory_before(run, work, take),
+                sample=again.sample,
+                seed=take.seed,
+                watch=again.watch,
+                drift=DriftLog(),
+            )
+            old = _kept(work, part[-1])  # the clip after it remembers it as it was
+            blend = Blend(part[-1], old, blend_weights(part[-1].count, run.fps))
+            follows = take.last + 1 < len(run.plan)
+            run_clips(new, SegmentSink(new, again, beside.folder), beside, Outcome(), blend if follows else None)
+            work.finish_take()
+        run_clips(run, sink, work, outcome)
+        sink.close()
+    return part
+
+
+class SegmentSink:
+    """A ClipSink that writes the segments of a part of a video, whole ones, to a folder."""
+
+    held = 0
+
+    def __init__(self, run: Run, again: Retake, folder: Path) -> None:
+        self.run, self.again, self.folder = run, again, folder
+        self._frames: list[Tensor] = []
+
+    def resume_at(self, frame: int) -> None:
+        """The first clip comes first in any case."""
+
+    def write(self, latents: Tensor, clip: Clip) -> None:
+        self._frames.append(self.again.decode(latents, clip))
+        done = clip.index - self.run.plan[0].index + 1
+        if done % self.run.segment == 0 or done == len(self.run.plan):
+            index = (self.run.offset + done - 1) // self.run.segment
+            self.again.video.write_segment(segment_path(self.folder, index), torch.cat(self._frames))
+            self._frames = []
+
+    def finish(self) -> None: ...
+
+    def close(self, partial: bool = False) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def _memory_before(run: Run, work: WorkFolder, take: Take) -> MemoryBank:
+    """A bank that remembers the clips before a take, with the noise of the take."""
+    bank = copy.deepcopy(run.bank)
+    bank.start(run.portrait)
+    for clip in run.plan[: take.first]:
+        remember(bank, clip, _kept(work, clip).to(run.portrait), run.portrait)
     bank.seed = take.seed
-    part = plan[take.first : take.last + 1]
-    old = _kept(work, part[-1])
-    open_take(work.folder, take.to_dict())
-    beside = WorkFolder(take_folder(work.folder))
-    weights = blend_weights(part[-1].count, fps) if take.last + 1 < len(plan) else None
-    if weights is not None and isinstance(sample, DrawnSampler):
-        sample.towards[part[-1].index] = (old, weights)
-    loaded: set[int] = set()
-
-    def finished(clip: Clip) -> Tensor | None:
-        latents = beside.load(clip)
-        if latents is not None:
-            loaded.add(clip.index)
-        return latents
-
-    def blended(noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-        latents = sample(noise, conditions, clip_index=clip_index)
-        if weights is not None and clip_index == part[-1].index:
-            latents = torch.lerp(latents, old.to(latents), rearrange(weights, "f -> 1 f 1 1 1").to(latents))
-        return latents
-
-    clips = generate_clips(
-        blended,
-        part,
-        portrait=portrait,
-        audio=audio,
-        bank=bank,
-        clip_frames=clip_frames,
-        movement=movement,
-        seed=take.seed,
-        finished=finished,
-        drift=drift,
-    )
-    for clip, latents in clips:
-        if clip.index not in loaded:
-            save_latents(beside.clip_path(clip), latents)
-        yield clip, latents
+    return bank
 
 
 def _kept(work: WorkFolder, clip: Clip) -> Tensor:

@@ -10,9 +10,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,7 +25,10 @@ from ..sampling.long_video import Clip
 from ..sampling.memory_bank import MemoryBank
 from .takes import clear_take, finish_moves, release_take
 
-__all__ = ["FORMAT", "RUN_FILE", "WorkFolder", "resumable_clips", "save_latents", "tensor_sha256"]
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["FORMAT", "RUN_FILE", "Work", "WorkFolder", "tensor_sha256"]
 
 RUN_FILE = "run.json"
 LOCK_FILE = "lock"
@@ -44,7 +46,37 @@ def tensor_sha256(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-class WorkFolder:
+class Work:
+    """What is finished of a run, for later ones; this one keeps nothing."""
+
+    def begin(self, run: dict[str, Any]) -> None:
+        """Belong to the run of this fingerprint. Raises: ConfigError, OutputError."""
+
+    def resume(self, run: Run, held: int) -> int:
+        """The position in the plan to begin at, with the run's memory and scores as they are there.
+
+        `held` frames are safe in the video: their clips are needed for the memory only.
+        """
+        return 0
+
+    def load(self, clip: Clip) -> Tensor | None:
+        """Latents of a finished clip (b, f, c, h, w), or None."""
+        return None
+
+    def save(self, clip: Clip, latents: Tensor) -> None:
+        """Keep a finished clip. Raises: OutputError."""
+
+    def checkpoint(self, run: Run, done: int, held: int) -> None:
+        """So many clips of the plan are in the run's memory: keep it now and then, drop what nobody needs."""
+
+    def end(self, interrupted: bool = False) -> None:
+        """The result is there, or the run was stopped on purpose. Raises: OutputError."""
+
+    def leave(self) -> None:
+        """Let go after a failure."""
+
+
+class WorkFolder(Work):
     """What is finished of one run, in `folder`. `begin` ties it to everything that the frames depend on.
 
     `keep`: nothing is deleted, so that a part can be made anew later (`retake`); else latents go
@@ -65,6 +97,7 @@ class WorkFolder:
         self.folder, self.keep, self.also, self.restart = folder, keep, also or {}, restart
         self.keep_stopped = keep_stopped
         self._lock = FileLock(folder / LOCK_FILE)
+        self._pruned = 0  # clips
 
     def begin(self, run: dict[str, Any]) -> None:
         """Make the folder, or check that it belongs to this very run; it is then locked for this object.
@@ -163,6 +196,9 @@ class WorkFolder:
         take = finish_moves(self.folder)
         if take is None or content is None:
             return content
+        for path in self.folder.glob("bank-*.safetensors"):  # of the clips that were there before
+            if int(path.name[5:11]) > take["first"]:
+                path.unlink()
         takes = content.get("takes", [])
         if len(takes) < take["number"]:
             content = {**content, "takes": [*takes, take]}
@@ -195,6 +231,27 @@ class WorkFolder:
         finally:
             self.release()
 
+    def resume(self, run: Run, held: int) -> int:
+        # The last clip is always among those to come: its frames or the memory after it may be wanted.
+        origin = run.plan[0].first
+        safe = sum(clip.first + clip.count - origin <= held for clip in run.plan[:-1])
+        start = max(0, self.restore(run.bank, run.offset + safe) - run.offset)
+        run.drift.extend(self.drift(start // run.segment))
+        self._pruned = start
+        return start
+
+    def checkpoint(self, run: Run, done: int, held: int) -> None:
+        plan, segment, whole = run.plan, run.segment, done % run.segment == 0
+        if whole or done == len(plan):
+            first = (done - 1) // segment * segment
+            self.save_drift((run.offset + first) // segment, run.drift.since(plan[first].index))
+        if whole:  # after re-anchoring, so that decisions about later clips need nothing else
+            self.snapshot(run.offset + done, run.bank)
+        ready = held // run.clip_frames // segment * segment
+        if self._pruned < ready < len(plan):
+            self.prune(plan[:ready])
+            self._pruned = ready
+
     def load(self, clip: Clip) -> Tensor | None:
         """Latents of a finished clip (b, f, c, h, w), or None. A damaged file or NaN counts as not finished."""
         path = self.clip_path(clip)
@@ -209,8 +266,9 @@ class WorkFolder:
         return latents if whole and torch.isfinite(latents).all() else None
 
     def save(self, clip: Clip, latents: Tensor) -> None:
-        """Keep a finished clip. Raises: OutputError."""
-        save_latents(self.clip_path(clip), latents)
+        tensor = latents.detach().to("cpu", torch.float32).contiguous()
+        with atomic_path(self.clip_path(clip), durable=True) as temporary:
+            save_file({"latents": tensor}, str(temporary), metadata={"sha256": tensor_sha256(tensor)})
 
     def snapshot(self, done: int, bank: MemoryBank) -> None:
         """Keep the memory as it is after `done` clips of the plan. Raises: OutputError."""
@@ -229,9 +287,9 @@ class WorkFolder:
             return done
         return 0
 
-    def save_drift(self, segment: int, log: DriftLog, folder: Path | None = None) -> None:
-        """Keep the scores of a segment's clips, here or in `folder`. Raises: OutputError."""
-        with atomic_path((folder or self.folder) / f"drift-{segment:06d}.json", durable=True) as temporary:
+    def save_drift(self, segment: int, log: DriftLog) -> None:
+        """Keep the scores of a segment's clips. Raises: OutputError."""
+        with atomic_path(self.folder / f"drift-{segment:06d}.json", durable=True) as temporary:
             temporary.write_text(json.dumps(log.rows()), encoding="utf-8")
 
     def drift(self, segments: int) -> DriftLog:
@@ -284,61 +342,6 @@ class WorkFolder:
     def clip_path(self, clip: Clip) -> Path:
         """Where the latents of a clip lie."""
         return self.folder / f"clip-{clip.index:06d}.safetensors"
-
-
-def save_latents(path: Path, latents: Tensor) -> None:
-    """Latents with a checksum, whole on the disk. Raises: OutputError."""
-    tensor = latents.detach().to("cpu", torch.float32).contiguous()
-    with atomic_path(path, durable=True) as temporary:
-        save_file({"latents": tensor}, str(temporary), metadata={"sha256": tensor_sha256(tensor)})
-
-
-def resumable_clips(
-    work: WorkFolder,
-    plan: list[Clip],
-    bank: MemoryBank,
-    segment: int,
-    held: Callable[[], int],
-    make: Callable[[list[Clip], Callable[[Clip], Tensor | None]], Iterator[tuple[Clip, Tensor]]],
-    drift: DriftLog | None = None,
-) -> Iterator[tuple[Clip, Tensor, bool]]:
-    """Yield (clip, latents, whether they are of an earlier run), from the first that is still needed on.
-
-    `held()` says how many frames of the plan are safe in the video: their clips are needed for the memory only.
-    Each new clip is kept, the memory too after every `segment` clips, and what nobody needs any more is dropped.
-    `make(plan, finished)` is `generate_clips` with the given bank for a part of the plan. If that fills a
-    log, the same one given as `drift` gets the clips that are not made again, too. The memory is kept as it is
-    after re-anchoring, so that decisions about later clips need nothing else.
-    """
-    origin = plan[0].first
-    safe = held()
-    # The last clip is always among them: its frames or the memory after it may be wanted.
-    start = work.restore(bank, sum(clip.first + clip.count - origin <= safe for clip in plan[:-1]))
-    if drift is not None:
-        drift.extend(work.drift(start // segment))
-    loaded: set[int] = set()
-
-    def finished(clip: Clip) -> Tensor | None:
-        latents = work.load(clip)
-        if latents is not None:
-            loaded.add(clip.index)
-        return latents
-
-    pruned = start
-    for done, (clip, latents) in enumerate(make(plan[start:], finished), start + 1):
-        known = clip.index in loaded
-        if not known:
-            work.save(clip, latents)
-        if drift is not None and (done % segment == 0 or done == len(plan)):
-            part = (done - 1) // segment
-            work.save_drift(part, drift.since(plan[part * segment].index))
-        if done % segment == 0:
-            work.snapshot(done, bank)
-        yield clip, latents, known
-        ready = held() // plan[0].count // segment * segment
-        if ready > pruned and ready < len(plan):
-            work.prune(plan[:ready])
-            pruned = ready
 
 
 def _changed(known: dict[str, Any], run: dict[str, Any]) -> list[str]:

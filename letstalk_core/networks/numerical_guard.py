@@ -19,7 +19,7 @@ from ..errors import NumericalError
 
 __all__ = ["NumericalGuard", "plain_attention"]
 
-M = TypeVar("M", bound=nn.Module)
+N = TypeVar("N")
 REMEDY = "check the model files; use float32 (--dtype float32) or lower guidance scales"
 
 log = logging.getLogger(__name__)
@@ -34,47 +34,68 @@ def plain_attention() -> Iterator[None]:
         yield
 
 
-class NumericalGuard:
-    """Runs the stages of one run. Float32 copies of networks are made when they are first needed, and kept.
+def bad_numbers(result: Tensor) -> str | None:
+    """What is wrong with a result, or None."""
+    return None if bool(torch.isfinite(result).all()) else "gave NaN or infinity"
 
+
+def float32_copy(network: N) -> N:
+    """The network in float32: itself if it is, else a copy on the same device."""
+    assert isinstance(network, nn.Module)
+    floats = (t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point())
+    return network if all(t.dtype == torch.float32 for t in floats) else copy.deepcopy(network).float()
+
+
+class NumericalGuard:
+    """Runs the stages of one run. What computes in float32 is made when it is first needed, and kept.
+
+    `exact(network)` gives the same network in float32; hosts whose networks are no `nn.Module` bring their own.
     Whether a stage is repeated depends on its inputs alone, so a resumed run repeats the same ones.
     """
 
-    def __init__(self) -> None:
-        self._exact: dict[int, tuple[nn.Module, nn.Module]] = {}
+    def __init__(self, exact: Callable[[Any], Any] = float32_copy) -> None:
+        self._make = exact
+        self._exact: dict[int, tuple[Any, Any]] = {}
         self.repeated: list[str] = []  # stages that float32 cured, in order
 
-    def __call__(self, stage: str, network: M, run: Callable[[M], Tensor], *, remedy: str = REMEDY) -> Tensor:
+    def __call__(self, stage: str, network: N, run: Callable[[N], Tensor], *, remedy: str = REMEDY) -> Tensor:
         """`run(network)`, whose result is finite. Raises: NumericalError naming `stage`, which names its clip."""
-        result, cause = _attempt(run, network)
-        if result is not None:
-            return result
-        log.warning("%s: %s; done again in float32 with plain attention", stage, cause)
-        with plain_attention():
-            result, _ = _attempt(run, self.exact(network))
-        if result is None:
+        result, cause = self.attempt(stage, network, run)
+        if cause is not None:
             raise NumericalError(f"{stage}: {cause}, in float32 with plain attention, too; {remedy}")
-        self.repeated.append(stage)
         return result
 
-    def exact(self, network: M) -> M:
-        """The network in float32: itself if it is, else a copy on the same device."""
-        if all(t.dtype == torch.float32 for t in _floats(network)):
-            return network
+    def attempt(
+        self,
+        stage: str,
+        network: N,
+        run: Callable[[N], Tensor],
+        judge: Callable[[Tensor], str | None] = bad_numbers,
+    ) -> tuple[Tensor, str | None]:
+        """The result, and what `judge` finds wrong with it even after a second try, in float32."""
+        result, cause = _attempt(run, network, judge)
+        if cause is not None:
+            log.warning("%s: %s; done again in float32 with plain attention", stage, cause)
+            with plain_attention():
+                result, again = _attempt(run, self.exact(network), judge)
+            if again is None:
+                cause = None
+                self.repeated.append(stage)
+        return result, cause
+
+    def exact(self, network: N) -> N:
+        """The network in float32, made at the first call."""
         if id(network) not in self._exact:
-            self._exact[id(network)] = (network, copy.deepcopy(network).float())
-        found: Any = self._exact[id(network)][1]
+            self._exact[id(network)] = (network, self._make(network))  # held on to, so that the id stays its own
+        found: N = self._exact[id(network)][1]
         return found
 
 
-def _attempt(run: Callable[[M], Tensor], network: M) -> tuple[Tensor | None, str]:
-    """A finite result, or what is wrong."""
+def _attempt(
+    run: Callable[[N], Tensor], network: N, judge: Callable[[Tensor], str | None]
+) -> tuple[Tensor, str | None]:
     try:
         result = run(network)
     except NumericalError as error:
-        return None, str(error).partition(";")[0]
-    return (result, "") if bool(torch.isfinite(result).all()) else (None, "gave NaN or infinity")
-
-
-def _floats(network: nn.Module) -> Iterator[Tensor]:
-    yield from (t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point())
+        return torch.empty(0), str(error).partition(";")[0]
+    return result, judge(result)

@@ -98,6 +98,12 @@ class MemoryBank:
         self._recent = repeat(self._portrait, "b c h w -> b m c h w", m=self.recent)
         self._anchors = repeat(self._portrait, "b c h w -> b m c h w", m=self.anchors)
 
+    def start(self, portrait: Tensor) -> None:
+        """Be on the portrait's device, and if nothing is remembered yet, start from it."""
+        if self.is_empty:
+            self.reset(portrait)
+        self.to(portrait.device)
+
     def to(self, device: torch.device | str) -> None:
         """Move the frames. A saved bank comes back on the CPU, whose sums differ from others' in the last bits."""
         self._portrait, self._recent, self._anchors = (t.to(device) for t in self._state())

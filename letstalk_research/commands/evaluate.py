@@ -14,7 +14,7 @@ from letstalk_core.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from letstalk_core.generate.run import GenerateSettings
+    from letstalk_core.generate.talking_portrait import GenerateSettings
     from letstalk_core.networks.load import ModelBundle
     from letstalk_core.protocols import FrameSink
 
@@ -79,7 +79,7 @@ class BundleSubject:
     """A model bundle as the suite sees it. Raises: ConfigError for a model of frames that are not square."""
 
     def __init__(self, bundle: ModelBundle, settings: GenerateSettings) -> None:
-        from letstalk_core.generate.run import TalkingPortrait
+        from letstalk_core.generate.talking_portrait import TalkingPortrait
 
         self.bundle, self.settings = bundle, settings.resolve(bundle)
         assert self.settings.size is not None and self.settings.fps is not None
@@ -141,7 +141,7 @@ class _Frames:
 
 def run(args: argparse.Namespace) -> int:
     from letstalk_core.cli.hardware import at_least, choose_device, choose_dtype, use_threads
-    from letstalk_core.generate.run import GenerateSettings
+    from letstalk_core.generate.talking_portrait import GenerateSettings
     from letstalk_core.networks.load import load_bundle
     from letstalk_core.sampling.memory_bank import MemorySettings
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from letstalk_core.media.audio.alignment import window_states
 from letstalk_core.networks.load import load_model
-from letstalk_core.sampling.clip import Guidance, SolverClipSampler
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.sampling.clip import Clip, Guidance, SolverClipSampler, conditioned
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.long_video import generate_clips, plan_clips
 from letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
@@ -64,18 +65,18 @@ class Speaker:
             self._denoiser, self.solver, self._sigmas, Guidance(audio=self.audio_scale), seed=seed
         )
 
+        portrait = torch.stack([p.portrait for p in people])
+        window, count = self.projection.config.window, self.config.clip_frames
+
         @torch.no_grad()
-        def tokens(first: int, count: int) -> Tensor:
-            window = self.projection.config.window
-            states = torch.stack([window_states(p.states, first, count, window) for p in people])
-            result: Tensor = self.projection(states)
-            return result
+        def conditions(memory: Tensor, clip: Clip) -> Conditions:
+            states = torch.stack([window_states(p.states, clip.first, count, window) for p in people])
+            return Conditions(portrait=portrait, audio=self.projection(states), memory=memory)
 
         clips = generate_clips(
-            sampler,
-            plan_clips(frames, self.config.clip_frames),
-            portrait=torch.stack([p.portrait for p in people]),
-            audio=tokens,
+            conditioned(sampler, conditions),
+            plan_clips(frames, count),
+            portrait=portrait,
             bank=MemoryBank.for_model(
                 self.config, settings=MemorySettings(noise_sigma=self.memory_noise), seed=seed
             ),

@@ -271,7 +271,7 @@ class DiTStage:
             return
         from letstalk_core.networks.load import load_model
         from letstalk_core.networks.transformer.conditions import Conditions
-        from letstalk_core.sampling.clip import SolverClipSampler
+        from letstalk_core.sampling.clip import Clip, SolverClipSampler
         from letstalk_core.sampling.denoisers import make_denoiser
         from letstalk_core.sampling.schedules import default_shift, make_sigmas
 
@@ -286,12 +286,12 @@ class DiTStage:
         )
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(11)).to(device)
         conditions = Conditions(portrait=portrait, audio=audio, memory=memory, movement=movement)
-        made = sampler(noise, conditions, clip_index=0)
+        made = sampler(noise, conditions, Clip(0, 0, clean.shape[1]))
         pick = torch.linspace(0, clean.shape[1] - 1, min(STRIP_FRAMES, clean.shape[1])).round().long().to(device)
         rows = []
         for i in range(count):
-            for clip in (clean[i], made[i]):
-                latents = torch.cat([portrait[i : i + 1], clip[pick]]) / self._autoencoder.config.scaling_factor
+            for video in (clean[i], made[i]):
+                latents = torch.cat([portrait[i : i + 1], video[pick]]) / self._autoencoder.config.scaling_factor
                 rows.append(list(from_unit(self._autoencoder.decode(latents)).cpu()))
         save_png(grid(rows), path)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +13,16 @@ from ...letstalk_core.generate.drift_plot import drift_plot
 from ...letstalk_core.networks.configs import DiTConfig
 from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.pixels import from_bytes
+from ...letstalk_core.sampling.clip import Clip
 from ...letstalk_core.sampling.drift import DriftLog
-from ...letstalk_core.sampling.long_video import Clip, generate_clips, plan_clips
+from ...letstalk_core.sampling.long_video import plan_clips
 from ...letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
-from .clip_sampler import ComfyClipSampler, Inspect, check_guider, default_sampler
+from .clip_sampler import check_guider, default_sampler
 from .conditions import NOT_OURS, check_portrait, check_track
 from .guider import make_guider, make_model_sigmas
 from .model import letstalk_model
 
-__all__ = ["BankSettings", "ClipRun", "first_frame", "make_bank", "model_name", "prepare_run"]
+__all__ = ["BankSettings", "ClipRun", "make_bank", "model_name", "prepare_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +38,9 @@ class BankSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRun:
-    """Everything a run needs. `clips` samples them one by one; `bank` then holds what the next run goes on from,
-    and `drift` how much the clips are like the portrait.
+    """Inputs of a sampling node, checked against each other; `render` makes them into clips.
+
+    `bank` then holds what the next run goes on from, and `drift` how much the clips are like the portrait.
 
     portrait: (1, c, h, w) float32 on the CPU. plan: `first` counts frames of the recording and `index` clips since
     the bank was cold, so that chained runs repeat what one long run does.
@@ -75,64 +75,13 @@ class ClipRun:
     def first_frame(self) -> int:
         return self.plan[0].first
 
-    def clip_name(self, index: int) -> str:
-        """What people call the clip of this index of the plan."""
-        return f"clip {index - self.plan[0].index + 1} of {len(self.plan)}"
-
-    def clips(
-        self,
-        on_step: Callable[[int, int, Tensor], None] | None = None,
-        inspect: Inspect | None = None,
-        part: list[Clip] | None = None,
-        finished: Callable[[Clip], Tensor | None] | None = None,
-    ) -> Iterator[tuple[Clip, Tensor]]:
-        """Yield (clip, latents (1, frames, c, h, w)); both hooks as for ComfyClipSampler.
-
-        `part` of the plan, where `bank` is that far; `finished` as for `generate_clips`.
-        """
-        return generate_clips(
-            self.make_sampler(on_step, inspect),
-            self.plan if part is None else part,
-            portrait=self.portrait,
-            audio=first_frame,
-            bank=self.bank,
-            clip_frames=self.config.clip_frames,
-            seed=self.seed,
-            finished=finished,
-            drift=self.drift,
-        )
-
-    def make_sampler(
-        self,
-        on_step: Callable[[int, int, Tensor], None] | None = None,
-        inspect: Inspect | None = None,
-        seed: int | None = None,
-    ) -> ComfyClipSampler:
-        """What samples a clip of this run, if wanted with another seed."""
-        noise = self.noise
-        if seed is not None and hasattr(noise, "seed"):
-            noise = copy.copy(noise)
-            noise.seed = seed
-        return ComfyClipSampler(
-            self.guider,
-            self.sampler,
-            self.sigmas,
-            seed=self.seed if seed is None else seed,
-            noise=noise,
-            on_step=on_step,
-            inspect=inspect,
-            clip_name=self.clip_name,
-            movement_seed=self.seed,  # of another take, too: it goes on from the clips before it
-        )
+    def clip_name(self, clip: Clip) -> str:
+        """What people call a clip of the plan."""
+        return f"clip {clip.index - self.plan[0].index + 1} of {len(self.plan)}"
 
     def drift_image(self) -> Tensor:
         """IMAGE (1, h, w, 3): the scores of the clips so far."""
         return from_bytes(drift_plot(self.drift, self.bank.settings.drift_level))[None]
-
-
-def first_frame(first: int, count: int) -> Tensor:
-    """Stands for the speech of a clip: the guider's model cuts the states itself."""
-    return torch.tensor(first)
 
 
 def prepare_run(

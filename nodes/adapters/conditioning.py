@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,10 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, NumericalError
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.media.portrait.crop import fit_to
 from ...letstalk_core.networks.autoencoder.preview import fit_latent_preview
+from ...letstalk_core.networks.numerical_guard import NumericalGuard
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.sampling.motion import check_amount
 from .faces import good_frame
@@ -20,8 +20,6 @@ from .pictures import rgb_image
 from .vae import float32_vae
 
 __all__ = ["encode_portrait", "make_conditioning"]
-
-log = logging.getLogger(__name__)
 
 
 def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int = 0) -> dict[str, Any]:
@@ -45,14 +43,9 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
             )
     picture = fit_to(to_bytes(image[number]).cpu(), (height, width))[None]
     fitted = from_bytes(picture)
-    latents = vae.encode(fitted)
-    if not torch.isfinite(latents).all():
-        log.warning("LetsTalk: encoding of the portrait gave NaN or infinity; it is done again in float32")
-        latents = float32_vae(vae).encode(fitted)
-    if not torch.isfinite(latents).all():
-        raise NumericalError(
-            "vae: encoding of the portrait gave NaN or infinity, in float32, too; check the autoencoder's file"
-        )
+    guard = NumericalGuard(float32_vae)
+    stage, remedy = "vae: encoding of the portrait", "check the autoencoder's file"
+    latents = guard(stage, vae, lambda vae: vae.encode(fitted), remedy=remedy)
     latents = latents if latents.ndim == 5 else latents.unsqueeze(2)
     config = getattr(vae, "autoencoder_config", None)
     colours: Any = (config.latent_rgb_factors, config.latent_rgb_bias) if config is not None else ()

@@ -10,10 +10,13 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import latent_preview
+from comfy.model_patcher import ModelPatcher
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ...letstalk_core.sampling.long_video import Clip
+from ...letstalk_core.generate.run import Watcher
+from ...letstalk_core.sampling.clip import Clip
+from ...letstalk_core.sampling.drift import DriftLog
 
 __all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "warn"]
 
@@ -45,22 +48,30 @@ def warn(text: str) -> None:
         show(f"\u26a0 {text}", context.node_id)
 
 
-class RunReport:
-    """Progress of one run over clips x steps. `step` and `clip_sampled` also stop a cancelled run.
+class RunReport(Watcher):
+    """Progress of one run over clips x steps. `step` and `sampled` also stop a cancelled run.
 
     `clip_done` never fails and may be called from a writer's thread: all it reads was fixed before. `rgb`
-    (factors, bias) serves previews of models whose latent format has none.
+    (factors, bias) serves previews of models whose latent format has none. `decodes`: the browser is told of a
+    clip when its frames are done; without, when it is sampled.
     """
 
     def __init__(
-        self, node_id: str | None, plan: list[Clip], steps: int, fps: float, patcher: Any, rgb: Any = None
+        self,
+        node_id: str | None,
+        plan: list[Clip],
+        steps: int,
+        fps: float,
+        patcher: ModelPatcher,
+        rgb: Any = None,
+        decodes: bool = True,
     ) -> None:
         context = get_executing_context()
         self.node = str(node_id) if node_id is not None else getattr(context, "node_id", None)
         self.prompt = getattr(context, "prompt_id", None)
         self.server = browser()
         self.client = getattr(self.server, "client_id", None)
-        self.plan, self.steps, self.fps = plan, steps, fps
+        self.plan, self.steps, self.fps, self.decodes = plan, steps, fps, decodes
         self.frames = sum(clip.count for clip in plan)
         self.frames_done = 0
         self._started = time.monotonic()
@@ -68,20 +79,22 @@ class RunReport:
         self._previewer = _previewer(patcher, rgb)
         self._send(-1, None)
 
-    def step(self, clip: int, step: int, denoised: Tensor) -> None:
-        """A step (0-based) of a clip (0-based in this run) is done. Shapes: denoised (b, c, f, h, w)."""
+    def step(self, clip: Clip, step: int, denoised: Tensor) -> None:
+        """A step (0-based) of a clip is done. Shapes: denoised (b, c, f, h, w)."""
         check_interrupt()
         image = None
         if self._previewer is not None:
             middle = denoised.shape[2] // 2
             image = self._previewer.decode_latent_to_preview_image("JPEG", denoised[:, :, middle : middle + 1])
-        done = clip * self.steps + min(step + 1, self.steps)
+        done = self._position(clip) * self.steps + min(step + 1, self.steps)
         self._bar.update_absolute(done, len(self.plan) * self.steps, image)
 
-    def clip_sampled(self, clip: int) -> None:
+    def sampled(self, clip: Clip, drift: DriftLog) -> None:
         """The bar jumps over steps that an adaptive sampler did not need."""
         check_interrupt()
-        self._bar.update_absolute((clip + 1) * self.steps)
+        self._bar.update_absolute((self._position(clip) + 1) * self.steps)
+        if not self.decodes:
+            self.clip_done(self._position(clip))
 
     def clip_done(self, clip: int, media: dict[str, str] | None = None) -> None:
         """Tell the browser that a clip is in the result, and in `media` if that file is complete with it.
@@ -90,6 +103,9 @@ class RunReport:
         """
         self.frames_done += self.plan[clip].count
         self._send(clip, media)
+
+    def _position(self, clip: Clip) -> int:
+        return clip.index - self.plan[0].index
 
     def _send(self, clip: int, media: dict[str, str] | None) -> None:
         if self.server is None or self.node is None:

@@ -9,23 +9,23 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.sd import VAE
 from comfy_api.latest import InputImpl
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, MediaError, OutputError
-from ...letstalk_core.generate.disk_space import with_shortage
-from ...letstalk_core.generate.retake import plan_take, take_clips
-from ...letstalk_core.generate.takes import take_folder
-from ...letstalk_core.generate.work_folder import WorkFolder, resumable_clips
-from ...letstalk_core.media.video.segments import SegmentedVideo, segment_clips, segment_path
+from ...letstalk_core.errors import ConfigError, MediaError
+from ...letstalk_core.generate.retake import Retake, retake
+from ...letstalk_core.generate.run import Outcome, Run, generate
+from ...letstalk_core.generate.sinks import DecodingSink, LatentSink
+from ...letstalk_core.media.video.segments import SegmentedVideo
 from ...letstalk_core.media.video.tee import Tee
 from ...letstalk_core.media.video.threaded import ThreadedSink
 from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.protocols import FrameSink
-from ...letstalk_core.sampling.drift import DriftLog
-from ...letstalk_core.sampling.long_video import Clip, remember
-from .clip_run import ClipRun, first_frame
+from ...letstalk_core.sampling.clip import Clip
+from .clip_run import ClipRun
+from .clip_sampler import ComfyClipSampler
 from .progress import RunReport
 from .provenance import models_sha256, tags
 from .video import (
@@ -43,28 +43,17 @@ __all__ = ["IMAGES", "Part", "TalkingVideo", "render_latents", "render_video"]
 IMAGES = ("last frame", "all frames")
 
 
-def render_latents(run: ClipRun, node_id: str | None, vae: Any = None) -> Tensor:
+def render_latents(run: ClipRun, node_id: str | None, vae: VAE | None = None) -> Tensor:
     """Latents of all clips, (1, c, frames, h, w). With a VAE, clips are decoded too: looked at, and shown."""
     decoder = ClipDecoder(vae, run) if vae is not None else None
-    report = _report(run, node_id)
-    parts = []
+    report = _report(run, node_id, decodes=decoder is not None)
     with TempFiles(node_id) as files:
-        watch: FrameSink | None = None
+        sink = LatentSink()
         if decoder is not None:
-            watch = ThreadedSink(ClipMedia(report, files, run, decoder.size, _sound_of(run)))
-        try:
-            for position, latents in _clips(run, report, decoder):
-                parts.append(rearrange(latents, "b f c h w -> b c f h w"))
-                if watch is None or decoder is None:
-                    report.clip_done(position)
-                else:
-                    watch.write(to_bytes(decoder.frames))
-            if watch is not None:
-                watch.close()
-        except BaseException:
-            if watch is not None:
-                watch.abort()
-            raise
+            media = ClipMedia(report, files, run, decoder.size, _sound_of(run))
+            sink.watch = PictureSink(ThreadedSink(media), decoder, run)
+        _finish(generate(_core_run(run, report, decoder), sink))
+    parts = [rearrange(latents, "b f c h w -> b c f h w") for latents in sink.clips]
     return torch.cat(parts, dim=2).to(comfy.model_management.intermediate_device())
 
 
@@ -79,7 +68,7 @@ class TalkingVideo:
 
 def render_video(
     run: ClipRun,
-    vae: Any,
+    vae: VAE,
     *,
     node_id: str | None,
     images: str = IMAGES[0],
@@ -108,74 +97,60 @@ def render_video(
         check_image_memory(run.frames, decoder.size)
     sound = _sound_of(run) if audio is None else _sound(audio, run.track.start_seconds)
     under = cut_sound(sound, run.first_frame, run.frames, run.fps)
-    segment = segment_clips(run.fps, run.config.clip_frames)
     report = _report(run, node_id)
     with TempFiles(node_id) as files:
-        found = fingerprint(run, vae, under)
+        core = _core_run(run, report, decoder, fingerprint(run, vae, under))
         models = models_sha256(run.guider.model_patcher.model, vae, run.track)
         video = SegmentedVideo(
             files.result,
             run.fps,
             decoder.size,
             work_root(),  # until the folder has its name
-            run.config.clip_frames * segment,
+            core.clip_frames * core.segment,
             audio=under,
             metadata=lambda: tags(settings or {}, models, work.takes, prompt, extra),
             **encoder_choice(crf),
             frames=run.frames,
         )
-        work = open_work(found, video.settings, work_folder, unfinished)
+        work = open_work(core.fingerprint, video.settings, work_folder, unfinished)
         video.folder = work.folder
-        sink = ThreadedSink(Tee([video, ClipMedia(report, files, run, decoder.size, sound, video)]))
-        try:
-            work.begin(found)
-            if part is not None:
-                pictures = _new_part(run, decoder, report, work, video, part, everything)
-                sink.abort()
-            else:
-                pictures = _all_clips(run, decoder, report, work, sink, everything)
-                sink.close()
-        except BaseException as error:
-            sink.abort()
-            if isinstance(error, OutputError):
-                error = _with_shortage(error, run, decoder, work, video)
-            work.leave()
-            raise error
-        work.end()
-    return TalkingVideo(InputImpl.VideoFromFile(str(files.result)), files.result, pictures)
+        frames = ThreadedSink(Tee([video, ClipMedia(report, files, run, decoder.size, sound, video)]))
+        sink = PictureSink(frames, decoder, run, everything)
+        if part is None:
+            _finish(generate(core, sink, work))
+        else:
+            retake(core, sink, work, _retake(part, run, report, decoder, video))
+    return TalkingVideo(InputImpl.VideoFromFile(str(files.result)), files.result, sink.pictures)
 
 
-def _all_clips(
-    run: ClipRun, decoder: ClipDecoder, report: RunReport, work: WorkFolder, sink: ThreadedSink, everything: bool
-) -> Tensor:
-    """Sample what no earlier run has finished, and write its frames. Returns the pictures to give out."""
-    safe = (lambda: 0) if everything else lambda: sink.held
-    first = safe()
-    sink.resume_at(first)
-    pictures = torch.zeros(run.frames if everything else 1, *decoder.size, 3)
-    start = run.plan[0].index
+class PictureSink(DecodingSink):
+    """Frames as bytes to a sink, and as IMAGE to `pictures`: all of them, or the last one."""
 
-    def make(part: list[Clip], finished: Any) -> Any:
-        return run.clips(
-            on_step=lambda clip, step, denoised: report.step(clip - start, step, denoised),
-            inspect=decoder.inspect,
-            part=part,
-            finished=finished,
-        )
+    def __init__(self, sink: FrameSink, decoder: ClipDecoder, run: ClipRun, everything: bool = False) -> None:
+        super().__init__(sink, decoder)
+        self.plan, self.everything = run.plan, everything
+        self.pictures = torch.zeros(run.frames if everything else 1, *decoder.size, 3)
 
-    segment = segment_clips(run.fps, run.config.clip_frames)
-    for clip, latents, known in resumable_clips(work, run.plan, run.bank, segment, safe, make, run.drift):
-        report.clip_sampled(clip.index - start)
-        done = clip.first - run.first_frame
-        if known and (done >= first or clip is run.plan[-1]):
-            decoder.inspect(latents, clip.index)
-        if done >= first:
-            sink.write(to_bytes(decoder.frames))
-        if everything:
-            pictures[done : done + clip.count] = decoder.frames
-        elif clip is run.plan[-1]:
-            pictures = decoder.frames[-1:].clone()
-    return pictures
+    @property
+    def held(self) -> int:
+        """Nothing, if the pictures of all clips are wanted, whether the video holds them or not."""
+        return 0 if self.everything else super().held
+
+    def resume_at(self, frame: int) -> None:
+        super().resume_at(super().held)
+
+    def write(self, latents: Tensor, clip: Clip) -> None:
+        done = clip.first - self.plan[0].first
+        if done < self.frames and clip != self.plan[-1] and not self.everything:
+            return
+        pictures = self.decode(latents, clip)
+        if self.everything:
+            self.pictures[done : done + clip.count] = pictures
+        elif clip == self.plan[-1]:
+            self.pictures = pictures[-1:].clone()
+        if done >= self.frames:
+            self.sink.write(to_bytes(pictures))
+            self.frames += clip.count
 
 
 @dataclass(frozen=True)
@@ -187,101 +162,66 @@ class Part:
     seed: int
 
 
-def _new_part(
-    run: ClipRun,
-    decoder: ClipDecoder,
-    report: RunReport,
-    work: WorkFolder,
-    video: SegmentedVideo,
-    part: Part,
-    everything: bool,
-) -> Tensor:
-    """Make a part of a finished video anew, and join the video. Returns the pictures to give out."""
-    if video.held != run.frames:
-        raise ConfigError(
-            f"work_folder: holds {video.held} of {run.frames} frames; run once without retake_to, with the same"
-            " settings, to finish the video"
-        )
-    segment = segment_clips(run.fps, run.config.clip_frames)
-    takes = work.takes
-    take = plan_take(run.plan, run.fps, segment, part.begin, part.end, part.seed, takes)
-    if take.number > len(takes):
-        start, frames, drift = run.plan[0].index, [], DriftLog()
-        clips = take_clips(
-            work,
-            run.plan,
-            take,
-            sample=run.make_sampler(
-                lambda clip, step, denoised: report.step(clip - start, step, denoised), decoder.inspect, take.seed
-            ),
-            portrait=run.portrait,
-            audio=first_frame,
-            bank=copy.deepcopy(run.bank),
-            clip_frames=run.config.clip_frames,
-            fps=run.fps,
-            drift=drift,
-        )
-        for clip, latents in clips:
-            position = clip.index - start
-            decoder.inspect(latents, clip.index)  # the last one is drawn to the old one once more
-            frames.append(to_bytes(decoder.frames))
-            if (position + 1) % segment == 0 or position == take.last:
-                number, folder = position // segment, take_folder(work.folder)
-                video.write_segment(segment_path(folder, number), torch.cat(frames))
-                work.save_drift(number, drift.since(run.plan[number * segment].index), folder)
-                frames = []
-        work.finish_take()
-    video.join(run.frames)
-    return _kept_pictures(run, decoder, work, everything)
+def _retake(part: Part, run: ClipRun, report: RunReport, decoder: ClipDecoder, video: SegmentedVideo) -> Retake:
+    return Retake(
+        seconds=(part.begin, part.end),
+        seed=part.seed,
+        sample=_sampler(run, report, decoder, part.seed),
+        video=video,
+        decode=lambda latents, clip: to_bytes(decoder(latents, clip)),
+        watch=report,
+        remedy="run once without retake_to, with the same settings, to finish the video",
+    )
 
 
-def _kept_pictures(run: ClipRun, decoder: ClipDecoder, work: WorkFolder, everything: bool) -> Tensor:
-    """The pictures to give out of a finished work folder; the run then has the memory and scores of its end."""
-    if run.bank.is_empty:
-        run.bank.reset(run.portrait)
-    pictures = torch.zeros(run.frames if everything else 1, *decoder.size, 3)
-    for clip in run.plan:
-        latents = work.load(clip)
-        if latents is None:
-            raise ConfigError(f"work_folder: {work.folder} lacks clip {clip.index + 1}; make the video again")
-        remember(run.bank, clip, latents, run.portrait, run.drift)
-        if everything or clip is run.plan[-1]:
-            decoder.inspect(latents, clip.index)
-            done = clip.first - run.first_frame
-            pictures[done if everything else 0 :][: clip.count] = decoder.frames[0 if everything else -1 :]
-    return pictures
-
-
-def _with_shortage(
-    error: OutputError, run: ClipRun, decoder: ClipDecoder, work: WorkFolder, video: SegmentedVideo
-) -> OutputError:
-    return with_shortage(
-        error,
-        work.folder,
-        frames=run.frames,
-        held=video.held,
-        fps=run.fps,
-        pixels=decoder.size[0] * decoder.size[1],
-        segment_frames=video.segment_frames,
+def _core_run(
+    run: ClipRun, report: RunReport, decoder: ClipDecoder | None, found: dict[str, Any] | None = None
+) -> Run:
+    """A run as the core makes it; `found` is its fingerprint."""
+    return Run(
+        plan=run.plan,
+        portrait=run.portrait,
+        bank=run.bank,
+        sample=_sampler(run, report, decoder),
         clip_frames=run.config.clip_frames,
-        keep=work.keep,
+        fps=run.fps,
+        size=decoder.size if decoder is not None else (0, 0),
+        seed=run.seed,
+        fingerprint=found or {},
+        watch=report,
+        drift=run.drift,
     )
 
 
-def _report(run: ClipRun, node_id: str | None) -> RunReport:
-    return RunReport(node_id, run.plan, run.steps, run.fps, run.guider.model_patcher, run.rgb)
-
-
-def _clips(run: ClipRun, report: RunReport, decoder: ClipDecoder | None) -> Any:
-    """(position in this run, latents) of each clip, with progress. A cancelled run ends within one step."""
-    start = run.plan[0].index
-    clips = run.clips(
-        on_step=lambda clip, step, denoised: report.step(clip - start, step, denoised),
+def _sampler(
+    run: ClipRun, report: RunReport, decoder: ClipDecoder | None, seed: int | None = None
+) -> ComfyClipSampler:
+    """What samples a clip, for a retake with another seed."""
+    noise = run.noise
+    if seed is not None and hasattr(noise, "seed"):
+        noise = copy.copy(noise)
+        noise.seed = seed
+    return ComfyClipSampler(
+        run.guider,
+        run.sampler,
+        run.sigmas,
+        seed=run.seed if seed is None else seed,
+        noise=noise,
+        on_step=report.step,
         inspect=decoder.inspect if decoder is not None else None,
+        clip_name=run.clip_name,
+        movement_seed=run.seed,  # of another take, too: it goes on from the clips before it
     )
-    for clip, latents in clips:
-        report.clip_sampled(clip.index - start)
-        yield clip.index - start, latents
+
+
+def _finish(outcome: Outcome) -> None:
+    """In a graph, a part of a video is no result."""
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+
+
+def _report(run: ClipRun, node_id: str | None, decodes: bool = True) -> RunReport:
+    return RunReport(node_id, run.plan, run.steps, run.fps, run.guider.model_patcher, run.rgb, decodes)
 
 
 def _sound_of(run: ClipRun) -> tuple[Tensor, int] | None:

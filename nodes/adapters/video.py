@@ -13,14 +13,17 @@ from typing import Any, ClassVar
 import comfy.model_management
 import folder_paths
 import torch
+from comfy.sd import VAE
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.errors import ConfigError, NumericalError
 from ...letstalk_core.media.video.container import video_tags
 from ...letstalk_core.media.video.join import Joiner
 from ...letstalk_core.media.video.segments import SegmentedVideo, segment_path
 from ...letstalk_core.media.video.writer import VideoWriter, available_encoder
+from ...letstalk_core.networks.numerical_guard import NumericalGuard
+from ...letstalk_core.sampling.clip import Clip
 from .clip_run import ClipRun
 from .progress import RunReport
 from .vae import float32_vae
@@ -43,46 +46,42 @@ log = logging.getLogger(__name__)
 
 
 class ClipDecoder:
-    """Decodes clips with ComfyUI's VAE and judges them; a ComfyClipSampler's `inspect`.
+    """Decodes clips with ComfyUI's VAE and judges them: (latents, clip) -> frames (count, h, w, 3) in 0..1, CPU.
 
     A clip that is NaN, black or of one colour, though the portrait is not, is decoded again in float32. This
-    follows from its latents alone, so a resumed run does the same. `frames` of the clip inspected last:
-    (count, h, w, 3) float32 in 0..1, on the CPU.
+    follows from its latents alone, so a resumed run does the same. Raises: NumericalError if it stays so.
     """
 
-    def __init__(self, vae: Any, run: ClipRun) -> None:
+    def __init__(self, vae: VAE, run: ClipRun) -> None:
         channels = getattr(vae, "latent_channels", None)
         if channels != run.config.in_channels:
             raise ConfigError(
                 f"vae: has {channels} latent channels, the model works on {run.config.in_channels}; load the"
                 " autoencoder that belongs to the model"
             )
-        self.vae = vae
-        self.counts = {clip.index: clip.count for clip in run.plan}
-        self._name = run.clip_name
-        self.frames = torch.zeros(0)
-        self._exact: Any = None  # the VAE in float32, once it was needed
-        picture = self._decode(vae, rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
+        self.vae, self._name, self._guard = vae, run.clip_name, NumericalGuard(float32_vae)
+        self._last: tuple[Tensor, Tensor, str | None] | None = None  # latents, their frames, what is wrong
+        picture = _decode(vae, rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
         self.size: tuple[int, int] = (picture.shape[1], picture.shape[2])
         self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
 
-    def inspect(self, latents: Tensor, clip_index: int) -> str | None:
-        """Decode the frames that the plan wants of a clip; returns what is wrong with them, or None."""
-        latents = latents[:, : self.counts[clip_index]]
-        frames = self._decode(self.vae, latents)
-        cause = self._judge(frames)
+    def __call__(self, latents: Tensor, clip: Clip) -> Tensor:
+        frames, cause = self._look(latents, clip)
         if cause is not None:
-            log.warning("LetsTalk: %s: %s; it is decoded again in float32", self._name(clip_index), cause)
-            self._exact = self._exact or float32_vae(self.vae)
-            frames = self._decode(self._exact, latents)
-            cause = self._judge(frames)
-        self.frames = frames
-        return cause
+            raise NumericalError(f"{self._name(clip)}: {cause}, in float32, too; check the autoencoder's file")
+        return frames
 
-    @staticmethod
-    def _decode(vae: Any, latents: Tensor) -> Tensor:
-        images: Tensor = vae.decode(rearrange(latents, "1 f c h w -> 1 c f h w"))
-        return images.reshape(-1, *images.shape[-3:]).to("cpu", torch.float32)
+    def inspect(self, latents: Tensor, clip: Clip) -> str | None:
+        """What is wrong with the frames that the plan wants of a clip, or None; these wait to be asked for."""
+        return self._look(latents[:, : clip.count], clip)[1]
+
+    def _look(self, latents: Tensor, clip: Clip) -> tuple[Tensor, str | None]:
+        if self._last is None or not torch.equal(self._last[0], latents):
+            found = self._guard.attempt(
+                self._name(clip), self.vae, lambda vae: _decode(vae, latents), judge=self._judge
+            )
+            self._last = (latents, *found)
+        return self._last[1:]
 
     def _judge(self, frames: Tensor) -> str | None:
         if not torch.isfinite(frames).all():
@@ -92,6 +91,11 @@ class ClipDecoder:
             return None
         look = "black" if frames[worst].mean() < FLAT else "of one colour"
         return f"its frame {worst + 1} is {look}, which the portrait is not"
+
+
+def _decode(vae: VAE, latents: Tensor) -> Tensor:
+    images: Tensor = vae.decode(rearrange(latents, "1 f c h w -> 1 c f h w"))
+    return images.reshape(-1, *images.shape[-3:]).to("cpu", torch.float32)
 
 
 def _contrast(frames: Tensor) -> Tensor:

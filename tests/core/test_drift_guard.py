@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from letstalk_core.errors import ConfigError
 from letstalk_core.generate.drift_plot import drift_plot
+from letstalk_core.generate.run import Run, generate
+from letstalk_core.generate.sinks import LatentSink
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.sampling.clip import Blend, Clip
 from letstalk_core.sampling.drift import DriftLog, drift_score
-from letstalk_core.sampling.long_video import Clip, generate_clips, plan_clips
+from letstalk_core.sampling.long_video import generate_clips, plan_clips
 from letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
 
 SHAPE = (1, 8, 12, 12)
@@ -99,32 +104,29 @@ def test_re_anchoring_pulls_the_recent_frames_half_of_the_way() -> None:
 def drifting(calls: list[int]) -> Any:
     """Every clip goes a step further away from the memory that it is given."""
 
-    def sample(noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-        calls.append(clip_index)
-        last = conditions.memory[:, -1:]
+    def sample(noise: Tensor, memory: Tensor, clip: Clip, blend: Blend | None = None) -> Tensor:
+        calls.append(clip.index)
+        last = memory[:, -1:]
         return (0.9 * last + 0.25).expand(-1, noise.shape[1], -1, -1, -1) + 0.01 * noise
 
     return sample
 
 
-def run(level: float, clips: int = 8, finished: Any = None) -> tuple[list[Tensor], DriftLog, list[int]]:
-    calls: list[int] = []
+def run(level: float, clips: int = 8) -> tuple[list[Tensor], DriftLog]:
     log = DriftLog()
     found = generate_clips(
-        drifting(calls),
+        drifting([]),
         plan_clips(clips * FRAMES, FRAMES),
         portrait=PORTRAIT,
-        audio=lambda first, count: torch.zeros(1, count, 1, 1),
         bank=MemoryBank(2, 1, settings=MemorySettings(drift_level=level)),
         clip_frames=FRAMES,
-        finished=finished,
         drift=log,
     )
-    return [latents for _, latents in found], log, calls
+    return [latents for _, latents in found], log
 
 
 def test_a_level_keeps_a_drifting_video_closer_to_its_portrait() -> None:
-    (free, free_log, _), (held, held_log, _) = run(0.0), run(0.8)
+    (free, free_log), (held, held_log) = run(0.0), run(0.8)
     assert free_log.re_anchored == [] and held_log.re_anchored
     assert held_log.scores[-1].lowest > free_log.scores[-1].lowest
     first = held_log.re_anchored[0]
@@ -132,16 +134,28 @@ def test_a_level_keeps_a_drifting_video_closer_to_its_portrait() -> None:
     assert not torch.equal(free[first + 1], held[first + 1])
 
 
-def test_replayed_clips_lead_to_the_same_decisions() -> None:
-    whole, log, _ = run(0.8)
-
-    def finished(clip: Clip) -> Tensor | None:
-        return whole[clip.index] if clip.index < 5 else None
-
-    again, replayed, calls = run(0.8, finished=finished)
-    assert calls == [5, 6, 7]
-    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
-    assert replayed == log and log.re_anchored
+def test_clips_of_an_earlier_run_are_not_sampled_again_and_lead_to_the_same_decisions(tmp_path: Path) -> None:
+    whole, log = run(0.8)
+    calls: list[int] = []
+    work, latents = WorkFolder(tmp_path / "work", keep=True), LatentSink()
+    for clip in plan_clips(5 * FRAMES, FRAMES):
+        work.folder.mkdir(exist_ok=True)
+        work.save(clip, whole[clip.index])
+    again = Run(
+        plan=plan_clips(8 * FRAMES, FRAMES),
+        portrait=PORTRAIT,
+        bank=MemoryBank(2, 1, settings=MemorySettings(drift_level=0.8)),
+        sample=drifting(calls),
+        clip_frames=FRAMES,
+        fps=25.0,
+        size=(1, 1),
+        seed=0,
+    )
+    (work.folder / "run.json").write_text('{"format": 1, "run": {}}')
+    outcome = generate(again, latents, work)
+    assert calls == [5, 6, 7] and outcome.resumed_clips == 5
+    assert all(torch.equal(a, b) for a, b in zip(whole, latents.clips, strict=True))
+    assert again.drift == log and log.re_anchored
 
 
 def test_a_bank_in_a_file_remembers_its_level(tmp_path: Any) -> None:
@@ -158,7 +172,7 @@ def test_levels_that_cannot_be_are_refused(level: float) -> None:
 
 
 def test_the_log_and_its_picture_say_what_happened() -> None:
-    _, log, _ = run(0.8)
+    _, log = run(0.8)
     told = log.to_dict(0.8)
     assert told["re_anchored"] == [clip + 1 for clip in log.re_anchored]
     assert len(told["identity"]) == len(told["colour"]) == len(told["sharpness"]) == 8

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError, NumericalError
+from letstalk_core.sampling.clip import Blend
 from letstalk_core.sampling.long_video import Clip, clip_noise, generate_clips, plan_clips
 from letstalk_core.sampling.memory_bank import MemoryBank
 
@@ -36,24 +37,19 @@ def test_noise_repeats_for_the_same_seed_and_clip_only() -> None:
 
 
 class Counter:
-    """A fake sampler: frame i of the video comes out with the value of its audio; remembers what it was given."""
+    """A fake sampler: frame i of the video comes out with the value i; remembers what it was given."""
 
     def __init__(self) -> None:
         self.memories: list[Tensor] = []
         self.noises: list[Tensor] = []
         self.indices: list[int] = []
 
-    def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-        self.memories.append(conditions.memory)
+    def __call__(self, noise: Tensor, memory: Tensor, clip: Clip, blend: Blend | None = None) -> Tensor:
+        self.memories.append(memory)
         self.noises.append(noise)
-        self.indices.append(clip_index)
-        assert torch.equal(conditions.portrait, PORTRAIT)
-        return conditions.audio.mean((2, 3)).view(1, -1, 1, 1, 1).expand_as(noise).clone()
-
-
-def audio(first: int, count: int) -> Tensor:
-    """Tokens whose value is the number of their frame."""
-    return torch.arange(first, first + count).float().view(1, -1, 1, 1).expand(1, count, 3, 5)
+        self.indices.append(clip.index)
+        frames = torch.arange(clip.first, clip.first + noise.shape[1]).float()
+        return frames.view(1, -1, 1, 1, 1).expand_as(noise).clone()
 
 
 def run(frames: int, sampler: Counter, **options: Any) -> list[tuple[Clip, Tensor]]:
@@ -62,7 +58,6 @@ def run(frames: int, sampler: Counter, **options: Any) -> list[tuple[Clip, Tenso
             sampler,
             plan_clips(frames, 6),
             portrait=PORTRAIT,
-            audio=audio,
             bank=options.pop("bank", MemoryBank(2, 1)),
             clip_frames=6,
             **options,
@@ -104,32 +99,18 @@ def test_a_bank_that_is_not_empty_is_continued() -> None:
     assert (sampler.memories[0] == 99).all()
 
 
-def test_finished_clips_are_not_sampled_again_but_remembered() -> None:
-    first, second = Counter(), Counter()
-    once = run(20, first)
-    again = run(20, second, finished=lambda clip: once[clip.index][1] if clip.index < 2 else None)
-    assert second.indices == [2, 3]
-    for (_, a), (_, b) in zip(once, again, strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(second.memories[0], first.memories[2])
-
-
 def test_clips_come_one_by_one() -> None:
     sampler = Counter()
-    clips = generate_clips(
-        sampler, plan_clips(60, 6), portrait=PORTRAIT, audio=audio, bank=MemoryBank(2), clip_frames=6
-    )
+    clips = generate_clips(sampler, plan_clips(60, 6), portrait=PORTRAIT, bank=MemoryBank(2), clip_frames=6)
     next(clips)
     assert len(sampler.indices) == 1
 
 
 def test_nan_stops_the_loop_and_names_the_clip() -> None:
-    def broken(noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-        return noise * (float("nan") if clip_index == 1 else 1)
+    def broken(noise: Tensor, memory: Tensor, clip: Clip, blend: Blend | None = None) -> Tensor:
+        return noise * (float("nan") if clip.index == 1 else 1)
 
-    clips = generate_clips(
-        broken, plan_clips(20, 6), portrait=PORTRAIT, audio=audio, bank=MemoryBank(2), clip_frames=6
-    )
+    clips = generate_clips(broken, plan_clips(20, 6), portrait=PORTRAIT, bank=MemoryBank(2), clip_frames=6)
     next(clips)
     with pytest.raises(NumericalError, match="clip 2"):
         next(clips)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.decode import WaveformSource, load_waveform
 from letstalk_core.media.portrait.crop import fit_to
 from letstalk_core.media.portrait.image import load_portrait

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
-from letstalk_core.generate.stages import GuardedSampler
+from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.video.segments import SegmentedVideo, segment_clips
 from letstalk_core.networks.load import ModelBundle, load_bundle
-from letstalk_core.networks.numerical_guard import NumericalGuard
-from letstalk_core.protocols import DrawnSampler
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.sampling.clip import Blend, Clip
 from letstalk_core.sampling.drift import DriftLog
-from letstalk_core.sampling.long_video import Clip
 
 SEGMENT = segment_clips(25, 4)  # clips
 CLIPS = 2 * SEGMENT + 4  # two whole segments, and four clips of the third
@@ -98,6 +99,23 @@ def test_a_video_continued_from_its_memory_is_the_undisturbed_one_and_so_is_its_
     assert free.drift.scores != log.scores
 
 
+def test_a_work_folder_of_format_1_is_continued_whoever_wrote_it(
+    bundle: ModelBundle, whole: tuple[Path, Summary], tmp_path: Path
+) -> None:
+    """Written here by docs/work-folder.md, without the code that reads it."""
+    old, new = whole[0] / "work", tmp_path / "work"
+    new.mkdir()
+    run = json.loads((old / "run.json").read_text())["run"]
+    (new / "run.json").write_text(json.dumps({"format": 1, "run": run}))
+    for name in ("clip-000000.safetensors", "clip-000001.safetensors"):
+        clip = load_file(old / name)["latents"]
+        digest = hashlib.sha256(clip.numpy().tobytes()).hexdigest()
+        save_file({"latents": clip}, new / name, metadata={"sha256": digest})
+    summary = generate(bundle, tmp_path)
+    assert summary.resumed_clips == 2 and summary.drift == whole[1].drift
+    assert (tmp_path / "v.mp4").read_bytes() == (whole[0] / "v.mp4").read_bytes()
+
+
 def test_a_log_that_lost_a_file_says_with_which_clip_it_begins(
     bundle: ModelBundle, whole: tuple[Path, Summary], tmp_path: Path
 ) -> None:
@@ -138,19 +156,16 @@ def test_a_take_whose_clips_are_spoiled_is_sampled_in_float32(
     bundle: ModelBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def spoiled(settings: GenerateSettings, on_step: Any) -> Any:
-        own = TalkingPortrait(bundle)._solver_sampler(settings, on_step)
+        own = TalkingPortrait(bundle).solver_sampler(settings, on_step)
         seen: set[int] = set()
 
-        class Spoiled:
-            towards = own.towards
+        def sample(noise: Tensor, conditions: Conditions, clip: Clip, blend: Blend | None = None) -> Tensor:
+            result = own(noise, conditions, clip, blend)
+            first = clip.index not in seen
+            seen.add(clip.index)
+            return result * float("nan") if first else result
 
-            def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-                result = own(noise, conditions, clip_index=clip_index)
-                first = clip_index not in seen
-                seen.add(clip_index)
-                return result * float("nan") if first else result
-
-        return Spoiled()
+        return sample
 
     for name in ("clean", "spoiled"):
         generate(bundle, tmp_path / name, keep=True)
@@ -160,22 +175,6 @@ def test_a_take_whose_clips_are_spoiled_is_sampled_in_float32(
     assert caplog.text.count("again in float32") == SEGMENT
     for clean, found in zip(latents(tmp_path / "clean"), latents(tmp_path / "spoiled"), strict=True):
         torch.testing.assert_close(found, clean, atol=1e-4, rtol=1e-4)
-
-
-def test_the_sampler_in_float32_draws_to_the_same_latents() -> None:
-    class Sampler:
-        def __init__(self, value: float) -> None:
-            self.towards: dict[int, tuple[Tensor, Tensor]] = {}
-            self.value = value
-
-        def __call__(self, noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
-            return noise * self.value + self.towards[clip_index][0]
-
-    dit: Any = nn.Linear(1, 1).bfloat16()
-    guarded = GuardedSampler(Sampler(float("nan")), lambda network: Sampler(2.0), dit, NumericalGuard())
-    assert isinstance(guarded, DrawnSampler)
-    guarded.towards[4] = (torch.tensor(10.0), torch.ones(1))
-    assert guarded(torch.tensor(1.0), None, clip_index=4) == 12
 
 
 @pytest.mark.parametrize("rows", [[[0, 2.0, 1, 1, False]], [["0", 1, 1, 1, False]], [[0, 1]], {"a": 1}, 3])

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from benchmarks.passes import STAGES, spoil
 from letstalk_core.errors import NumericalError
-from letstalk_core.generate.run import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.networks.load import ModelBundle, load_bundle
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.sampling.clip import Blend, Clip
 
 SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
@@ -97,12 +99,12 @@ def test_bad_latents_of_a_sampler_are_sampled_again_or_named(tiny_bundle: Path) 
 
     def broken(bad: set[int]) -> Callable[..., Any]:
         def make(settings: Any, on_step: Any) -> Any:
-            own = TalkingPortrait(bundle)._solver_sampler(settings, on_step)
+            own = TalkingPortrait(bundle).solver_sampler(settings, on_step)
             calls = [0]
 
-            def sample(noise: Tensor, conditions: Any, *, clip_index: int) -> Tensor:
+            def sample(noise: Tensor, conditions: Conditions, clip: Clip, blend: Blend | None = None) -> Tensor:
                 calls[0] += 1
-                result = own(noise, conditions, clip_index=clip_index)
+                result = own(noise, conditions, clip, blend)
                 return result * NAN if calls[0] in bad else result
 
             return sample
@@ -118,8 +120,6 @@ def test_bad_latents_of_a_sampler_are_sampled_again_or_named(tiny_bundle: Path) 
 
 
 def test_bad_latents_of_an_earlier_run_are_made_again(tiny_bundle: Path, tmp_path: Path) -> None:
-    from letstalk_core.sampling.long_video import Clip
-
     bundle, work = load_bundle(tiny_bundle), WorkFolder(tmp_path / "work")
     clean = torch.cat(generate(bundle).frames)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
-from letstalk_core.generate import run as pipeline
-from letstalk_core.generate.run import GenerateSettings, Progress, Summary, TalkingPortrait
+from letstalk_core.generate import talking_portrait as pipeline
+from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
@@ -342,7 +342,7 @@ def test_memory_does_not_grow_with_the_length_of_the_audio(
             self.count += len(frames)
 
     def fake(settings: GenerateSettings, on_step: Any) -> Any:
-        return lambda noise, conditions, clip_index: noise + conditions.audio.mean()
+        return lambda noise, conditions, clip, blend: noise + conditions.audio.mean()
 
     measured: list[int] = []
 

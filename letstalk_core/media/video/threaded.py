@@ -1,36 +1,37 @@
-"""A frame sink that works in its own thread, so that encoding overlaps with generating."""
+"""A sink that works in its own thread, so that decoding and encoding overlap with sampling."""
 
 from __future__ import annotations
 
 import queue
 import threading
+from typing import Any
 
 from torch import Tensor
 
-from ...protocols import FrameSink, ResumableSink
+from ...protocols import ResumableSink
 
 __all__ = ["ThreadedSink"]
 
 
 class ThreadedSink:
-    """Hands frames to another sink in a worker thread; `write` waits when `capacity` batches are queued.
+    """Hands frames or clips to another sink in a worker thread; `write` waits when `capacity` of them are queued.
 
     An error of the inner sink is raised by the next `write` or by `close`; the inner sink is then dropped.
     """
 
-    def __init__(self, sink: FrameSink, capacity: int = 4) -> None:
+    def __init__(self, sink: Any, capacity: int = 4) -> None:
         self.sink = sink
-        self._queue: queue.Queue[Tensor | None] = queue.Queue(maxsize=max(1, capacity))
+        self._queue: queue.Queue[tuple[Any, ...] | None] = queue.Queue(maxsize=max(1, capacity))
         self._error: BaseException | None = None
         self._dropped = False
         self._thread = threading.Thread(target=self._work, name="letstalk-frames", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        while (frames := self._queue.get()) is not None:
+        while (batch := self._queue.get()) is not None:
             if self._error is None and not self._dropped:
                 try:
-                    self.sink.write(frames)
+                    self.sink.write(*batch)
                 except BaseException as error:  # raised again in the caller's thread
                     self._error = error
 
@@ -44,10 +45,10 @@ class ThreadedSink:
         if isinstance(self.sink, ResumableSink):
             self.sink.resume_at(frame)
 
-    def write(self, frames: Tensor) -> None:
-        """Queue frames (t, h, w, 3) uint8; the caller may change its tensor afterwards."""
+    def write(self, frames: Tensor, *more: Any) -> None:
+        """Queue what the inner sink's `write` takes; the caller may change its tensor afterwards."""
         self._raise()
-        self._queue.put(frames.detach().cpu().clone())
+        self._queue.put((frames.detach().cpu().clone(), *more))
 
     def finish(self) -> None:
         """Wait until the inner sink has all frames. Afterwards only `close` or `abort` may be called."""

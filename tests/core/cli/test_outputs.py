@@ -148,7 +148,7 @@ class Gone:
 
 
 def test_progress_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from letstalk_core.generate.run import Progress
+    from letstalk_core.generate.progress import Progress
 
     line = ProgressLine(Gone())  # type: ignore[arg-type]
     line(Progress(clip=1, clips=2, step=0, steps=1, frames=4, total_frames=8))

@@ -78,7 +78,9 @@ class Setup:
         )
         guidance = clip.Guidance(audio=audio, portrait=portrait)
         sampler = clip.SolverClipSampler(denoisers.make_denoiser(self.dit), "euler", sigmas, guidance)
-        latents = sampler(rearrange(self.noise, "b c f h w -> b f c h w"), conditions, clip_index=0)
+        latents = sampler(
+            rearrange(self.noise, "b c f h w -> b f c h w"), conditions, clip.Clip(0, 2, self.frames)
+        )
         return rearrange(latents, "b f c h w -> b c f h w")
 
 

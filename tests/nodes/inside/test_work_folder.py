@@ -69,12 +69,12 @@ def cancel_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def sampled(kit: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled with the index of every clip that is sampled."""
     seen: list[int] = []
-    sampler = kit.run.ComfyClipSampler
+    sampler = kit.render.ComfyClipSampler
     call = sampler.__call__
     monkeypatch.setattr(
         sampler,
         "__call__",
-        lambda self, *a, clip_index: seen.append(clip_index) or call(self, *a, clip_index=clip_index),
+        lambda self, noise, memory, clip, blend: seen.append(clip.index) or call(self, noise, memory, clip, blend),
     )
     return seen
 
@@ -231,29 +231,56 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
         name = f"clip-{clip:06d}.safetensors"
         assert (root / "mine" / name).read_bytes() == (tmp_path / "work" / name).read_bytes()
 
-    pipeline, retake = sub("letstalk_core.generate.run"), sub("letstalk_core.generate.retake")
-    bundle, config = sub("letstalk_core.networks.load").load_bundle(), run.config
-    settings = pipeline.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
-    plan = sub("letstalk_core.sampling.long_video").plan_clips(frames, config.clip_frames)
-    window = bundle.audio_projection.config.window
-    moves = sub("letstalk_core.sampling.motion").Movement(bundle.audio_projection.config.movement, seed=1)
-    ours = sub("letstalk_core.generate.work_folder").WorkFolder(root / "mine", keep=True)
-    clips = retake.take_clips(
-        sub("letstalk_core.generate.work_folder").WorkFolder(tmp_path / "work", keep=True),
-        plan,
-        retake.plan_take(plan, 25.0, 3, 0.0, 1.0, 5, []),
-        sample=pipeline.TalkingPortrait(bundle)._solver_sampler(settings, lambda *_: None),
-        portrait=run.portrait,
-        audio=lambda first, count: bundle.audio_projection(run.track.windows(first, count, window)[None]),
-        movement=lambda first, count: bundle.audio_projection.movement_of(moves.rows(first, count)[None]),
-        bank=sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(
-            config, settings=settings.memory, seed=1
-        ),
-        clip_frames=config.clip_frames,
-        fps=25.0,
+    core, again = sub("letstalk_core.generate.run"), sub("letstalk_core.generate.retake")
+    portrait, work_folder = (
+        sub("letstalk_core.generate.talking_portrait"),
+        sub("letstalk_core.generate.work_folder"),
     )
-    for clip, latents in clips:
-        torch.testing.assert_close(ours.load(clip), latents, atol=2e-4, rtol=1e-4)
+    bundle, count = sub("letstalk_core.networks.load").load_bundle(), run.config.clip_frames
+    settings = portrait.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
+    window, projection = bundle.audio_projection.config.window, bundle.audio_projection
+    moves = sub("letstalk_core.sampling.motion").Movement(projection.config.movement, seed=1)
+
+    def conditions(memory: Tensor, clip: Any) -> Any:
+        return sub("letstalk_core.networks.transformer.conditions").Conditions(
+            portrait=run.portrait,
+            audio=projection(run.track.windows(clip.first, count, window)[None]),
+            memory=memory,
+            movement=projection.movement_of(moves.rows(clip.first, count)[None]),
+        )
+
+    standalone = core.Run(
+        plan=sub("letstalk_core.sampling.long_video").plan_clips(frames, count),
+        portrait=run.portrait,
+        bank=sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(
+            run.config, settings=settings.memory, seed=1
+        ),
+        sample=sub("letstalk_core.sampling.clip").conditioned(
+            portrait.TalkingPortrait(bundle).solver_sampler(settings, lambda *_: None), conditions
+        ),
+        clip_frames=count,
+        fps=25.0,
+        size=(64, 64),
+        seed=1,
+        fingerprint=json.loads((tmp_path / "work" / "run.json").read_text())["run"],
+    )
+    work = work_folder.WorkFolder(tmp_path / "work", keep=True)
+    video = sub("letstalk_core.media.video.segments").SegmentedVideo(
+        tmp_path / "v.mp4", 25.0, (64, 64), work.folder, 3 * count
+    )
+    take = again.Retake(
+        seconds=(0.0, 1.0),
+        seed=5,
+        sample=standalone.sample,
+        video=video,
+        decode=lambda latents, clip: torch.zeros(clip.count, 64, 64, 3, dtype=torch.uint8),
+        watch=core.Watcher(),
+    )
+    clips = again.retake(standalone, sub("letstalk_core.generate.sinks").LatentSink(), work, take)
+    ours = work_folder.WorkFolder(root / "mine", keep=True)
+    assert [clip.index for clip in clips] == [0, 1, 2]
+    for clip in clips:
+        torch.testing.assert_close(ours.load(clip), work.load(clip), atol=2e-4, rtol=1e-4)
 
 
 def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(

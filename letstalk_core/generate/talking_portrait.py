@@ -1,0 +1,217 @@
+"""From one portrait and a recording to a talking video: what the command line and scripts put into a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..files import file_sha256
+from ..media.audio.decode import AudioSource, Sound, WaveformSource, as_source
+from ..media.audio.features import AudioFeatures
+from ..media.portrait.crop import fit_to
+from ..media.portrait.image import load_portrait
+from ..media.video.segments import SegmentedVideo
+from ..media.video.threaded import ThreadedSink
+from ..networks.load import ModelBundle
+from ..networks.transformer.conditions import Conditions
+from ..networks.transformer.dit import LetsTalkDiT
+from ..protocols import FrameSink
+from ..sampling.clip import Clip, ConditionedSampler, Guidance, SolverClipSampler, conditioned
+from ..sampling.denoisers import make_denoiser
+from ..sampling.long_video import plan_clips
+from ..sampling.memory_bank import MemoryBank
+from ..sampling.motion import Movement
+from ..sampling.schedules import make_sigmas
+from .progress import Progress, Reporter
+from .retake import Retake, retake
+from .run import Run, Watcher, generate
+from .settings import GenerateSettings, Summary
+from .sinks import DecodingSink
+from .stages import Stages
+from .work_folder import WorkFolder, tensor_sha256
+
+__all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
+
+Portrait = Union[Tensor, str, Path]
+OnStep = Callable[[int, int, int], None]  # clip, step, steps
+
+
+@dataclass
+class _Job:
+    """Inputs and settings, checked and encoded."""
+
+    settings: GenerateSettings
+    stages: Stages
+    portrait: Tensor
+    conditions: Callable[[Tensor, Clip], Conditions]
+    summary: Summary
+    fingerprint: dict[str, Any]
+
+
+class TalkingPortrait:
+    """Generates with one bundle of models; holds no state between runs, and needs the same memory for any length.
+
+    `make_sampler(settings, on_step)` may replace how a clip is sampled.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        make_sampler: Callable[[GenerateSettings, OnStep], ConditionedSampler] | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.make_sampler = make_sampler or self.solver_sampler
+
+    @torch.no_grad()
+    def generate(
+        self,
+        portrait: Portrait,
+        audio: Sound,
+        sink: FrameSink,
+        settings: GenerateSettings | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        work: WorkFolder | None = None,
+    ) -> Summary:
+        """Write round(seconds * fps) frames to `sink`, clip by clip, and close it.
+
+        With `work`, finished clips are kept there, those of an earlier identical run are not made again, and the
+        folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
+        so far, if there are any, and returns a summary marked as interrupted; any other error aborts the sink and
+        passes on. A stage that gives NaN or infinity is repeated once in float32 with plain attention.
+        Raises: MediaError, ConfigError, NumericalError, OutputError.
+        """
+        started = time.monotonic()
+        with _aborting(sink):
+            job = self._job(portrait, audio, settings)
+            decoded = DecodingSink(sink, job.stages.decode)
+            run = self._run(job, Reporter(progress, decoded))
+        # One clip is decoded and written while the next is sampled.
+        outcome = generate(run, ThreadedSink(decoded, capacity=1), work)
+        summary = job.summary
+        summary.frames, summary.resumed_clips = outcome.frames, outcome.resumed_clips
+        summary.interrupted = outcome.interrupted
+        return _timed(summary, started, outcome.frames - outcome.resumed_frames)
+
+    @torch.no_grad()
+    def retake(
+        self,
+        portrait: Portrait,
+        audio: Sound,
+        video: SegmentedVideo,
+        work: WorkFolder,
+        seconds: tuple[float, float],
+        seed: int,
+        settings: GenerateSettings | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Summary:
+        """Make a part of a finished video anew with other noise, and join the video again (see `retake`).
+
+        `work` is the folder of that run, and all arguments but the last of the required ones are its own.
+        `seconds`: from and to. Killed at any moment, the same call continues, and until it ends the video is the
+        old one. Raises: ConfigError if the folder is not complete, and what `generate` raises.
+        """
+        started = time.monotonic()
+        with _aborting(video):
+            job = self._job(portrait, audio, settings)
+            run = self._run(job, Reporter(progress))
+        again = Retake(
+            seconds=seconds, seed=seed, sample=run.sample, video=video, decode=job.stages.decode, watch=run.watch
+        )
+        run.watch = Watcher()  # follows the new clips only
+        part = retake(run, DecodingSink(video, job.stages.decode), work, again)
+        summary = job.summary
+        summary.frames = run.frames
+        summary.retaken = [part[0].first, part[-1].first + part[-1].count]
+        return _timed(summary, started, summary.retaken[1] - summary.retaken[0])
+
+    def _job(self, portrait: Portrait, audio: Sound, settings: GenerateSettings | None) -> _Job:
+        bundle = self.bundle
+        resolved = (settings or GenerateSettings()).resolve(bundle)
+        assert resolved.size is not None and resolved.fps is not None
+        height, width = resolved.size
+        image = fit_to(portrait if isinstance(portrait, Tensor) else load_portrait(portrait), resolved.size)
+        source = as_source(audio)
+        features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
+        moves = Movement(
+            bundle.audio_projection.config.movement,
+            seed=resolved.seed,
+            fps=resolved.fps,
+            amount=resolved.movement,
+        )
+        stages = Stages(bundle, resolved.decode_batch)
+        latent = stages.encode(image)
+        conditions = stages.conditions(latent, features, moves)
+        clips = len(plan_clips(features.frames, bundle.dit.config.clip_frames))
+        summary = Summary(0, features.frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
+        summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
+        fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
+        return _Job(resolved, stages, latent, conditions, summary, fingerprint)
+
+    def _run(self, job: _Job, report: Reporter) -> Run:
+        settings, config = job.settings, self.bundle.dit.config
+        assert settings.size is not None and settings.fps is not None and settings.steps is not None
+        report.steps, report.drift_level = settings.steps, job.summary.drift_level
+        own = self.make_sampler(settings, report.step_begins)
+        sample = job.stages.guarded(
+            own, lambda network: self.solver_sampler(settings, report.step_begins, network)
+        )
+        return Run(
+            plan=plan_clips(job.summary.total_frames, config.clip_frames),
+            portrait=job.portrait,
+            bank=MemoryBank.for_model(config, settings=settings.memory, seed=settings.seed),
+            sample=conditioned(sample, job.conditions),
+            clip_frames=config.clip_frames,
+            fps=settings.fps,
+            size=settings.size,
+            seed=settings.seed,
+            fingerprint=job.fingerprint,
+            watch=report,
+            drift=job.summary.drift,
+        )
+
+    def solver_sampler(
+        self, settings: GenerateSettings, on_step: OnStep, network: LetsTalkDiT | None = None
+    ) -> SolverClipSampler:
+        """What samples a clip with resolved settings, if wanted on another network than the bundle's."""
+        assert settings.steps is not None and settings.solver is not None
+        assert settings.shift is not None and settings.cfg_audio is not None
+        denoiser = make_denoiser(network if network is not None else self.bundle.dit)
+        sigmas = make_sigmas(denoiser.prediction, settings.steps, settings.shift, schedule=settings.schedule)
+        guidance = Guidance(audio=settings.cfg_audio, portrait=settings.cfg_portrait)
+        return SolverClipSampler(denoiser, settings.solver, sigmas, guidance, seed=settings.seed, on_step=on_step)
+
+
+@contextmanager
+def _aborting(sink: FrameSink) -> Iterator[None]:
+    """Nothing is left in a sink if the block fails."""
+    try:
+        yield
+    except BaseException:
+        sink.abort()
+        raise
+
+
+def _timed(summary: Summary, started: float, frames: int) -> Summary:
+    summary.seconds = summary.frames / summary.fps
+    summary.elapsed_seconds = time.monotonic() - started
+    summary.frames_per_second = frames / max(summary.elapsed_seconds, 1e-9)
+    return summary
+
+
+def _fingerprint(
+    settings: GenerateSettings, image: Tensor, source: AudioSource | WaveformSource, bundle: ModelBundle
+) -> dict[str, Any]:
+    """Everything that the frames depend on, besides the weights."""
+    sound = file_sha256(source.path) if isinstance(source, AudioSource) else tensor_sha256(source.waveform)
+    where: dict[str, Any] = {"version": __version__, "device": bundle.device.type, "dtype": str(bundle.dtype)}
+    if bundle.device.type == "cpu":
+        where["threads"] = torch.get_num_threads()  # sums are split among them, and so rounded
+    return {**settings.to_dict(), **where, "portrait": tensor_sha256(image), "audio": sound}
