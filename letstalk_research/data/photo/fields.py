@@ -34,12 +34,17 @@ from .topology import (
     UPPER_LIP,
 )  # fmt: skip
 
-__all__ = ["BASES", "GRID", "JAW_DEGREES", "Head", "depth_map", "expression_fields", "lid_field"]
+__all__ = [
+    *("BASES", "CLOSED_GAP", "GRID", "JAW_DEGREES", "LOWER_RIM", "UPPER_RIM"),
+    *("Head", "depth_map", "expression_fields", "lid_field"),
+]
 
 GRID = 128  # side of the displacement fields
 BASES = ("jaw", "wide", "round", "teeth", "smile", "gap", "brow", "blink", "close")
 JAW_DEGREES = 9.6  # rotation about the ears at jaw = 1
 STEEPEST = 1.5  # slope of the depth: a steeper cheek would fold over itself when turned
+CLOSED_GAP = 0.03  # of the mouth's width: lips that meet
+UPPER_RIM, LOWER_RIM = 0.018, 0.045  # of parted lips, in mouth widths, where landmarks may lie on teeth
 BROW_LIFT = 0.040  # of the face's height
 _LIPS = [i for ring in (*UPPER_LIP, *LOWER_LIP) for i in ring]
 _EYE_POINTS = [i for e in EYES for i in (*e.corners, *e.upper, *e.lower, *e.crease, *e.under_brow, *e.under)]
@@ -118,7 +123,7 @@ def _displacements(head: Head) -> Tensor:
     d[..., k["smile"], 0] = 0.095 * mw * pull
     d[..., k["smile"], 2] = 0.05 * mw * pull.abs()
     d[:, list(CHEEKS), k["smile"], 1] -= 0.040 * mw
-    _close(q, d[..., k["close"], 1])
+    _close(q, arc, mw, d[..., k["close"], 1])
 
     d[:, list(BROWS), k["brow"], 1] = -BROW_LIFT * fh
     forehead = list(FOREHEAD)
@@ -159,12 +164,15 @@ def _jaw(head: Head, q: Tensor, u: Tensor, out: Tensor) -> None:
     out[..., 0] -= 0.05 * mw * u * near  # an opening mouth narrows, and cheeks fall in
 
 
-def _close(q: Tensor, out: Tensor) -> None:
-    """Parted lips meet in the middle of their gap; the outer edges share a part of the way."""
-    for lip, sign in ((UPPER_LIP, 1.0), (LOWER_LIP, -1.0)):
-        inner = q[:, list(LOWER_LIP[3]), 1] - q[:, list(UPPER_LIP[3]), 1]
+def _close(q: Tensor, arc: Tensor, mw: Tensor, out: Tensor) -> None:
+    """Parted lips meet, without the rim that may be teeth; the outer edges share a part of the way."""
+    inner = q[:, list(LOWER_LIP[3]), 1] - q[:, list(UPPER_LIP[3]), 1]
+    parted = (inner.amax(1, keepdim=True) > CLOSED_GAP * mw).float()
+    rim = mw * arc[:, list(UPPER_LIP[3])] * parted
+    for lip, sign, own in ((UPPER_LIP, 1.0, UPPER_RIM), (LOWER_LIP, -1.0, LOWER_RIM)):
+        way = 0.5 * inner.clamp(min=0) + (own + 0.006) * rim
         for r, ring in enumerate(lip):
-            out[:, list(ring)] = sign * 0.5 * inner.clamp(min=0) * (0.45 + 0.55 * r / 3)
+            out[:, list(ring)] = sign * way * (0.45 + 0.55 * r / 3)
 
 
 def expression_fields(head: Head) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fields import GRID, Head, depth_map, expression_fields, lid_field
+from .fields import CLOSED_GAP, GRID, LOWER_RIM, UPPER_RIM, Head, depth_map, expression_fields, lid_field
 from .geometry import EXTENT, axis_grid, curve_height, grow, sample, smooth_step
 from .glasses import Glasses, draw_glasses
 from .matting import head_matte
@@ -25,7 +25,6 @@ from .topology import CHEEKS, EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
 
 __all__ = ["Puppets", "make_puppets"]
 
-CLOSED_GAP = 0.03  # of the mouth's width: lips that meet
 SEAM_COLUMNS, SEAM_ROWS = 25, 21
 
 
@@ -176,8 +175,8 @@ class _Maps:
         seam = middle + curve_height(self._seam(texture), self.u)
         corner = 1 - (self.u / (0.5 * self.width)).abs().clamp(0, 1) ** 4
         closed = gap < CLOSED_GAP * self.width
-        self.top = torch.where(closed, seam, top - 0.004 * corner)
-        self.bottom = torch.where(closed, seam, bottom + 0.004 * corner)
+        self.top = torch.where(closed, seam, top - UPPER_RIM * self.width * corner)
+        self.bottom = torch.where(closed, seam, bottom + LOWER_RIM * self.width * corner)
         self.middle = torch.where(closed, seam, middle)
 
     def _seam(self, texture: Tensor) -> Tensor:
@@ -288,7 +287,7 @@ def _mouth_light(head: Head, texture: Tensor, opening: Tensor) -> tuple[Tensor, 
     at = head.points[:, [i for ids in NASOLABIAL for i in ids[1:]] + list(CHEEKS), None, :2]
     skin = sample(F.avg_pool2d(texture, 5, 1, 2), at)[..., 0].mean(1)  # (b, k)
     left, right = skin[:, 4:8].mean(1), skin[:, :4].mean(1)
-    level = torch.maximum(1.12 * mean, 1.2 * skin.mean(1, keepdim=True)).clamp(0.40, 0.88)
+    level = torch.maximum(1.2 * mean, 1.25 * skin.mean(1, keepdim=True)).clamp(0.40, 0.88)
     return colour * level, (0.5 * (left - right) / (left + right).clamp(min=0.1)).clamp(-0.3, 0.3)
 
 

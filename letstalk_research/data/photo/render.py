@@ -48,8 +48,8 @@ class Pose:
         self.upper = self._field(self.upper_expression)
         self.lower = self._field(self.lower_expression)
 
-    def __getitem__(self, frames: slice) -> Pose:
-        """Some of the frames."""
+    def __getitem__(self, frames: slice | Tensor) -> Pose:
+        """Some of the frames: a slice, or their numbers."""
         part = copy(self)
         part.curves = {name: curve[:, frames] for name, curve in self.curves.items()}
         for name in ("upper_expression", "lower_expression", "upper", "lower"):
@@ -187,10 +187,14 @@ def render(pose: Pose, *, size: int = 256) -> Tensor:
     """Frames (b, t, 3, size, size) in 0..1."""
     count = pose.curves["jaw"].shape[1]
     chunk = CHUNK if pose.upper.device.type == "cpu" else max(1, DEVICE_CHUNK // len(pose.puppets))
-    return torch.cat([_render(pose[i : i + chunk], size) for i in range(0, count, chunk)], 1)
+    p = pose.puppets
+    behind = None
+    if bool((p.texture[:, 3] < 1).any()):
+        behind = sample(p.background, axis_grid(size, 1.0, p.texture.device).expand(len(p), -1, -1, -1))
+    return torch.cat([_render(pose[i : i + chunk], size, behind) for i in range(0, count, chunk)], 1)
 
 
-def _render(pose: Pose, size: int) -> Tensor:
+def _render(pose: Pose, size: int, behind: Tensor | None) -> Tensor:
     p = pose.puppets
     b, t = pose.curves["jaw"].shape
     half = size // 2
@@ -202,9 +206,8 @@ def _render(pose: Pose, size: int) -> Tensor:
     _draw_mouth(pose, picture, su, half)
     if p.glasses is not None:
         _draw_glasses(pose, picture, p.glasses, half)
-    if bool((p.texture[:, 3] < 1).any()):
-        still = sample(p.background, axis_grid(size, 1.0, p.texture.device).expand(b, -1, -1, -1))
-        picture = torch.lerp(still[:, :, None], picture, alpha)
+    if behind is not None:
+        picture = torch.lerp(behind[:, :, None], picture, alpha)
     return picture.clamp_(0, 1).transpose(1, 2)
 
 
@@ -212,7 +215,14 @@ def _draw_eyes(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
     """Irises move in their openings; the lid layer comes down over them."""
     p, c = pose.puppets, pose.curves
     gaze = torch.stack([c["gaze_x"] * GAZE_X, c["gaze_y"] * GAZE_Y], -1)
-    if not bool((gaze.abs() > 0.004).any() | (c["blink"] > 0.01).any()):
+    blinking = c["blink"] > 0.01
+    moving = ((gaze.abs() > 0.004).any(-1) | blinking).any(0).nonzero()[:, 0]
+    if not len(moving):
+        return
+    if len(moving) < picture.shape[2]:  # the others look as they do in the still
+        part = picture[:, :, moving]
+        _draw_eyes(pose[moving], part, su[:, moving], half)
+        picture[:, :, moving] = part
         return
     centre = p.head.points[:, [i for e in EYES for i in e.corners]].mean(1)
     wide = float(p.eye_width.max())
@@ -228,15 +238,17 @@ def _draw_eyes(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
         r = (s - p.irises[:, None, None, None, i] - move).norm(dim=-1, keepdim=True)
         radius = p.iris_radius[:, i, None, None, None, None]
         shifted = shifted - move * smooth_step(2.3 * radius, 1.0 * radius, r)
-    opening = sample_frames(p.eyes[:, 1:2], s)
+    away = (gaze.norm(dim=-1) / 0.01).clamp(max=1)  # what the still shows comes in smoothly
+    opening = sample_frames(p.eyes[:, 1:2], s) * _wide(away)
     patch = torch.lerp(patch, sample_frames(p.eyeballs, shifted), opening)
-    blinking = c["blink"] > 0.01
-    if bool(blinking.any()):
-        source = _double(invert(pose.lid(), window.places(half), steps=12, pace=0.55))
+    shut = blinking.any(0).nonzero()[:, 0]
+    if len(shut):
+        places = window.places(half)[:, shut]
+        source = _double(invert(pose[shut].lid(), places, steps=12, pace=0.55))
         layer = sample_frames(torch.cat([p.texture[:, :3], p.eyes[:, [0, 2]]], 1), source)
-        amount = _wide(c["blink"].clamp(0, 1))
+        amount = _wide(c["blink"][:, shut].clamp(0, 1))
         lids = layer[:, :3] * (1 - 0.42 * amount * layer[:, 4:])
-        patch = torch.lerp(patch, lids, layer[:, 3:4] * (amount * 8).clamp(0, 1))
+        patch[:, :, shut] = torch.lerp(patch[:, :, shut], lids, layer[:, 3:4] * (amount * 8).clamp(0, 1))
     window.put(picture, patch)
 
 
