@@ -2,14 +2,17 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { labelLists } from "./labels.js";
 import { hasFiles, KINDS, LoaderPanel } from "./loader.js";
 import { Panel } from "./panel.js";
 import { advance, finish, halt, idleRun } from "./run_state.js";
 import { stringsOf } from "./strings.js";
 import { listenToQueue, openTab, tabOf, watchQueue } from "./tabs.js";
+import { seedsToContinue, setSeed, unfinishedRuns } from "./unfinished.js";
 
 /** @typedef {import("./run_state.js").RunState} RunState */
 
+/** Nodes that send `letstalk.clip` and, at the end, `ui.letstalk`. */
 const SAMPLERS = new Set(["LetsTalkPortraitVideo", "LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"]);
 const LOADERS = new Map([
   ["LetsTalkLoadPortrait", { kind: KINDS.image, widget: "image" }],
@@ -19,6 +22,7 @@ const MIN_WIDTH = 320; // the line of text then fits
 const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no room for its video once it is there
 const TAB_CHANGES = [0, 100, 1000]; // milliseconds: the frontend names the open tab some time after making its nodes
 const LOAD_FAILED = 10_000; // milliseconds: a workflow that cannot be read is never said to be loaded
+const STOPPING = 500; // milliseconds: a stopped run closes its files first
 const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
 
 /**
@@ -30,8 +34,13 @@ const runs = new Map();
 let changingTabs = false;
 /** @type {WeakMap<object, Panel>} */
 const panels = new WeakMap();
+/** Panels that offer to continue a run. @type {Set<Panel>} */
+const offers = new Set();
+/** @type {ReturnType<typeof setTimeout>|undefined} */
+let offerTimer;
 
-const text = () => stringsOf(String(app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en"));
+const locale = () => String(app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en");
+const text = () => stringsOf(locale());
 const rootGraph = () => app.rootGraph ?? app.graph;
 const typeOf = (/** @type {any} */ node) => node?.comfyClass ?? node?.constructor?.comfyClass ?? node?.type;
 const keyOf = (/** @type {string} */ tab, /** @type {string|number} */ node) => `${tab}/${node}`;
@@ -58,6 +67,7 @@ function onClip(event) {
   const key = keyOf(tabOf(event.prompt), event.node);
   runs.set(key, advance(runs.get(key) ?? idleRun(), event, Date.now()));
   show(key);
+  if (event.clip < 0) offerSoon(0); // what is being continued is offered no more
 }
 
 /**
@@ -112,11 +122,50 @@ function endRuns(end, prompt) {
   }
 }
 
+/** Tell the panels of the open tab which runs they could continue. */
+async function offerUnfinished() {
+  if (changingTabs) return;
+  const unfinished = await unfinishedRuns(api);
+  /** @type {import("./unfinished.js").ApiGraph} */
+  const graph = unfinished.length ? (await app.graphToPrompt()).output : {};
+  for (const panel of offers) panel.offer(null);
+  offers.clear();
+  for (const [id, { class_type: type }] of Object.entries(graph)) {
+    const panel = SAMPLERS.has(type) ? panels.get(findNode(id)) : undefined;
+    if (!panel || runs.get(keyOf(openTab(), id))?.phase === "running") continue;
+    for (const run of unfinished) {
+      const seeds = seedsToContinue(run, graph, id);
+      if (!seeds) continue;
+      const seed = seeds.find(({ node }) => node === id)?.value ?? seeds[0]?.value ?? null;
+      panel.offer({ made: run.made, seconds: run.seconds, seed, accept: () => goOn(seeds) });
+      offers.add(panel);
+      break;
+    }
+  }
+}
+
+/** @param {number} [wait]  milliseconds */
+function offerSoon(wait = STOPPING) {
+  clearTimeout(offerTimer);
+  offerTimer = setTimeout(() => offerUnfinished().catch(() => {}), wait); // without an answer there is no offer
+}
+
+/** Queue the graph with the seeds of an unfinished run. @param {import("./unfinished.js").Seed[]} seeds */
+async function goOn(seeds) {
+  const undo = seeds.map((seed) => setSeed(findNode(seed.node), seed));
+  try {
+    await app.queuePrompt(0);
+  } finally {
+    for (const restore of undo) restore();
+  }
+}
+
 /** Show what is known about the nodes of the tab that was opened. */
 function showTab() {
   changingTabs = false;
   const ids = new Set([...runs.keys()].map((key) => key.slice(key.indexOf("/") + 1)));
   for (const id of ids) panels.get(findNode(id))?.show(runs.get(keyOf(openTab(), id)) ?? idleRun());
+  offerSoon();
 }
 
 function listen() {
@@ -126,17 +175,20 @@ function listen() {
   api.addEventListener("executed", (/** @type {any} */ { detail }) => onExecuted(detail));
   api.addEventListener("execution_interrupted", (/** @type {any} */ { detail }) => {
     endRuns((run) => halt(run, "stopped", "", Date.now()), detail?.prompt_id);
+    offerSoon();
   });
   api.addEventListener("execution_error", (/** @type {any} */ { detail }) => {
-    const why = String(detail?.exception_message ?? "").split("\n")[0];
+    const why = String(detail?.exception_message ?? "").trim();
     endRuns((run, key) => {
       const own = key.endsWith(`/${detail?.node_id}`);
       return halt(run, own ? "failed" : "stopped", own ? why : "", Date.now());
     }, detail?.prompt_id);
+    offerSoon();
   });
   api.addEventListener("execution_success", (/** @type {any} */ { detail }) => {
     endRuns((run) => finish(run, {}, false, Date.now()), detail?.prompt_id);
   });
+  api.addEventListener("reconnected", () => offerSoon()); // a server that was killed leaves runs behind
   api.addEventListener("executing", (/** @type {any} */ { detail }) => {
     // A sampler with nothing of its own to show sends no `executed`; it is done when another node's turn comes.
     const now = typeof detail === "object" ? detail?.node : detail;
@@ -177,6 +229,30 @@ function addPanel(node, name, element, min, max) {
   return widget;
 }
 
+/**
+ * Fold advanced widgets away on the canvas as in Vue nodes, which have a button for them; so has the panel here.
+ * @param {any} node
+ * @param {Panel} panel
+ */
+function foldAdvanced(node, panel) {
+  const setting = (/** @type {string} */ name) => app.ui?.settings?.getSettingValue?.(name);
+  if (setting("Comfy.VueNodes.Enabled") || setting("Comfy.Node.AlwaysShowAdvancedWidgets")) return;
+  const folded = (node.widgets ?? []).filter((/** @type {any} */ widget) => widget.options?.advanced);
+  if (!folded.length || !node.toggleAdvanced) return;
+  for (const widget of folded) widget.advanced = true;
+  const toggle = () => {
+    node.toggleAdvanced();
+    return Boolean(node.showAdvanced);
+  };
+  const tell = () => panel.foldSettings(folded.length, toggle, Boolean(node.showAdvanced));
+  const { onConfigure } = node;
+  node.onConfigure = function (/** @type {any[]} */ ...rest) {
+    onConfigure?.apply(this, rest);
+    tell(); // a workflow may have been saved with them shown
+  };
+  tell();
+}
+
 /** @param {any} node */
 function addSamplerPanel(node) {
   const panel = new Panel(text(), (path) => api.apiURL(path), () => {
@@ -186,6 +262,7 @@ function addSamplerPanel(node) {
   panels.set(node, panel);
   watchQueue(addPanel(node, "letstalk_progress", panel.element, () => panel.minHeight, () => panel.maxHeight));
   panel.show(idleRun());
+  foldAdvanced(node, panel);
   fit(node);
   const { onExecuted, onRemoved } = node;
   node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
@@ -228,12 +305,26 @@ function addLoaderPanel(node, { kind, widget: name }) {
   fit(node);
 }
 
+/** Let the example workflows be listed in their order; the server tells them in that of its file system. */
+function sortTemplates() {
+  const { getWorkflowTemplates } = api;
+  if (!getWorkflowTemplates) return;
+  const pack = new URL(import.meta.url).pathname.split("/").at(-2) ?? "";
+  api.getWorkflowTemplates = async function () {
+    const templates = await getWorkflowTemplates.call(this);
+    templates?.[decodeURIComponent(pack)]?.sort();
+    return templates;
+  };
+}
+
 function addStylesheet() {
   const link = document.createElement("link");
   link.rel = "stylesheet";
   link.href = new URL("./letstalk.css", import.meta.url).href;
   document.head.append(link);
 }
+
+sortTemplates(); // at once: the frontend may ask before it sets extensions up
 
 app.registerExtension({
   name: "letstalk.panels",
@@ -243,6 +334,7 @@ app.registerExtension({
   },
   nodeCreated(/** @type {any} */ node) {
     const type = typeOf(node);
+    if (String(type).startsWith("LetsTalk")) labelLists(node, locale());
     if (SAMPLERS.has(type)) addSamplerPanel(node);
     const loader = LOADERS.get(type);
     if (loader) addLoaderPanel(node, loader);

@@ -15,6 +15,9 @@ const ICONS = {
 const SEPARATED_CLIPS = 80; // more than that would leave less than some pixels for each
 const STATUS_HEIGHT = 52;
 const PLAYER_HEIGHT = 250;
+const ROW_HEIGHT = 30; // of a button below or above
+const LINE_HEIGHT = 34; // what is left for the line of text; an error may need more
+const MOST_TEXT = 150;
 const STEP_SECONDS = 1;
 
 export class Panel {
@@ -43,22 +46,69 @@ export class Panel {
     this.latent.addEventListener("load", () => URL.revokeObjectURL(this.latent.src));
     this.player.element.append(this.latent, this.message);
     this.line = make("div", "letstalk-line");
+    this.offerButton = document.createElement("button");
+    this.offerButton.type = "button";
+    this.offerButton.className = "letstalk-offer";
+    this.offerButton.hidden = true;
+    this.offerButton.addEventListener("click", () => this.accept?.());
+    this.foldButton = document.createElement("button");
+    this.foldButton.type = "button";
+    this.foldButton.className = "letstalk-fold";
+    this.foldButton.hidden = true;
     const controls = make("div", "letstalk-controls");
     controls.append(this.playButton, this.muteButton, this.followButton);
     this.player.element.append(controls);
-    this.element.append(this.player.element, this.strip, this.line);
+    this.element.append(this.foldButton, this.player.element, this.strip, this.line, this.offerButton);
     // A drag meant for the panel is none of the canvas's business.
-    for (const event of ["pointerdown", "dblclick"]) controls.addEventListener(event, stop);
+    for (const event of ["pointerdown", "dblclick"]) {
+      for (const part of [controls, this.offerButton, this.foldButton, this.line]) part.addEventListener(event, stop);
+    }
     this.screen = false;
+    this.excess = 0; // pixels that the text needs beyond its two lines
     this.prompt = null;
   }
 
   get minHeight() {
-    return this.screen ? STATUS_HEIGHT + PLAYER_HEIGHT : STATUS_HEIGHT;
+    const rows = [this.offerButton, this.foldButton].filter((button) => !button.hidden).length;
+    return STATUS_HEIGHT + ROW_HEIGHT * rows + this.excess + (this.screen ? PLAYER_HEIGHT : 0);
   }
 
   get maxHeight() {
-    return this.screen ? undefined : STATUS_HEIGHT;
+    return this.screen ? undefined : this.minHeight;
+  }
+
+  /**
+   * A button that shows or hides the settings that are folded away, where the frontend has none of its own.
+   * @param {number} count  of settings
+   * @param {() => boolean} toggle  returns whether they are shown now
+   * @param {boolean} shown
+   */
+  foldSettings(count, toggle, shown) {
+    const { text, foldButton } = this;
+    const tell = (/** @type {boolean} */ open) => {
+      foldButton.textContent = open ? text.fewer : text.more(count);
+      foldButton.setAttribute("aria-expanded", String(open));
+    };
+    foldButton.hidden = false;
+    foldButton.onclick = () => tell(toggle());
+    tell(shown);
+    this.onResize();
+  }
+
+  /**
+   * Offer to continue a run that was not finished, or, with null, nothing.
+   * @param {?{made: number, seconds: number, seed: ?number, accept: () => void}} offer
+   */
+  offer(offer) {
+    const { text, offerButton } = this;
+    const changed = offerButton.hidden !== !offer;
+    offerButton.hidden = !offer;
+    this.accept = offer?.accept;
+    if (offer) {
+      offerButton.textContent = text.goOn(text.of(offer.made, offer.seconds), offer.seed);
+      offerButton.title = text.goOnTip;
+    }
+    if (changed) this.onResize();
   }
 
   /** @param {RunState} run */
@@ -193,8 +243,11 @@ export class Panel {
     const screen = played || !this.latent.hidden;
     this.playButton.parentElement?.toggleAttribute("hidden", !played);
     this.player.element.hidden = !screen;
-    if (screen !== this.screen) {
+    const full = run.phase === "failed" ? Math.min(this.line.scrollHeight, MOST_TEXT) : 0;
+    const excess = Math.max(0, full - LINE_HEIGHT);
+    if (screen !== this.screen || excess !== this.excess) {
       this.screen = screen;
+      this.excess = excess;
       this.onResize();
     }
   }

@@ -23,4 +23,7 @@ class LetsTalkExtension(ComfyExtension):
 async def comfy_entrypoint() -> LetsTalkExtension:
     """Called by ComfyUI once, after it imported the pack; node schemas list model files, so folders come first."""
     register_folders()
+    from .adapters.unfinished import add_route
+
+    add_route()
     return LetsTalkExtension()

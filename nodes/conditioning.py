@@ -189,7 +189,7 @@ class LetsTalkConditioning(io.ComfyNode):
             category=CATEGORY,
             description="Joins portrait and speech for samplers. Native samplers make one clip of clip_frames with"
             " positive, negative and latent; LetsTalk's samplers need positive only and make the whole video.",
-            search_aliases=["talking head conditioning"],
+            search_aliases=["audio conditioning"],
             inputs=[
                 io.Latent.Input("portrait", tooltip="From LetsTalk Encode Portrait."),
                 io.AudioEncoderOutput.Input("audio", tooltip="From LetsTalk Encode Audio."),

@@ -25,7 +25,7 @@ class LetsTalkGuiderNode(io.ComfyNode):
             category=CATEGORY,
             description="Guides a LetsTalk model towards the speech and towards the portrait, each with a scale of"
             " its own. Runs up to three passes as one batch; scales of 1 cost one pass.",
-            search_aliases=["cfg", "audio guidance", "talking head"],
+            search_aliases=["cfg", "audio guidance"],
             inputs=[
                 io.Model.Input("model", tooltip="A LetsTalk model from Load DiT, LoRA and patches applied."),
                 io.Conditioning.Input("positive", tooltip="From LetsTalk Conditioning; no negative is needed."),

@@ -86,7 +86,7 @@ class LetsTalkLoadDiT(io.ComfyNode):
             category=CATEGORY,
             description="Loads the video diffusion transformer with its audio projection as a native MODEL: LoRA"
             " loaders, samplers and torch.compile nodes of ComfyUI work with it.",
-            search_aliases=["talking head model", "diffusion model loader"],
+            search_aliases=["diffusion model loader"],
             inputs=[
                 io.Combo.Input(
                     "model",

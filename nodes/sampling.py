@@ -19,6 +19,7 @@ __all__ = ["NODES"]
 
 CATEGORY = "LetsTalk/sampling"
 DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colour, sharpness."
+FOLDED = frozenset({"schedule", "crf", "work_folder", "unfinished", "retake_from", "retake_to", "retake_seed"})
 MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
 IMAGES_OUTPUT = 1  # of Talking Video
 
@@ -139,7 +140,8 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
             category=CATEGORY,
             description="Samples a video of any length clip by clip and gives out its latents, for VAE Decode and"
             " other nodes. For long videos use LetsTalk Talking Video: it never holds the frames in memory.",
-            search_aliases=["talking head", "lip sync", "long video"],
+            folded=FOLDED,
+            search_aliases=["long video", "latents"],
             inputs=[
                 *_inputs(),
                 io.Vae.Input(
@@ -180,7 +182,8 @@ class LetsTalkTalkingVideo(io.ComfyNode):
             category=CATEGORY,
             description="Samples, decodes and encodes a video of any length clip by clip, with its sound. Memory"
             " use does not grow with the length. Connect Save Video to keep the file.",
-            search_aliases=["talking head", "lip sync", "long video", "portrait animation"],
+            folded=FOLDED,
+            search_aliases=["long video", "video to file", "resume"],
             inputs=[
                 io.Vae.Input("vae", tooltip="Autoencoder that the portrait was encoded with."),
                 *_inputs(),

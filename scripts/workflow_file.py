@@ -10,24 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from workflow_style import (
+    APP_INPUTS,
+    APP_OUTPUTS,
+    FOLDS_ON_CANVAS,
+    GROWTH,
+    PREVIEW,
+    group_colour,
+    node_colours,
+    vue_room,
+)
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-PREVIEW = {  # extra height, pixels: pictures and players that nodes show
-    "LetsTalkLoadPortrait": 254,
-    "LetsTalkLoadSpeech": 100,
-    "LetsTalkLongVideoSampler": 300,
-    "LetsTalkPortraitVideo": 420,
-    "LetsTalkTalkingVideo": 420,
-    "SaveVideo": 420,
-}
-GROWTH = {  # space below: nodes grow while latent previews are shown
-    "LetsTalkLongVideoSampler": 240,
-    "LetsTalkPortraitVideo": 120,
-    "LetsTalkTalkingVideo": 120,
-}
 ROW, WIDGET_ROW, TITLE, GAP, MARGIN = 20, 26, 30, 24, 24
 NORMAL, BYPASS = 0, 4
-NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
-GROUP_COLOUR = "#3f789e"
 FRONTEND = "1.27.10"
 
 
@@ -175,9 +171,10 @@ class Workflow:
                 for slot, (name, kind) in enumerate(outputs)
             ]
         groups = [
-            {"id": i, "title": g.title, "bounding": _box(g), "color": GROUP_COLOUR, "font_size": 24, "flags": {}}
+            {"id": i, "title": g.title, "bounding": _box(g), "color": _colour(g), "font_size": 24, "flags": {}}
             for i, g in enumerate(self.groups, 1)
         ]
+        view = {"ds": {"scale": 0.6, "offset": [60, 90]}, "frontendVersion": FRONTEND}
         return {
             "revision": 0,
             "last_node_id": len(nodes),
@@ -186,9 +183,15 @@ class Workflow:
             "links": links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [60, 90]}, "frontendVersion": FRONTEND},
+            "extra": {**view, "linearData": self._app()},
             "version": 0.4,
         }
+
+    def _app(self) -> dict[str, Any]:
+        """What App mode shows, where the browser has it: widgets as [node, name], and nodes of results."""
+        on = [node for node in self.nodes if node.mode == NORMAL]
+        inputs = [[node.id, name] for node in on for name in APP_INPUTS.get(node.type, ())]
+        return {"inputs": inputs, "outputs": [node.id for node in on if node.type in APP_OUTPUTS]}
 
     def api(self) -> dict[str, Any]:
         """The graph as the server runs it: without notes, links led past bypassed nodes as the browser does."""
@@ -235,11 +238,12 @@ def _saved(node: Node, pack_version: str) -> dict[str, Any]:
         "mode": node.mode,
         "properties": {},
         "widgets_values": [],
+        **node_colours(node.type),
     }
     if node.title != node.info.get("display_name"):
         saved["title"] = node.title
     if not node.info:
-        return {**saved, "widgets_values": [node.inputs["text"]], **NOTE_COLOURS}
+        return {**saved, "widgets_values": [node.inputs["text"]]}
     values: list[Any] = []
     for name, kind, options, _ in specs(node.info):
         if is_widget(kind, options):
@@ -283,13 +287,20 @@ def _api_value(value: Any) -> Any:
 
 
 def _height(kind: str, info: dict[str, Any]) -> int:
-    widgets = sum(
-        1 + has_seed_control(name, type_, options) + any(key.endswith("_upload") for key in options)
-        for name, type_, options, _ in specs(info)
-        if is_widget(type_, options)
-    )
+    """Of a node with what it folds away folded away, in whichever way of drawing it is higher."""
+    shown = folded = 0
+    for name, type_, options, _ in specs(info):
+        if is_widget(type_, options):
+            rows = 1 + has_seed_control(name, type_, options) + any(key.endswith("_upload") for key in options)
+            shown, folded = (shown, folded + rows) if options.get("advanced") else (shown + rows, folded)
     sockets = sum(not is_widget(type_, options) for _, type_, options, _ in specs(info))
-    return 16 + ROW * max(sockets, len(info["output"])) + WIDGET_ROW * widgets + PREVIEW.get(kind, 0)
+    on_canvas = WIDGET_ROW * (shown if kind in FOLDS_ON_CANVAS else shown + folded)
+    by_vue = WIDGET_ROW * shown + vue_room(info, shown, folded > 0)
+    return 16 + ROW * max(sockets, len(info["output"])) + max(on_canvas, by_vue) + PREVIEW.get(kind, 0)
+
+
+def _colour(group: Group) -> str:
+    return group_colour([node.type for column in group.columns for node in column])
 
 
 def _box(group: Group) -> list[int]:

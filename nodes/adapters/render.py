@@ -28,6 +28,7 @@ from .clip_run import ClipRun
 from .clip_sampler import ComfyClipSampler
 from .progress import RunReport
 from .provenance import models_sha256, tags
+from .unfinished import forget_origin, note_origin
 from .video import (
     ClipDecoder,
     ClipMedia,
@@ -117,7 +118,9 @@ def render_video(
         frames = ThreadedSink(Tee([video, ClipMedia(report, files, run, decoder.size, sound, video)]))
         sink = PictureSink(frames, decoder, run, everything)
         if part is None:
+            note_origin(work, run, node_id, prompt)
             _finish(generate(core, sink, work))
+            forget_origin(work)
         else:
             retake(core, sink, work, _retake(part, run, report, decoder, video))
     return TalkingVideo(InputImpl.VideoFromFile(str(files.result)), files.result, sink.pictures)

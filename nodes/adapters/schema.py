@@ -29,9 +29,13 @@ def advanced(widget: Any) -> Any:
     return widget
 
 
-def make_schema(**keywords: Any) -> io.Schema:
+def make_schema(*, folded: frozenset[str] = frozenset(), **keywords: Any) -> io.Schema:
     """A schema without the keywords that this core does not know.
 
-    One unknown keyword (0.3.64 has no `search_aliases`) would fail the import of the whole pack.
+    One unknown keyword (0.3.64 has no `search_aliases`) would fail the import of the whole pack. The browser folds
+    the inputs named in `folded` away until they are asked for.
     """
+    for given in keywords.get("inputs", ()):
+        if given.id in folded:
+            advanced(given)
     return io.Schema(**{name: value for name, value in keywords.items() if name in _KNOWN})

@@ -103,6 +103,42 @@ def test_a_cancelled_run_continues_when_it_is_queued_again(
     assert list(root.iterdir()) == []
 
 
+def test_an_unfinished_run_is_told_with_the_graph_that_began_it(
+    kit: Any, sub: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = sub("nodes.adapters.unfinished")
+    nodes = {
+        "a": {
+            "class_type": "LetsTalkTalkingVideo",
+            "inputs": {"seed": 7, "vae": ["b", 0]},
+            "_meta": {"title": "x"},
+        },
+        "b": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": "demo"}},
+        "c": {"class_type": "SaveVideo", "inputs": {"video": ["a", 0]}},
+    }
+    with monkeypatch.context() as patch:
+        cancel_after(5, patch)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            render(kit, prompt=nodes)
+    (told,) = unfinished.unfinished_runs()
+    assert (told["node"], told["made"], told["seconds"]) == ("a", 5 * 16 / 25, FRAMES / 25)
+    upstream = {"a": {k: v for k, v in nodes["a"].items() if k != "_meta"}, "b": nodes["b"]}
+    assert told["graph"] == upstream
+    assert json.dumps(told)  # what the browser gets
+    render(kit, prompt=nodes)
+    assert unfinished.unfinished_runs() == [] and list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"frames": 1, "fps": 0, "clip_frames": 1, "first_clip": 0}', "[" * 5000]
+)
+def test_what_cannot_be_read_is_no_unfinished_run(sub: Any, root: Path, text: str) -> None:
+    (root / "x").mkdir(parents=True)
+    (root / "x" / "clip-000000.safetensors").touch()
+    (root / "x.graph.json").write_text(text)
+    assert sub("nodes.adapters.unfinished").unfinished_runs() == []
+
+
 def overflowing(model: Any, x: Tensor, sigmas: Tensor, **kwargs: Any) -> Tensor:
     """A sampler that spoils the first two clips of seed 1, unless the network computes in float32."""
     bad = kwargs["extra_args"]["seed"] in overflowing.seeds  # type: ignore[attr-defined]
