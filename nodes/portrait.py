@@ -36,8 +36,8 @@ class LetsTalkCropPortrait(io.ComfyNode):
                     options=FACE_CHOICES,
                     default=FACE_CHOICES[0],
                     tooltip="Where the face is. auto: the mask if wired and not empty, else the bbox if wired,"
-                    " else the face detector. whole picture: the largest middle part, for pictures that are"
-                    " portraits already.",
+                    " else found by the pack itself. detector: YuNet, whose weights are a download of their own."
+                    " whole picture: the largest middle part, for pictures that are portraits already.",
                 ),
                 io.Int.Input(
                     "width",

@@ -117,8 +117,8 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                         options=FACE_CHOICES,
                         default=AUTO,
                         optional=True,
-                        tooltip="Where the face is. auto: the mask or bbox if wired, else the face detector, and"
-                        " without its weights the middle of the picture.",
+                        tooltip="Where the face is. auto: the mask or bbox if wired, else it is found; portraits"
+                        " and pictures without a face stay whole.",
                     )
                 ),
                 advanced(

@@ -105,7 +105,19 @@ class Soak:
         sound = speech or self.speech()
         return [
             *("generate", str(self.portrait), str(sound), "-o", str(out), "--model", str(self.bundle)),
-            *("--device", "cpu", "--steps", "1", "--seed", "5", "--threads", "1", "--quiet", *options),
+            *(
+                "--device",
+                "cpu",
+                "--steps",
+                "1",
+                "--seed",
+                "5",
+                "--threads",
+                "1",
+                "--no-crop",
+                "--quiet",
+                *options,
+            ),
         ]
 
     def fresh(self, name: str) -> Path:

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, FaceNotFoundError
 from .output import check_file_name, check_temporary_folder, say, write_out
 
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Portrait, Progress, Summary
+    from ..media.portrait.scene import Scene
 
 __all__ = ["add_parser", "run"]
 
@@ -52,7 +53,14 @@ def add_parser(subparsers: Any) -> None:
         "--cfg-portrait", type=float, default=1.0, metavar="SCALE", help="portrait guidance; 1 is none and fastest"
     )
     add("--size", metavar="N|WxH", help="frame size in pixels (default: what the model was trained at)")
-    add("--crop-face", action="store_true", help="cut the picture around its largest face (needs the detector)")
+    add("--no-crop", action="store_true", help="animate the whole picture instead of the part around its face")
+    add("--crop-face", action="store_true", help="a video of that part alone, not of the whole picture")
+    add(
+        "--face-detector",
+        choices=("bundled", "yunet"),
+        default="bundled",
+        help="what finds the face; yunet needs kornia and its weights (default bundled)",
+    )
     add(
         "--memory-noise",
         type=float,
@@ -136,20 +144,24 @@ def run(args: argparse.Namespace) -> int:
     if resuming and not args.restart and not args.quiet:
         say(f"note: continues from {folder}")
     line = ProgressLine(quiet=args.quiet)
-    portrait = _portrait(args, settings)
+    scene = _scene(args, settings)
+    portrait: Portrait = Path(args.portrait) if scene is None else scene.portrait
+    pasted = None if scene is None or scene.is_whole or args.crop_face else scene
     with _Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
-            video, work = make_video(args, settings, bundle, folder, signer)
+            video, work = make_video(args, settings, bundle, folder, signer, pasted)
             summary = TalkingPortrait(bundle).retake(
                 *(portrait, args.audio, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
             )
         else:
-            sink, kept = make_sinks(args, settings, bundle, folder, signer)
+            sink, kept = make_sinks(args, settings, bundle, folder, signer, pasted)
             summary = TalkingPortrait(bundle).generate(
                 portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
             )
+    if pasted is not None:
+        summary.height, summary.width = pasted.size
     draw_sheet(args)
     draw_drift(args, summary)
     _report(args, summary, folder if args.resume or args.keep_work else None)
@@ -220,18 +232,29 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(match[2] or width), width
 
 
-def _portrait(args: argparse.Namespace, settings: GenerateSettings) -> Portrait:
-    """The picture's path, or with --crop-face the part around its largest face at the size of the video."""
-    if not args.crop_face:
-        return Path(args.portrait)
-    from ..media.portrait.crop import CropTransform
-    from ..media.portrait.detect import KorniaFaceDetector, find_face
+def _scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None:
+    """The picture and the part of it around its face; None with --no-crop."""
+    if args.no_crop:
+        if args.crop_face:
+            raise ConfigError("--no-crop and --crop-face exclude each other; leave out one of them")
+        return None
+    from ..media.portrait.detect import KorniaFaceDetector
     from ..media.portrait.image import load_portrait
+    from ..media.portrait.scene import Scene
 
     assert settings.size is not None  # they are resolved
+    detector = KorniaFaceDetector() if args.face_detector == "yunet" else None
     image = load_portrait(args.portrait)
-    face = find_face(image, KorniaFaceDetector())
-    return CropTransform.around(face, (image.shape[0], image.shape[1]), settings.size).apply(image)
+    try:
+        scene = Scene.find(image, settings.size, detector)
+    except FaceNotFoundError as error:
+        raise FaceNotFoundError(
+            f"{args.portrait}: {error}, or add --no-crop to animate the whole picture as it is"
+        ) from None
+    if not args.quiet:
+        for note in scene.notes:
+            say(f"note: {args.portrait}: {note}")
+    return scene
 
 
 def _seconds(text: str) -> tuple[float, float]:

@@ -17,6 +17,7 @@ FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Summary
     from ..generate.work_folder import WorkFolder
+    from ..media.portrait.scene import Scene
     from ..media.video.content_credentials import ContentSigner
     from ..media.video.segments import SegmentedVideo
     from ..networks.load import ModelBundle
@@ -84,7 +85,10 @@ def make_sinks(
     bundle: ModelBundle,
     folder: Path | None,
     signer: ContentSigner | None = None,
+    scene: Scene | None = None,
 ) -> tuple[FrameSink, WorkFolder | None]:
+    """Where the frames go; with a `scene`, those of its crop become whole pictures on their way."""
+    from ..media.portrait.scene import PastingSink
     from ..media.video.contact_sheet import ContactSheet
     from ..media.video.tee import Tee
     from ..media.video.threaded import ThreadedSink
@@ -94,12 +98,14 @@ def make_sinks(
     work = None
     try:
         if folder is not None:
-            video, work = make_video(args, settings, bundle, folder, signer)
+            video, work = make_video(args, settings, bundle, folder, signer, scene)
             sinks.append(video)
+        pictures: list[FrameSink] = []
         if args.png is not None:
-            sinks.append(PngSequenceWriter(args.png, metadata=lambda: _metadata(settings, bundle, work)))
+            pictures.append(PngSequenceWriter(args.png, metadata=lambda: _metadata(settings, bundle, work)))
         if args.contact_sheet is not None and args.output is None:
-            sinks.append(ContactSheet(args.contact_sheet))
+            pictures.append(ContactSheet(args.contact_sheet))
+        sinks += [PastingSink(sink, scene) for sink in pictures] if scene is not None else pictures
     except BaseException:
         for sink in sinks:
             sink.abort()
@@ -113,8 +119,12 @@ def make_video(
     bundle: ModelBundle,
     folder: Path,
     signer: ContentSigner | None = None,
+    scene: Scene | None = None,
 ) -> tuple[SegmentedVideo, WorkFolder]:
-    """The video, signed before it has its name if there is a `signer`, and the work folder that makes it safe."""
+    """The video, signed before it has its name if there is a `signer`, and the work folder that makes it safe.
+
+    With a `scene` the video has its size and shows all of it.
+    """
     from ..generate.work_folder import WorkFolder
     from ..media.video.segments import SegmentedVideo, segment_clips
 
@@ -128,18 +138,20 @@ def make_video(
     video = SegmentedVideo(
         args.output,
         settings.fps,
-        settings.size,
+        settings.size if scene is None else scene.size,
         folder,
         clip_frames * segment_clips(settings.fps, clip_frames),
         audio=args.audio,
         metadata=lambda: _metadata(settings, bundle, work),
         seal=seal,
+        paste=scene,
     )
+    whole = {} if scene is None else {"picture": scene.fingerprint}
     keep = args.keep_work or args.retake is not None
     work: WorkFolder = WorkFolder(
         folder,
         keep=keep,
-        also={**video.settings, "compile": args.compile},
+        also={**video.settings, **whole, "compile": args.compile},
         restart=args.restart,
         keep_stopped=args.resume or args.keep_work,
     )

@@ -19,6 +19,7 @@ __all__ = [
     "CarryConfig",
     "Config",
     "DiTConfig",
+    "FacesConfig",
     "config_class",
 ]
 
@@ -436,8 +437,36 @@ class DiTConfig(Config):
         return self.anchor_frames + self.memory_frames
 
 
+@dataclass(frozen=True, kw_only=True)
+class FacesConfig(Config):
+    """Shape of the networks that find faces and their points (`face_landmarks`)."""
+
+    kind: ClassVar[str] = "faces"
+
+    detector_widths: tuple[int, ...] = (16, 24, 40, 56, 80)  # at 1/2, 1/4, ... 1/32 of the picture
+    mesh_side: int = 128  # pixels of an upright face, cut out
+    mesh_widths: tuple[int, ...] = (16, 32, 48, 80, 96)
+    code: int = 80  # numbers that the basis of shapes turns into points
+
+    def validate(self) -> None:
+        _require_positive(self, "detector_widths", "mesh_side", "mesh_widths", "code")
+        _require_at_most(self, "width", "detector_widths", "mesh_widths", "code")
+        _require_at_most(self, "side", "mesh_side")
+        for name in ("detector_widths", "mesh_widths"):
+            _require(len(getattr(self, name)) == 5, f"faces config: {name} needs five numbers")
+        _require(self.mesh_side % 32 == 0, f"faces config: mesh_side={self.mesh_side} must be a multiple of 32")
+
+
 _KINDS: dict[str, type[Config]] = {
-    c.kind: c for c in (AutoencoderConfig, AudioEncoderConfig, AudioProjectionConfig, CarryConfig, DiTConfig)
+    c.kind: c
+    for c in (
+        AutoencoderConfig,
+        AudioEncoderConfig,
+        AudioProjectionConfig,
+        CarryConfig,
+        DiTConfig,
+        FacesConfig,
+    )
 }
 
 

@@ -25,7 +25,9 @@ from .configs import (
     CarryConfig,
     Config,
     DiTConfig,
+    FacesConfig,
 )
+from .face_landmarks import FaceNetworks
 from .projection import AudioProjection
 from .transformer.dit import LetsTalkDiT
 
@@ -43,6 +45,7 @@ def build_model(config: Config, *, device: Device = None, dtype: DType = None) -
         AudioEncoderConfig: AudioEncoder,
         AudioProjectionConfig: AudioProjection,
         DiTConfig: LetsTalkDiT,
+        FacesConfig: FaceNetworks,
     }
     if type(config) not in networks:
         raise ConfigError(f"no network is known for {type(config).__name__}")

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, CarryConfig, DiTConfig
+from .configs import (
+    AudioEncoderConfig,
+    AudioProjectionConfig,
+    AutoencoderConfig,
+    CarryConfig,
+    DiTConfig,
+    FacesConfig,
+)
 
-__all__ = ["AUDIO_ENCODER", "AUDIO_PROJECTION", "AUTOENCODER", "CARRY", "DIT"]
+__all__ = ["AUDIO_ENCODER", "AUDIO_PROJECTION", "AUTOENCODER", "CARRY", "DIT", "FACES"]
 
 WIDTHS = (128, 256, 512, 512, 1024, 1024, 2048, 2048)  # of the public models, as many as there are stages
 ATTENTION_FROM = 3  # the first stage with attention
@@ -117,3 +124,5 @@ AUDIO_PROJECTION: dict[str, AudioProjectionConfig] = {
     "base": AudioProjectionConfig(window=5, layers=12, encoder_dim=768, hidden_size=512, tokens=32, token_dim=768),
     "demo": AudioProjectionConfig(window=5, layers=3,  encoder_dim=128, hidden_size=256, tokens=8,  token_dim=128),
 }  # fmt: skip
+
+FACES = {"demo": FacesConfig()}

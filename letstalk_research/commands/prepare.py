@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from letstalk_core.protocols import FaceDetector
 
 __all__ = ["add_parser", "run"]
 
@@ -35,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--autoencoder", metavar="FILE", help="with --audio-encoder: encode the clips as well")
     parser.add_argument("--audio-encoder", metavar="FILE", help="see --autoencoder")
-    parser.add_argument("--detector-weights", metavar="FILE", help="YuNet weights; default: torch's model cache")
+    parser.add_argument(
+        "--detector-weights", metavar="FILE", help="YuNet weights, to find faces with kornia instead"
+    )
     parser.add_argument("--device", default="cpu", help="where faces are detected (default cpu)")
     parser.set_defaults(run=run)
 
@@ -56,11 +61,13 @@ def run(args: argparse.Namespace) -> int:
         video_format=args.format,
         val_share=args.val_share,
     )
-    detector = None
+    detector: FaceDetector | None = None
     if settings.box is None and not args.no_detect:
         from letstalk_core.media.portrait.detect import KorniaFaceDetector
+        from letstalk_core.media.portrait.find import default_finder
 
-        detector = KorniaFaceDetector(args.detector_weights, device=args.device)
+        weights = args.detector_weights
+        detector = default_finder() if weights is None else KorniaFaceDetector(weights, device=args.device)
     report = prepare_videos(_files(args.videos), args.output, settings, detector)
     left_out = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common()) or "nothing"
     seconds = report.frames / 25

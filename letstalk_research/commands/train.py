@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-STAGES = ("autoencoder", "carry", "audio", "dit")
+STAGES = ("autoencoder", "carry", "audio", "dit", "faces")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
 
 def build_stage(recipe: Recipe) -> Stage:
     """The stage object of a recipe."""
-    from ..training.config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe
+    from ..training.config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe
 
     if isinstance(recipe, AutoencoderRecipe):
         from ..training.autoencoder import AutoencoderStage
@@ -63,6 +63,10 @@ def build_stage(recipe: Recipe) -> Stage:
         from ..training.audio import AudioStage
 
         return AudioStage(recipe)
+    if isinstance(recipe, FacesRecipe):
+        from ..training.faces import FacesStage
+
+        return FacesStage(recipe)
     assert isinstance(recipe, DiTRecipe)
     from ..training.diffusion import DiTStage
 

@@ -38,7 +38,7 @@ FPS = 25
 LOOK_EVERY = 10  # frames between looks at face and sharpness
 LOOK_SIDE = 640  # longer side of the picture a face is looked for in
 # Where mouth and eyes lie in a detected face box: x0, y0, x1, y1 as shares of its width and height.
-FACE_PARTS = ((0.22, 0.66, 0.78, 0.95), (0.10, 0.26, 0.48, 0.50), (0.52, 0.26, 0.90, 0.50))
+FACE_PARTS = ((0.22, 0.66, 0.78, 0.95), (0.10, 0.20, 0.48, 0.48), (0.52, 0.20, 0.90, 0.48))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Training recipes: TOML files read into frozen dataclasses, one table per part, every key checked by name.
 
-A recipe names its stage (`stage = "autoencoder" | "audio" | "dit"`) and holds the tables [model], [data], [loop],
-[optimizer] and [objective]. `--set table.key=value` changes a key on the command line.
+A recipe names its stage (`stage = "autoencoder" | "audio" | "dit" | "faces"`) and holds the tables [model],
+[data], [loop], [optimizer] and [objective]. `--set table.key=value` changes a key on the command line.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from letstalk_core.networks.configs import (
     CarryConfig,
     Config,
     DiTConfig,
+    FacesConfig,
 )
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "DataConfig",
     "DiTObjective",
     "DiTRecipe",
+    "FacesObjective",
+    "FacesRecipe",
     "LoopConfig",
     "OptimizerConfig",
     "Recipe",
@@ -299,6 +302,35 @@ class DiTObjective(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FacesObjective(Config):
+    """Pictures and losses of the networks that find faces; see `training.faces`."""
+
+    kind = "[objective]"
+
+    portraits: str = ""  # folder of stills with portraits.csv and landmarks.npz, to make missing heads of
+    drawn: int = 700  # drawn people among them, and turned heads
+    turned: int = 500
+    backgrounds: str = ""  # folder of pictures without faces; empty: parts of portraits and drawn textures only
+    detector_side: int = 128  # pixels of the detector's pictures
+    components: int = 80  # at most, of the first basis of shapes
+    looks_only: bool = False  # the second looks at lips and eyes alone, from `loop.init`: cheap, and last
+    point_weight: float = 20.0  # of the mean distance of points, in half sides of the crop
+    fine_weight: float = 3.0  # of lips and eyes among the points
+    depth_weight: float = 0.3
+    place_weight: float = 0.3  # of a face's place, size and turn against the score of the cells
+
+    def validate(self) -> None:
+        _require(
+            self.detector_side > 0 and self.detector_side % 32 == 0,
+            f"[objective] detector_side={self.detector_side} must be a multiple of 32",
+        )
+        for name in ("components", "drawn", "turned"):
+            _require(getattr(self, name) > 0, f"[objective] {name}={getattr(self, name)} must be > 0")
+        for name in ("point_weight", "fine_weight", "depth_weight", "place_weight"):
+            _require(getattr(self, name) >= 0, f"[objective] {name}={getattr(self, name)} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What all stages share. `to_dict` is what `--dry-run` prints and what lies beside the run as JSON."""
 
@@ -345,7 +377,17 @@ class DiTRecipe(Recipe):
     objective: DiTObjective = field(default_factory=DiTObjective)
 
 
-RECIPES: dict[str, type[Recipe]] = {r.stage: r for r in (AutoencoderRecipe, CarryRecipe, AudioRecipe, DiTRecipe)}
+@dataclass(frozen=True, kw_only=True)
+class FacesRecipe(Recipe):
+    stage = "faces"
+
+    model: FacesConfig
+    objective: FacesObjective = field(default_factory=FacesObjective)
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    r.stage: r for r in (AutoencoderRecipe, CarryRecipe, AudioRecipe, DiTRecipe, FacesRecipe)
+}
 
 
 def recipe_path(name: str | os.PathLike[str]) -> Path:
@@ -413,6 +455,7 @@ def _preset(config: type[Config], name: Any) -> Config:
         AudioEncoderConfig: presets.AUDIO_ENCODER,
         AudioProjectionConfig: presets.AUDIO_PROJECTION,
         DiTConfig: presets.DIT,
+        FacesConfig: presets.FACES,
     }
     table = tables.get(config, {})
     if not isinstance(name, str) or name not in table:

@@ -33,7 +33,7 @@ from ...letstalk_core.networks.configs import (
 from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.sampling.schedules import default_steps
 from .conditioning import make_conditioning
-from .faces import detector_weights, face_detector
+from .faces import detector_weights
 from .folders import FOLDER, list_bundles, list_models, resolve_model
 from .model import LetsTalkModel
 from .provenance import known_sha256
@@ -166,8 +166,8 @@ def _tools() -> list[str]:
         return [*lines, f"face detector: {weights}"]
     return [
         *lines,
-        f"face detector: no weights, so Crop Portrait needs a MASK or a BBOX; or download {WEIGHTS_URL} into"
-        f" models/{FOLDER}/face_detector or to {cached_weights()}",
+        f"face detector: no weights of YuNet, so the pack's own finds faces; YuNet's are at {WEIGHTS_URL}, for"
+        f" models/{FOLDER}/face_detector or {cached_weights()}",
     ]
 
 
@@ -182,8 +182,6 @@ def _next(model: Any, vae: Any) -> list[str]:
         found.append("install another PyAV (pip install --upgrade av): without H.264 few players show videos")
     if len(list_bundles()) == 1:
         found.append(f"put a model folder into models/{FOLDER} to animate photographs: the demo knows drawn faces")
-    if face_detector() is None:
-        found.append(f"download {WEIGHTS_URL} into models/{FOLDER}/face_detector, so that faces are found")
     left = [folder for folder in work_root().glob("auto-*") if folder.is_dir()]
     if left:
         found.append(

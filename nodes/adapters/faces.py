@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...letstalk_core.errors import LetsTalkError
+from ...letstalk_core.errors import FaceNotFoundError, LetsTalkError
 from ...letstalk_core.media.portrait.detect import KorniaFaceDetector, cached_weights
+from ...letstalk_core.media.portrait.find import Face, check_face, default_finder, find_face
 from ...letstalk_core.pixels import to_bytes
 from .folders import list_models, resolve_model
 from .progress import check_interrupt
 
-__all__ = ["detector_weights", "face_detector", "good_frame"]
+__all__ = ["detector_weights", "face_detector", "good_frame", "usable_face"]
+
+log = logging.getLogger(__name__)
 
 GOOD = 0.8  # confidence of a face that looks at the camera, unhidden
 SEARCHED = 250  # frames; ten seconds without a good face have none
@@ -43,16 +47,28 @@ def _detector(path: Path, modified: int) -> KorniaFaceDetector:
         return KorniaFaceDetector(path)
 
 
+def usable_face(image: Tensor) -> Face:
+    """The main face of (h, w, 3) uint8, by the networks of the pack. Raises: FaceNotFoundError with the reason."""
+    try:
+        face = find_face(image.cpu(), default_finder())
+        notes = check_face(face)
+    except FaceNotFoundError as error:
+        raise FaceNotFoundError(
+            f"image: {error}, mark the face with a MASK or a BBOX, or set face to 'whole picture'"
+        ) from None
+    for note in notes:
+        log.warning("LetsTalk: image: %s", note)
+    return face
+
+
 def good_frame(images: Tensor) -> int:
-    """The first of IMAGE (n, h, w, 3) with a good face, else the one with the surest; 0 without a detector."""
+    """The first of IMAGE (n, h, w, 3) with a good face, else the one with the surest."""
     if len(images) == 1:
         return 0
     try:
-        detector = face_detector()
+        detector = face_detector() or default_finder()
     except LetsTalkError:  # no kornia, or weights that do not fit; where they are needed, this is an error
-        detector = None
-    if detector is None:
-        return 0
+        detector = default_finder()
     best, chosen = 0.0, 0
     for number, image in enumerate(images[:SEARCHED]):
         check_interrupt()

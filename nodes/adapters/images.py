@@ -23,10 +23,12 @@ from ...letstalk_core.errors import ConfigError, DependencyError, FaceNotFoundEr
 from ...letstalk_core.media.portrait.boxes import boxes_of_masks, parse_boxes
 from ...letstalk_core.media.portrait.crop import resize
 from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, cached_weights
+from ...letstalk_core.media.portrait.find import default_finder
 from ...letstalk_core.media.portrait.paste import PasteTrack, feather_mask
 from ...letstalk_core.media.portrait.track import CropTrack, follow_face
 from ...letstalk_core.pixels import from_bytes, to_bytes
-from .faces import face_detector
+from ...letstalk_core.protocols import FaceDetector
+from .faces import face_detector, usable_face
 from .folders import FOLDER, temp_folder
 from .pictures import rgb_image
 from .video import encoder_choice
@@ -35,6 +37,7 @@ from .video_input import lazy_frames, open_video
 __all__ = ["AUTO", "FACE_CHOICES", "WHOLE", "Cropped", "crop_pictures", "paste_frames", "paste_video"]
 
 AUTO, DETECTOR, MASK, BBOX, WHOLE = FACE_CHOICES = ["auto", "detector", "mask", "bbox", "whole picture"]
+FINDER = "finder"  # what auto does where neither mask nor bbox tells
 WARN_BYTES = 8 << 30  # of one IMAGE; from here on a video file is the better way
 MARGIN_OF_MEMORY = 0.9  # of the free memory that one IMAGE may take
 
@@ -73,7 +76,7 @@ def crop_pictures(
     if face not in FACE_CHOICES:
         raise ConfigError(f"face: {face!r} is not one of {', '.join(FACE_CHOICES)}")
     if face == AUTO:
-        face = MASK if _has_marks(mask) else BBOX if bbox is not None else DETECTOR
+        face = MASK if _has_marks(mask) else BBOX if bbox is not None else FINDER
     if face == WHOLE:
         track = CropTrack.centre((height, width), size, count)
     else:
@@ -88,7 +91,9 @@ def crop_pictures(
 def _face_boxes(image: Tensor, face: str, mask: Tensor | None, bbox: Any) -> Tensor:
     """Boxes (n, 4) of the face in each picture, NaN where there is none; at least one. Raises: LetsTalkError."""
     count, height, width = image.shape[:3]
-    if face == DETECTOR:
+    if face == FINDER:
+        boxes, where = _found(image), "image: no face was found in"
+    elif face == DETECTOR:
         boxes, where = _detected(image), "image: the face detector finds no face in"
     elif face == MASK:
         boxes, where = _masked(mask, count, (height, width)), "mask: nothing is above 0.5 for"
@@ -129,6 +134,13 @@ def _named(name: str, function: Any, *arguments: Any) -> Any:
         raise ConfigError(f"{name}: {error}") from None
 
 
+def _found(image: Tensor) -> Tensor:
+    """By the networks of the pack; the face of a single picture is checked. Raises: FaceNotFoundError."""
+    if len(image) > 1:
+        return _followed(image, default_finder())
+    return torch.tensor([usable_face(_bytes(image[0], "image")).box], dtype=torch.float64)
+
+
 def _detected(image: Tensor) -> Tensor:
     detector = face_detector()
     if detector is None:
@@ -137,6 +149,11 @@ def _detected(image: Tensor) -> Tensor:
             f" 'whole picture', or download {WEIGHTS_URL} into models/{FOLDER}/face_detector (or to"
             f" {cached_weights()})"
         )
+    return _followed(image, detector)
+
+
+def _followed(image: Tensor, detector: FaceDetector) -> Tensor:
+    """Boxes (n, 4) of one face through all pictures."""
     progress = comfy.utils.ProgressBar(len(image))
 
     def found() -> Iterator[Tensor]:

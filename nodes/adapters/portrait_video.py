@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, DependencyError
+from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.media.portrait.find import default_finder
+from ...letstalk_core.media.portrait.scene import Scene
+from ...letstalk_core.pixels import to_bytes
 from .audio import LetsTalkAudioEncoder, encode_audio, load_audio_encoder
 from .clip_run import ClipRun, prepare_run
 from .conditioning import encode_portrait, make_conditioning
-from .faces import good_frame
+from .faces import good_frame, usable_face
 from .folders import fingerprint, resolve_bundle
 from .images import AUTO, FACE_CHOICES, WHOLE, Cropped, crop_pictures, paste_frames, paste_video
 from .model import load_dit
@@ -27,6 +31,7 @@ __all__ = ["RESULTS", "Bundle", "PortraitVideo", "animate", "load_bundle", "plac
 WHOLE_PICTURE, FACE = RESULTS = ["whole picture", "face only"]
 FPS = 25.0
 MARGIN, RAISE_BY, FEATHER = 0.6, 0.1, 0.1  # as Crop Portrait and Paste Back have them
+log = logging.getLogger(__name__)
 FINE = 8  # crf of what is pasted and encoded once more
 
 
@@ -75,15 +80,18 @@ def place_face(
 ) -> tuple[Tensor, Cropped]:
     """The face of one picture as IMAGE of `size` (height, width), and the way back into the whole picture.
 
-    Where nothing can look for a face, the middle is taken: a portrait, as far as can be told.
+    Without a mask and a box the face is found; a portrait, or a picture without a face, stays whole.
     Raises: ConfigError or FaceNotFoundError naming the input.
     """
-    try:
-        found, cropped, _ = crop_pictures(image, face, mask, bbox, size, margin, RAISE_BY, 0.0)
-    except DependencyError:
-        if face != AUTO:
-            raise
-        found, cropped, _ = crop_pictures(image, WHOLE, None, None, size, margin, RAISE_BY, 0.0)
+    marked = bbox is not None or (mask is not None and bool((mask > 0.5).any()))
+    if face == AUTO and not marked:
+        picture = to_bytes(image[0]).cpu()
+        if not default_finder().faces(picture):
+            log.warning("LetsTalk: image: no face was found; the middle of the picture is animated")
+            face = WHOLE
+        elif usable_face(picture) and Scene.find(picture, size).is_whole:
+            face = WHOLE
+    found, cropped, _ = crop_pictures(image, face, mask, bbox, size, margin, RAISE_BY, 0.0)
     return found, cropped
 
 

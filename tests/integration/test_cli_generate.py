@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from letstalk_core.cli.__main__ import main
+from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.networks.load import DEMO_FOLDER
 
 Wav = Callable[..., Path]
-FAST = ["--steps", "1", "--device", "cpu"]
+FAST = ["--steps", "1", "--device", "cpu", "--no-crop"]  # the tests' pictures have no faces
 
 
 @pytest.fixture
@@ -273,7 +275,27 @@ def test_pictures_of_every_common_kind_are_taken(
     assert generate(tmp_path / "picture.png", make_wav(0.1), out, tiny_bundle) == 0
 
 
-def test_the_picture_can_be_cut_around_its_face(
+SCENE = DEMO_FOLDER / "scenes" / "studio.png"
+
+
+def crop_and_generate(picture: Path, audio: Path, out: Path, bundle: Path, *options: str) -> int:
+    more = ["--model", str(bundle), "--steps", "1", "--device", "cpu", *options]
+    return main(["generate", str(picture), str(audio), "-o", str(out / "v.mp4"), *more])
+
+
+def test_the_face_of_a_picture_is_animated_and_pasted_back(make_wav: Wav, out: Path, tiny_bundle: Path) -> None:
+    import av
+
+    options = ["--png", str(out / "f"), "--json"]
+    assert crop_and_generate(SCENE, make_wav(0.1), out, tiny_bundle, *options) == 0
+    with av.open(str(out / "v.mp4")) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (1280, 720)
+    frame, picture = load_portrait(sorted((out / "f").iterdir())[0]), load_portrait(SCENE)
+    changed = (frame != picture).any(-1)
+    assert changed[330:590, 510:770].float().mean() > 0.9 and not changed[:, :250].any()
+
+
+def test_the_part_around_the_face_can_be_the_video(
     portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
@@ -284,8 +306,20 @@ def test_the_picture_can_be_cut_around_its_face(
             return torch.tensor([[10.0, 10.0, 22.0, 24.0, 0.9]])
 
     monkeypatch.setattr("letstalk_core.media.portrait.detect.KorniaFaceDetector", Detector)
-    assert generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--crop-face") == 0
+    options = ["--crop-face", "--face-detector", "yunet", "--png", str(out / "f")]
+    assert crop_and_generate(portrait_png, make_wav(0.1), out, tiny_bundle, *options) == 0
     assert seen[0].shape == (48, 40, 3) and video_frames(out / "v.mp4") == 2
+    assert load_portrait(sorted((out / "f").iterdir())[0]).shape == (32, 32, 3)
+
+
+def test_a_picture_without_a_face_is_refused_before_anything_is_made(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert crop_and_generate(portrait_png, make_wav(0.1), out, tiny_bundle) == 2
+    one_error(capsys, "portrait.png", "no face", "--no-crop")
+    assert crop_and_generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--no-crop", "--crop-face") == 2
+    one_error(capsys, "--no-crop and --crop-face")
+    assert list(out.iterdir()) == []
 
 
 # ---- bad models

@@ -27,6 +27,7 @@ from .writer import ENCODERS, Sink, VideoWriter, available_encoder, check_video_
 __all__ = ["SO_FAR", "SegmentedVideo", "join_segments", "segment_clips", "segment_path"]
 
 SO_FAR = "so_far.mp4"
+PASTED = 4  # frames pasted at once: whole pictures may be large
 SEGMENT_SECONDS = 2.0  # each begins with a key frame, as often as in other videos
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class SegmentedVideo(Sink):
     `segment_frames`: frames of each segment but the last. `frames`: of the whole video, if they are known; the
     last segment is then finished with them and not in `close`. `metadata` may be a function, which is asked when
     the file is joined. `seal` gets the joined file before it has its name, and may change it, such as sign it.
+    `paste` makes the video's frames, of its `size`, out of those that are written.
     Other arguments and errors as for VideoWriter.
     """
 
@@ -69,7 +71,9 @@ class SegmentedVideo(Sink):
         encoder_options: Mapping[str, str] | None = None,
         frames: int | None = None,
         seal: Callable[[Path], None] | None = None,
+        paste: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._paste = paste
         self.path, self.folder, self.segment_frames = Path(path), folder, segment_frames
         self.frames, self._seal = frames, seal
         self.fps, self.size = frame_rate(fps), frame_size(size)
@@ -133,7 +137,7 @@ class SegmentedVideo(Sink):
                 if self._writer is None:
                     self._writer = self._segment(self._next // self.segment_frames)
                 count = min(len(frames), self.segment_frames - self._writer.frames)
-                self._writer.write(frames[:count])
+                self._put(self._writer, frames[:count])
                 self._next += count
                 frames = frames[count:]
                 if self._writer.frames == self.segment_frames or self._next == self.frames:
@@ -153,7 +157,11 @@ class SegmentedVideo(Sink):
     def write_segment(self, path: Path, frames: Tensor) -> None:
         """A segment like the others, of frames (t, h, w, 3) uint8, somewhere else. Raises: OutputError."""
         with self._encoder(path) as writer:
-            writer.write(frames)
+            self._put(writer, frames)
+
+    def _put(self, writer: VideoWriter, frames: Tensor) -> None:
+        for part in frames.split(PASTED) if self._paste is not None else [frames]:
+            writer.write(part if self._paste is None else self._paste(part))
 
     def join(self, frames: int) -> None:
         """The first `frames` frames, whole segments, as the final file. Raises: OutputError, MediaError."""

@@ -118,10 +118,24 @@ def test_the_detector_is_used_when_its_weights_are_there(
     monkeypatch.setattr(faces, "detector_weights", lambda: weights)
     monkeypatch.setattr(faces, "_detector", lambda path, modified: lambda image: boxes[int(image[0, 0, 0]) - 1])
     video = torch.stack([torch.full((120, 160, 3), (i + 1) / 255) for i in range(3)])
-    _, way_back, _ = crop(video, width=64, height=64)
+    _, way_back, _ = crop(video, face="detector", width=64, height=64)
     assert way_back.track.faces == (True, False, True)
     with pytest.raises(Exception, match="finds no face in the picture; mark the face"):
-        crop(video[1:2], width=64, height=64)
+        crop(video[1:2], face="detector", width=64, height=64)
+
+
+def test_auto_finds_the_face_without_a_download(crop: Any, sub: Any) -> None:
+    load, demo = (
+        sub("letstalk_core.media.portrait.image").load_portrait,
+        sub("letstalk_core.networks.load").DEMO_FOLDER,
+    )
+    scene = load(demo / "scenes" / "studio.png")[None].float() / 255
+    cut, way_back, _ = crop(scene)
+    assert cut.shape == (1, 256, 256, 3)
+    box = way_back.track.crops[0]
+    assert 510 < (box.x0 + box.x1) / 2 < 770 and 330 < (box.y0 + box.y1) / 2 < 590
+    video = torch.cat([scene, torch.full_like(scene, 0.5), scene])
+    assert crop(video)[1].track.faces == (True, False, True)
 
 
 @pytest.mark.parametrize("size", [(120, 160), (64, 64)])  # of the picture; LoadImage's for an opaque one
@@ -252,7 +266,11 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_
         ({"bbox": [(1, 2, 3)]}, "bbox: .*is not a box"),
         ({"bbox": [None]}, "bbox: has no box for the picture"),
         ({"face": "nose"}, "face: 'nose' is not one of"),
-        ({}, "(?s)no weights of the face detector.*MASK.*whole picture.*models/letstalk/face_detector"),
+        ({}, "image: no face was found.*MASK.*whole picture"),
+        (
+            {"face": "detector"},
+            "(?s)no weights of the face detector.*MASK.*whole picture.*models/letstalk/face_detector",
+        ),
     ],
 )
 def test_bad_crops_are_named(crop: Any, inputs: dict[str, Any], message: str, monkeypatch: Any, sub: Any) -> None:
