@@ -251,7 +251,7 @@ def _saved(node: Node, pack_version: str) -> dict[str, Any]:
             values.append(options.get("default") if isinstance(value, Link) else value)
             values += ["fixed"] if has_seed_control(name, kind, options) else []
     ours = node.type.startswith("LetsTalk")
-    pack = {"cnr_id": "comfyui-letstalk", "ver": pack_version} if ours else {"cnr_id": "comfy-core"}
+    pack = {"cnr_id": "letstalk-portrait", "ver": pack_version} if ours else {"cnr_id": "comfy-core"}
     return {**saved, "properties": {**pack, "Node name for S&R": node.type}, "widgets_values": values}
 
 

@@ -65,7 +65,7 @@ def _add_missing(subparsers: Any, command: str) -> None:
     def run(args: argparse.Namespace) -> int:
         raise DependencyError(
             f"`letstalk {command}` needs the package letstalk_research, which is not in this copy;"
-            " pip install 'comfyui-letstalk[train]'"
+            " pip install 'letstalk-portrait[train]'"
         )
 
     parser = subparsers.add_parser(command, add_help=False, prefix_chars="\n")  # so that no argument is an option

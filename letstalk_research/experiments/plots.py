@@ -98,7 +98,7 @@ def _pyplot() -> Any:
         import matplotlib
     except ImportError as error:
         raise DependencyError(
-            f"plots of experiments need matplotlib ({error}); pip install 'comfyui-letstalk[train]'"
+            f"plots of experiments need matplotlib ({error}); pip install 'letstalk-portrait[train]'"
         ) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -471,7 +471,7 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
             import tomli as tomllib
         except ImportError as error:
             raise DependencyError(
-                f"reading recipes before Python 3.11 needs tomli ({error}); pip install 'comfyui-letstalk[train]'"
+                f"reading recipes before Python 3.11 needs tomli ({error}); pip install 'letstalk-portrait[train]'"
             ) from None
     if len(text) > MAX_CHARACTERS or any(line.count(".") > MAX_DOTS for line in text.splitlines()):
         raise ConfigError(

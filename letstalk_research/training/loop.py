@@ -95,7 +95,7 @@ class _Run:
             from accelerate import Accelerator
         except ImportError as error:
             raise DependencyError(
-                f"training needs accelerate ({error}); pip install 'comfyui-letstalk[train]'"
+                f"training needs accelerate ({error}); pip install 'letstalk-portrait[train]'"
             ) from None
 
         self.stage, self.recipe = stage, stage.recipe

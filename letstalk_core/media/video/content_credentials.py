@@ -33,7 +33,7 @@ def _c2pa() -> Any:
         import c2pa
     except ImportError as error:
         raise DependencyError(
-            f"signing needs c2pa-python ({error}); pip install 'comfyui-letstalk[c2pa]', or leave out --sign"
+            f"signing needs c2pa-python ({error}); pip install 'letstalk-portrait[c2pa]', or leave out --sign"
         ) from None
     return c2pa
 
@@ -93,7 +93,7 @@ def read_credentials(path: Path) -> dict[str, Any] | None:
     try:
         c2pa = _c2pa()
     except DependencyError:
-        return None if form == "image/png" else {"state": "present; pip install 'comfyui-letstalk[c2pa]' shows it"}
+        return None if form == "image/png" else {"state": "present; pip install 'letstalk-portrait[c2pa]' shows it"}
     try:
         with (
             path.open("rb") as file,

@@ -66,7 +66,7 @@ def test_a_copy_without_research_says_what_to_install(
     assert main([command, "--any", "option", "--help"]) == 2
     assert capsys.readouterr().err == (
         f"error: `letstalk {command}` needs the package letstalk_research, which is not in this copy;"
-        " pip install 'comfyui-letstalk[train]'\n"
+        " pip install 'letstalk-portrait[train]'\n"
     )
 
 

@@ -78,7 +78,7 @@ def test_a_python_without_a_toml_reader_is_told_what_to_install(monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version_info", (3, 10))
         patch.setitem(sys.modules, "tomli", None)
-        with pytest.raises(DependencyError, match=r"tomli.*pip install 'comfyui-letstalk\[train\]'"):
+        with pytest.raises(DependencyError, match=r"tomli.*pip install 'letstalk-portrait\[train\]'"):
             load_recipe("dit", "demo_dit")
 
 

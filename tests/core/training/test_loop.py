@@ -93,7 +93,7 @@ def test_training_without_accelerate_says_what_to_install(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(DependencyError, match=r"accelerate.*pip install 'comfyui-letstalk\[train\]'"):
+    with pytest.raises(DependencyError, match=r"accelerate.*pip install 'letstalk-portrait\[train\]'"):
         train(build_stage(make_recipe("dit")))
 
 

@@ -130,5 +130,5 @@ def test_damaged_manifests_are_described_and_raise_nothing(chain: tuple[Path, Pa
 
 def test_signing_without_the_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "c2pa", None)
-    with pytest.raises(DependencyError, match=r"comfyui-letstalk\[c2pa\]"):
+    with pytest.raises(DependencyError, match=r"letstalk-portrait\[c2pa\]"):
         ContentSigner(tmp_path / "a.pem", tmp_path / "a.key")
