@@ -18,13 +18,14 @@ import pytest
 import run
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
+    from tests.comfy.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_COMFYUI = pytest.StashKey[str]()
 NO_BROWSER = pytest.StashKey[str]()
 NO_PACKS = pytest.StashKey[str]()
-collect_ignore = ["nodes/inside"]  # test_inside_comfyui.py runs them, in a process of their own
+SLOW = {"browser", "experiments", "test_fuzz", "test_soak", "test_train"}
+collect_ignore = ["comfy/inside"]  # test_inside_comfyui.py runs them, in a process of their own
 
 hypothesis.settings.register_profile("letstalk", deadline=None)  # busy machines are slow, not wrong
 hypothesis.settings.load_profile("letstalk")
@@ -91,7 +92,7 @@ class StartServer(Protocol):
 @pytest.fixture(scope="session")
 def start_server(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Boots a real ComfyUI with this pack (some 15 s); it runs until the session ends."""
-    from tests.nodes.server import ComfyServer
+    from tests.comfy.server import ComfyServer
 
     def start(*arguments: str) -> ComfyServer:
         return running.enter_context(ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui"), arguments))
@@ -104,6 +105,13 @@ def start_server(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def server(start_server: StartServer) -> ComfyServer:
     """The real ComfyUI that the tests share: on the CPU, with latent previews, everything else as by default."""
     return start_server("--cpu", "--preview-method", "latent2rgb")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole folders and files that take long: `-m "not slow"` leaves them out."""
+    for item in items:
+        if SLOW & {*item.path.relative_to(ROOT).parts, item.path.stem}:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -196,7 +196,7 @@ def test_names_of_blocks_are_drawn_together() -> None:
 
 
 def test_training_starts_from_it_and_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from tests.core.training.conftest import TINY, write_clip
+    from tests.unit.training.conftest import TINY, write_clip
 
     for i in range(2):
         write_clip(tmp_path / "data", f"clip{i}", split="val" if i == 0 else "train")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
-    from tests.web.conftest import Visit
+    from tests.browser.conftest import Visit
+    from tests.comfy.server import ComfyServer
 
 NAMES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 

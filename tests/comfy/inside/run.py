@@ -1,4 +1,4 @@
-"""Run the tests of this folder inside a ComfyUI process: python tests/nodes/inside/run.py [pytest arguments].
+"""Run the tests of this folder inside a ComfyUI process: python tests/comfy/inside/run.py [pytest arguments].
 
 They have a process of their own: ComfyUI reads the command line when it is imported, and its `nodes.py` and this
 repository's `nodes` package must not meet on `sys.path`.

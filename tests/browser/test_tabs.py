@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.web.conftest import Visit
+    from tests.browser.conftest import Visit
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
-    from tests.web.conftest import Visit
+    from tests.browser.conftest import Visit
+    from tests.comfy.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 

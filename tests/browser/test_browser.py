@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
-    from tests.web.conftest import Visit
+    from tests.browser.conftest import Visit
+    from tests.comfy.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES, FPS = 160, 25  # as browser.mjs shortens the quickstart

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.workflows.graphs import load_api, load_ui, ui_to_api
+from tests.end_to_end.graphs import load_api, load_ui, ui_to_api
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
+    from tests.comfy.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"

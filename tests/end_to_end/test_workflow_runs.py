@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.workflows.graphs import (
+from tests.end_to_end.graphs import (
     CUT,
     FPS,
     FRAMES,
@@ -23,10 +23,10 @@ from tests.workflows.graphs import (
     shortened,
     ui_to_api,
 )
-from tests.workflows.media import Video, read_sound, sound_begins_at
+from tests.end_to_end.media import Video, read_sound, sound_begins_at
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
+    from tests.comfy.server import ComfyServer
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
 FACE = (0.5, 0.85, 0.25, 0.75)  # top, bottom, left, right of the lower face in the bundled portraits

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.comfy.server import ComfyServer
 from tests.conftest import NO_PACKS
-from tests.nodes.server import ComfyServer
-from tests.workflows.media import read_video
+from tests.end_to_end.media import read_video
 
 PACKS = {  # folder: a node that is there when it loaded
     "ComfyUI-VideoHelperSuite": "VHS_VideoCombine",

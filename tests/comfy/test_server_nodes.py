@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
+    from tests.comfy.server import ComfyServer
 
 
 def ours(server: ComfyServer) -> dict[str, Any]:

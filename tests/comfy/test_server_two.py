@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from letstalk_core.networks.load import DEMO_FOLDER
-from tests.nodes.server import ComfyServer
-from tests.workflows.graphs import FRAMES, load_api, saved_video, shortened
+from tests.comfy.server import ComfyServer
+from tests.end_to_end.graphs import FRAMES, load_api, saved_video, shortened
 
 LOADERS = {
     "LetsTalkLoadDiT": ("model", "dit"),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.nodes.server import ComfyServer, Failed
-from tests.workflows.graphs import FRAMES, STEPS, load_api, saved_video, shortened
+from tests.comfy.server import ComfyServer, Failed
+from tests.end_to_end.graphs import FRAMES, STEPS, load_api, saved_video, shortened
 
 if TYPE_CHECKING:
     from tests.conftest import StartServer

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.workflows.media import Video, read_video
+from tests.end_to_end.media import Video, read_video
 
 if TYPE_CHECKING:
-    from tests.nodes.server import ComfyServer
+    from tests.comfy.server import ComfyServer
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 FPS = 25

@@ -16,8 +16,8 @@ import pytest
 from tests.conftest import NO_BROWSER
 
 if TYPE_CHECKING:
+    from tests.comfy.server import ComfyServer
     from tests.conftest import StartServer
-    from tests.nodes.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYWRIGHT = Path.home() / ".cache" / "letstalk" / "web"
