@@ -14,9 +14,19 @@ class LetsTalkExtension(ComfyExtension):
     """The list of nodes of the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from . import conditioning, doctor, guidance, loaders, memory, portrait, portrait_video, sampling
+        from . import (
+            conditioning,
+            detail,
+            doctor,
+            guidance,
+            loaders,
+            memory,
+            portrait,
+            portrait_video,
+            sampling,
+        )
 
-        modules = (portrait_video, loaders, conditioning, guidance, sampling, memory, portrait, doctor)
+        modules = (portrait_video, loaders, conditioning, guidance, sampling, memory, portrait, detail, doctor)
         return [with_host_errors(node) for module in modules for node in module.NODES]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..letstalk_core.errors import ConfigError
+from .adapters.carry import OFF, SIZES
 from .adapters.clip_run import ClipRun, model_name, prepare_run
 from .adapters.guider import schedule_names
 from .adapters.render import IMAGES, Part, render_latents, render_video
@@ -256,6 +257,17 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                         " video.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "detail",
+                        options=[*SIZES, OFF],
+                        default=SIZES[0],
+                        optional=True,
+                        tooltip="Brings the portrait's own skin, hair, clothes and background into the frames, if"
+                        " the model has carry.safetensors. Larger sizes take their detail from the picture given"
+                        " to Encode Portrait: double size makes 512 of 256 pixels. off: plain frames.",
+                    )
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
@@ -284,6 +296,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         retake_from: float = 0.0,
         retake_to: float = 0.0,
         retake_seed: int = 1,
+        detail: str = SIZES[0],
         **inputs: Any,
     ) -> io.NodeOutput:
         if retake_from > 0 and retake_to <= 0:
@@ -308,6 +321,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
             work_folder=work_folder,
             unfinished=unfinished,
             part=part,
+            detail=detail,
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}

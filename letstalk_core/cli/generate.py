@@ -6,12 +6,14 @@ import argparse
 import json
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, FaceNotFoundError
 from .output import check_file_name, check_temporary_folder, say, write_out
+from .size import OWN, Size, choose_size, parse_size
 
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Portrait, Progress, Summary
@@ -52,7 +54,13 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--cfg-portrait", type=float, default=1.0, metavar="SCALE", help="portrait guidance; 1 is none and fastest"
     )
-    add("--size", metavar="N|WxH", help="frame size in pixels (default: what the model was trained at)")
+    add(
+        "--size",
+        metavar="N|WxH|own",
+        help="size of the video in pixels; own: that of the animated part of the picture, for models with carry"
+        " (default: what the model was trained at)",
+    )
+    add("--no-carry", action="store_true", help="plain frames, without the portrait's own detail carried along")
     add("--no-crop", action="store_true", help="animate the whole picture instead of the part around its face")
     add("--crop-face", action="store_true", help="a video of that part alone, not of the whole picture")
     add(
@@ -127,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     resuming = folder is not None and (folder / RUN_FILE).is_file()
     check_outputs(args, folder, resuming=resuming and not args.restart)
     check_temporary_folder()
-    settings = _settings(args)
+    settings, size = _settings(args), parse_size(args.size)
     signer = make_signer(args)
     use_threads(args.threads)
     if resuming and not args.restart:
@@ -135,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
-    settings = settings.resolve(bundle)
+    settings = choose_size(settings, size, bundle).resolve(bundle)
     if args.compile:
         bundle.dit.compile()
         bundle.autoencoder.decoder.compile()
@@ -145,8 +153,12 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: continues from {folder}")
     line = ProgressLine(quiet=args.quiet)
     scene = _scene(args, settings)
+    pastes = scene is not None and not scene.is_whole and not args.crop_face
+    if settings.carry:
+        settings = replace(settings, output_size=_output_size(args, size, settings, scene, pastes))
+        scene = scene.at(settings.output_size) if scene is not None and settings.output_size is not None else None
     portrait: Portrait = Path(args.portrait) if scene is None else scene.portrait
-    pasted = None if scene is None or scene.is_whole or args.crop_face else scene
+    pasted = scene if pastes else None
     with _Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
@@ -213,23 +225,12 @@ def _settings(args: argparse.Namespace) -> GenerateSettings:
         fps=args.fps,
         cfg_audio=args.cfg_audio,
         cfg_portrait=args.cfg_portrait,
-        size=_size(args.size),
+        carry=not args.no_carry,
         memory=MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None,
         match_statistics=args.match_statistics,
         drift_level=args.drift_level,
         movement=args.movement,
     )
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """ "512" or "384x512" (width x height) -> (height, width)."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
-    if match is None:
-        raise ConfigError(f"size {text!r} must be a number of pixels such as 256, or WIDTHxHEIGHT")
-    width = int(match[1])
-    return int(match[2] or width), width
 
 
 def _scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None:
@@ -255,6 +256,21 @@ def _scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None
         for note in scene.notes:
             say(f"note: {args.portrait}: {note}")
     return scene
+
+
+def _output_size(
+    args: argparse.Namespace, size: Size, settings: GenerateSettings, scene: Scene | None, pastes: bool
+) -> tuple[int, int] | None:
+    """Height and width of frames with carry: what goes back into a picture has the pixels of the picture."""
+    if size != OWN and not (pastes and size is None):
+        return settings.output_size
+    if scene is not None:
+        return scene.own_size
+    from ..generate.detail import own_size
+    from ..media.portrait.image import load_portrait
+
+    assert settings.size is not None
+    return own_size(load_portrait(args.portrait), settings.size)
 
 
 def _seconds(text: str) -> tuple[float, float]:

@@ -128,7 +128,7 @@ def make_video(
     from ..generate.work_folder import WorkFolder
     from ..media.video.segments import SegmentedVideo, segment_clips
 
-    assert settings.fps is not None and settings.size is not None  # they are resolved
+    assert settings.fps is not None and settings.output_size is not None  # they are resolved
     clip_frames = bundle.dit.config.clip_frames
 
     def seal(path: Path) -> None:
@@ -138,7 +138,7 @@ def make_video(
     video = SegmentedVideo(
         args.output,
         settings.fps,
-        settings.size if scene is None else scene.size,
+        settings.output_size if scene is None else scene.size,
         folder,
         clip_frames * segment_clips(settings.fps, clip_frames),
         audio=args.audio,

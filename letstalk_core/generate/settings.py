@@ -14,6 +14,7 @@ from ..sampling.memory_bank import MemorySettings
 from ..sampling.motion import check_amount
 from ..sampling.schedules import default_shift, default_steps, make_sigmas
 from ..sampling.solvers import check_solver
+from .detail import check_output_size
 
 __all__ = ["GenerateSettings", "Summary"]
 
@@ -30,7 +31,9 @@ class GenerateSettings:
     fps: float | None = None
     cfg_audio: float | None = None
     cfg_portrait: float = 1.0
-    size: tuple[int, int] | None = None  # height, width in pixels
+    size: tuple[int, int] | None = None  # height, width in pixels, as the network samples them
+    carry: bool = True  # the portrait's own detail in the frames, where the model has the masks for it, and
+    output_size: tuple[int, int] | None = None  # of the frames then; None: `size`
     memory: MemorySettings | None = None
     match_statistics: bool = False  # adds it to `memory`, as does
     drift_level: float = 0.0
@@ -51,6 +54,8 @@ class GenerateSettings:
                 f"size {size[1]}x{size[0]} must be multiples of {step}; the model was trained at"
                 f" {trained[1]}x{trained[0]}"
             )
+        carry = self.carry and bundle.carry is not None
+        output = self._output(size, carry)
         fps = self.fps if self.fps is not None else config.fps
         if not 1 <= fps <= 240:
             raise ConfigError(f"fps={fps} must be between 1 and 240; the model was trained at {config.fps:g}")
@@ -65,8 +70,27 @@ class GenerateSettings:
         check_amount(self.movement)
         memory = self._memory(config)
         return replace(
-            self, steps=steps, solver=solver, shift=shift, cfg_audio=cfg_audio, fps=fps, size=size, memory=memory
+            self,
+            steps=steps,
+            solver=solver,
+            shift=shift,
+            cfg_audio=cfg_audio,
+            fps=fps,
+            size=size,
+            carry=carry,
+            output_size=output,
+            memory=memory,
         )
+
+    def _output(self, size: tuple[int, int], carry: bool) -> tuple[int, int]:
+        output = self.output_size or size
+        check_output_size(size, output)
+        if output != size and not carry:
+            raise ConfigError(
+                f"output size {output[1]}x{output[0]}: frames have {size[1]}x{size[0]}, and only carry makes"
+                " others of them; use a model with carry.safetensors, and do not switch it off"
+            )
+        return output
 
     def _memory(self, config: DiTConfig) -> MemorySettings:
         memory = self.memory or MemorySettings(noise_sigma=config.memory_noise)
@@ -79,7 +103,8 @@ class GenerateSettings:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         values = asdict(self)
-        return {**values, "size": list(self.size) if self.size else None}
+        sizes = {name: values[name] and list(values[name]) for name in ("size", "output_size")}
+        return {**values, **sizes}
 
 
 @dataclass

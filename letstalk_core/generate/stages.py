@@ -17,6 +17,7 @@ from ..networks.transformer.dit import LetsTalkDiT
 from ..pixels import from_unit, to_unit
 from ..sampling.clip import Blend, Clip, ConditionedSampler
 from ..sampling.motion import Movement
+from .detail import PortraitDetail
 
 __all__ = ["Stages"]
 
@@ -31,6 +32,7 @@ class Stages:
 
     def __init__(self, bundle: ModelBundle, decode_batch: int = 8) -> None:
         self.bundle, self.decode_batch, self.guard = bundle, decode_batch, NumericalGuard()
+        self._detail: PortraitDetail | None = None
 
     def encode(self, image: Tensor) -> Tensor:
         """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
@@ -42,6 +44,12 @@ class Stages:
             return latents.float() * network.config.scaling_factor
 
         return self.guard("encoding of the portrait", self.bundle.autoencoder, encode)
+
+    def carry_detail(self, portrait: Tensor, latents: Tensor, size: tuple[int, int]) -> None:
+        """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, whose latent is given."""
+        assert self.bundle.carry is not None
+        decoded = self._pictures(latents, "decoding of the portrait")
+        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size)
 
     def conditions(
         self, portrait: Tensor, features: AudioFeatures, moves: Movement
@@ -82,6 +90,13 @@ class Stages:
         return torch.cat([self._decode(part, clip) for part in latents[0].split(self.decode_batch)])
 
     def _decode(self, latents: Tensor, clip: Clip) -> Tensor:
+        images = self._pictures(latents, f"decoding of clip {clip.index + 1}")
+        if self._detail is not None:
+            images = self._detail(images)
+        return from_unit(images).cpu().contiguous()
+
+    def _pictures(self, latents: Tensor, name: str) -> Tensor:
+        """Model-space latents (f, c, h, w) -> (f, 3, H, W) float32."""
         config = self.bundle.autoencoder.config
         tiling = _tiling(latents.shape[-1] * latents.shape[-2] * config.spatial_factor**2)
 
@@ -89,8 +104,7 @@ class Stages:
             z = (latents.to(self.bundle.device) / config.scaling_factor).to(_dtype(network))
             return network.decode_frames(z, batch=len(z), tiling=tiling).float()
 
-        images = self.guard(f"decoding of clip {clip.index + 1}", self.bundle.autoencoder, decode)
-        return from_unit(images).cpu().contiguous()
+        return self.guard(name, self.bundle.autoencoder, decode)
 
 
 def _tiling(pixels: int) -> Tiling | None:

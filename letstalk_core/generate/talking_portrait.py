@@ -135,9 +135,10 @@ class TalkingPortrait:
     def _job(self, portrait: Portrait, audio: Sound, settings: GenerateSettings | None) -> _Job:
         bundle = self.bundle
         resolved = (settings or GenerateSettings()).resolve(bundle)
-        assert resolved.size is not None and resolved.fps is not None
-        height, width = resolved.size
-        image = fit_to(portrait if isinstance(portrait, Tensor) else load_portrait(portrait), resolved.size)
+        assert resolved.size is not None and resolved.output_size is not None and resolved.fps is not None
+        height, width = resolved.output_size
+        picture = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
+        image = fit_to(picture, resolved.size)
         source = as_source(audio)
         features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
         moves = Movement(
@@ -153,11 +154,14 @@ class TalkingPortrait:
         summary = Summary(0, features.frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
         summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
         fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
+        if resolved.carry:
+            stages.carry_detail(picture, latent, resolved.output_size)
+            fingerprint["detail"] = tensor_sha256(picture)
         return _Job(resolved, stages, latent, conditions, summary, fingerprint)
 
     def _run(self, job: _Job, report: Reporter) -> Run:
         settings, config = job.settings, self.bundle.dit.config
-        assert settings.size is not None and settings.fps is not None and settings.steps is not None
+        assert settings.fps is not None and settings.steps is not None
         report.steps, report.drift_level = settings.steps, job.summary.drift_level
         own = self.make_sampler(settings, report.step_begins)
         sample = job.stages.guarded(
@@ -170,7 +174,7 @@ class TalkingPortrait:
             sample=conditioned(sample, job.conditions),
             clip_frames=config.clip_frames,
             fps=settings.fps,
-            size=settings.size,
+            size=(job.summary.height, job.summary.width),
             seed=settings.seed,
             fingerprint=job.fingerprint,
             watch=report,

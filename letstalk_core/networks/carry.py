@@ -39,8 +39,9 @@ EXCESS = 4.0  # what is left and detail are small beside the frame itself
 class CarryReference:
     """What frames of one portrait are made with: pictures (1 or n, 3, h, w) float32 in [-1, 1].
 
-    portrait: at the size of the result; decoded: its round trip, at the size of the frames; parts
-    (1 or n, 6, h, w): round trip and what it lost, at the size of the matching.
+    portrait: at the size of the result; decoded: its round trip, at the size of the frames, and behind it, if that
+    is the size of the result, the portrait once more; parts (1 or n, 6, h, w): round trip and what it lost, at the
+    size of the matching.
     """
 
     portrait: Tensor
@@ -137,10 +138,11 @@ class Carry(nn.Module):
                 raise ConfigError(f"{name} {b}x{a} is of another shape than the frames of {w}x{h}; crop it first")
         portrait, decoded = portrait.float(), decoded.float().clamp(-1, 1)
         small = _scale(portrait, (h, w)) if small is None else small.float()
-        parts = torch.cat([decoded, small - decoded], dim=1)
-        return CarryReference(
-            _scale(portrait, size), decoded, shrink(parts, self._working_size(h, w)), Tone.of(small)
-        )
+        parts = shrink(torch.cat([decoded, small - decoded], dim=1), self._working_size(h, w))
+        portrait = _scale(portrait, size)
+        if size == (h, w):
+            decoded = torch.cat([decoded, portrait], dim=1)
+        return CarryReference(portrait, decoded, parts, Tone.of(small))
 
     def forward(self, frames: Tensor, reference: CarryReference) -> Tensor:
         if tuple(frames.shape[-2:]) != tuple(reference.decoded.shape[-2:]):
@@ -162,15 +164,13 @@ class Carry(nn.Module):
         # S + a (warp(S_p) - S) + b warp(P - S_p), sorted by what must be sampled at the size of the result
         masks, flow = grow(maps.masks, own), grow(maps.flow, own)
         forms, detail = masks[:, :1], masks[:, 1:]
-        if own == size:
-            moved, portrait = warp(torch.cat([reference.decoded, reference.portrait], dim=1), flow).split(3, dim=1)
-        else:
-            moved = warp(reference.decoded, flow)
+        warped = warp(reference.decoded, flow)
+        moved = warped[:, :3]
         rest = torch.addcmul(torch.lerp(frames, moved, forms), detail, moved, value=-1)
-        if own != size:
-            rest, detail = _scale(rest, size), grow(maps.masks[:, 1:], size)
-            portrait = warp(reference.portrait, grow(maps.flow, size))
-        return reference.tone(torch.addcmul(rest, detail, portrait))
+        if own == size:
+            return reference.tone(torch.addcmul(rest, detail, warped[:, 3:]))
+        rest, detail = _scale(rest, size), grow(maps.masks[:, 1:], size)
+        return reference.tone(torch.addcmul(rest, detail, warp(reference.portrait, grow(maps.flow, size))))
 
     def estimate(self, frames: Tensor, reference: CarryReference) -> CarryMaps:
         """Flow and masks of frames (n, 3, h, w)."""

@@ -31,7 +31,7 @@ from .face_landmarks import FaceNetworks
 from .projection import AudioProjection
 from .transformer.dit import LetsTalkDiT
 
-__all__ = ["DEMO_FOLDER", "FILES", "ModelBundle", "build_model", "load_bundle", "load_model"]
+__all__ = ["DEMO_FOLDER", "FILES", "ModelBundle", "build_model", "load_bundle", "load_carry", "load_model"]
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
 FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_projection": "dit", "dit": "dit"}
@@ -94,13 +94,17 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], device: Device, dty
 
 @dataclass
 class ModelBundle:
-    """The four networks of one talking portrait. Raises: ConfigError when they do not belong together."""
+    """The networks of one talking portrait: four, and masks where the model has them.
+
+    Raises: ConfigError when they do not belong together.
+    """
 
     autoencoder: AutoencoderDC
     audio_encoder: AudioEncoder
     audio_projection: AudioProjection
     dit: LetsTalkDiT
     path: Path | None = None
+    carry: Carry | None = None  # brings the portrait's own detail into decoded frames
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -129,9 +133,8 @@ class ModelBundle:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file of the bundle; empty for networks that were not loaded from files."""
         if not self._hashes and self.path is not None:
-            self._hashes = {
-                name: file_sha256(self.path / f"{name}.safetensors") for name in sorted(set(FILES.values()))
-            }
+            names = sorted({*FILES.values(), *(["carry"] if self.carry is not None else [])})
+            self._hashes = {name: file_sha256(self.path / f"{name}.safetensors") for name in names}
         return dict(self._hashes)
 
 
@@ -160,7 +163,7 @@ def load_bundle(
     folder: str | os.PathLike[str] | None = None, *, device: Device = None, dtype: DType = torch.float32
 ) -> ModelBundle:
     """Load a model folder: autoencoder.safetensors, audio_encoder.safetensors and dit.safetensors (with its
-    projection).
+    projection), and, where it is there, carry.safetensors.
 
     Without a folder the demo model of the package. Raises: CheckpointError naming the missing, damaged or misfit
     file.
@@ -190,7 +193,16 @@ def load_bundle(
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
     models = {kind: load_model(header.path, kind, device=device, dtype=dtype) for kind, header in headers.items()}
-    return ModelBundle(**models, path=path)
+    return ModelBundle(**models, path=path, carry=load_carry(path, device=device, dtype=dtype))
+
+
+def load_carry(folder: Path, *, device: Device = None, dtype: DType = torch.float32) -> Carry | None:
+    """The masks of a model folder; None where it has none. Raises: CheckpointError."""
+    path = folder / "carry.safetensors"
+    if not path.is_file():
+        return None
+    carry: Carry = load_model(path, "carry", device=device, dtype=dtype)
+    return carry
 
 
 def _names() -> str:

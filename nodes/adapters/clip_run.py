@@ -57,6 +57,7 @@ class ClipRun:
     seed: int
     noise: Any
     rgb: Any
+    picture: Tensor | None = None  # the portrait (H, W, 3) uint8 as it was given, in its own resolution
     drift: DriftLog = field(default_factory=DriftLog)
 
     @property
@@ -135,6 +136,7 @@ def prepare_run(
         seed=seed,
         noise=noise,
         rgb=found.rgb,
+        picture=found.picture,
     )
 
 
@@ -154,6 +156,7 @@ class _Found:
     first_frame: int
     autoencoder: str
     rgb: Any
+    picture: Tensor | None
 
 
 def read_conditions(guider: Any) -> _Found:
@@ -181,6 +184,7 @@ def read_conditions(guider: Any) -> _Found:
         int(entry.get("letstalk_first_frame", 0)),
         str(entry.get("letstalk_autoencoder") or ""),
         entry.get("letstalk_rgb"),
+        entry.get("letstalk_picture"),
     )
 
 

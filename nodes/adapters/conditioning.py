@@ -41,7 +41,8 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
                 f"{name}: {size} pixels is not a multiple of {factor}, which this VAE needs; use"
                 f" {max(1, round(size / factor)) * factor}"
             )
-    picture = fit_to(to_bytes(image[number]).cpu(), (height, width))[None]
+    whole = to_bytes(image[number]).cpu()
+    picture = fit_to(whole, (height, width))[None]
     fitted = from_bytes(picture)
     guard = NumericalGuard(float32_vae)
     stage, remedy = "vae: encoding of the portrait", "check the autoencoder's file"
@@ -51,7 +52,7 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
     colours: Any = (config.latent_rgb_factors, config.latent_rgb_bias) if config is not None else ()
     if not all(colours) or not colours:
         colours = fit_latent_preview(latents[:, :, 0].float().cpu(), to_unit(picture))
-    result: dict[str, Any] = {"samples": latents, "letstalk_rgb": colours}
+    result: dict[str, Any] = {"samples": latents, "letstalk_rgb": colours, "letstalk_picture": whole}
     if config is not None:
         result["letstalk_autoencoder"] = f"f{config.spatial_factor}c{config.latent_channels}"
     return result
@@ -90,7 +91,11 @@ def make_conditioning(
         "letstalk_first_frame": first_frame,
         "letstalk_portrait_gain": 1.0,
         "letstalk_movement": movement,
-        **{key: portrait[key] for key in ("letstalk_rgb", "letstalk_autoencoder") if key in portrait},
+        **{
+            key: portrait[key]
+            for key in ("letstalk_rgb", "letstalk_autoencoder", "letstalk_picture")
+            if key in portrait
+        },
     }
     positive, negative = ([[torch.zeros(1, 1, 1), {**common, "letstalk_audio_gain": gain}]] for gain in (1.0, 0.0))
     _, channels, _, height, width = samples.shape

@@ -15,6 +15,7 @@ from ...letstalk_core.media.portrait.find import default_finder
 from ...letstalk_core.media.portrait.scene import Scene
 from ...letstalk_core.pixels import to_bytes
 from .audio import LetsTalkAudioEncoder, encode_audio, load_audio_encoder
+from .carry import SIZES, masks_of
 from .clip_run import ClipRun, prepare_run
 from .conditioning import encode_portrait, make_conditioning
 from .faces import good_frame, usable_face
@@ -130,6 +131,10 @@ def animate(
     image = rgb_image(image, "image")
     number = good_frame(image)
     picture, place = place_face(image[number : number + 1], face, mask, bbox, bundle.size, margin)
+    pasted = result == WHOLE_PICTURE and not place.is_whole
+    detail = SIZES[0]
+    if masks_of(bundle.vae) is not None:  # what goes back into the picture has its resolution
+        picture, detail = _own_crop(place), SIZES[2] if pasted else SIZES[0]
     portrait = encode_portrait(picture, bundle.vae, bundle.size[1], bundle.size[0])
     cut = {"fps": FPS, "start_seconds": 0.0, "length_seconds": max_seconds}
     heard, _ = encode_audio(audio, bundle.audio_encoder, silence_threshold=-60.0, normalize=True, **cut)
@@ -142,7 +147,6 @@ def animate(
         "portrait_scale": 1.0,
     }
     run = prepare_run(model=bundle.model, positive=positive, **sampling)
-    pasted = result == WHOLE_PICTURE and not place.is_whole
     video = render_video(
         run,
         bundle.vae,
@@ -154,6 +158,7 @@ def animate(
         prompt=prompt,
         extra=extra,
         unfinished=unfinished,
+        detail=detail,
     )
     if pasted:
         return run, _paste(place, video, run.frames, every_frame, crf)
@@ -161,6 +166,12 @@ def animate(
     size = (last.shape[1], last.shape[2])
     images = video.images if every_frame else lazy_frames(video.path, run.frames, size)
     return run, PortraitVideo(video.video, video.path, images, last)
+
+
+def _own_crop(place: Cropped) -> Tensor:
+    """IMAGE of what is animated, in the pixels of the picture."""
+    box = place.track.crops[0]
+    return place.pictures[:1, box.y0 : box.y1, box.x0 : box.x1, :3]
 
 
 def _paste(place: Cropped, video: TalkingVideo, frames: int, every_frame: bool, crf: int) -> PortraitVideo:

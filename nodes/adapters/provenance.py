@@ -36,6 +36,7 @@ def models_sha256(model: Any, vae: Any, track: AudioTrack) -> dict[str, str]:
         "dit": getattr(model, "path", None),
         "autoencoder": getattr(vae, "path", None),
         "audio_encoder": track.encoder_file,
+        "carry": vae.path.with_name("carry.safetensors") if getattr(vae, "path", None) is not None else None,
     }
     return {name: known_sha256(path) for name, path in paths.items() if path is not None and path.is_file()}
 

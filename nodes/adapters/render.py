@@ -24,6 +24,7 @@ from ...letstalk_core.media.video.threaded import ThreadedSink
 from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.protocols import FrameSink
 from ...letstalk_core.sampling.clip import Clip
+from .carry import SIZES
 from .clip_run import ClipRun
 from .clip_sampler import ComfyClipSampler
 from .progress import RunReport
@@ -81,18 +82,19 @@ def render_video(
     work_folder: str = "",
     unfinished: str = UNFINISHED[0],
     part: Part | None = None,
+    detail: str = SIZES[0],
 ) -> TalkingVideo:
     """Sample, decode and encode clip by clip into a file of ComfyUI's temp folder.
 
     `audio` (ComfyUI's AUDIO) replaces the sound of the speech. It runs beside the whole recording, so what Encode
     Audio skipped is skipped in it; both are cut to the frames of this run.
     What is finished is safe in a work folder, from which the same run continues (see `work`). `part` is made anew
-    in a video that is complete there.
+    in a video that is complete there. `detail`: see `ClipDecoder`.
     Raises: ConfigError, NumericalError, MediaError, OutputError; nothing is left of the file then.
     """
     if part is not None and not work_folder.strip():
         raise ConfigError("retake_to: needs the work_folder that the video was made with, to keep the rest of it")
-    decoder = ClipDecoder(vae, run)
+    decoder = ClipDecoder(vae, run, detail)
     everything = images == IMAGES[1]
     if everything:
         check_image_memory(run.frames, decoder.size)
@@ -100,7 +102,7 @@ def render_video(
     under = cut_sound(sound, run.first_frame, run.frames, run.fps)
     report = _report(run, node_id)
     with TempFiles(node_id) as files:
-        core = _core_run(run, report, decoder, fingerprint(run, vae, under))
+        core = _core_run(run, report, decoder, {**fingerprint(run, vae, under), "detail": detail})
         models = models_sha256(run.guider.model_patcher.model, vae, run.track)
         video = SegmentedVideo(
             files.result,

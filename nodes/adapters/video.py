@@ -18,12 +18,14 @@ from einops import rearrange
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, NumericalError
+from ...letstalk_core.generate.detail import PortraitDetail
 from ...letstalk_core.media.video.container import video_tags
 from ...letstalk_core.media.video.join import Joiner
 from ...letstalk_core.media.video.segments import SegmentedVideo, segment_path
 from ...letstalk_core.media.video.writer import VideoWriter, available_encoder
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
 from ...letstalk_core.sampling.clip import Clip
+from .carry import OFF, SIZES, apply, masks_of, with_detail
 from .clip_run import ClipRun
 from .progress import RunReport
 from .vae import float32_vae
@@ -50,9 +52,11 @@ class ClipDecoder:
 
     A clip that is NaN, black or of one colour, though the portrait is not, is decoded again in float32. This
     follows from its latents alone, so a resumed run does the same. Raises: NumericalError if it stays so.
+    `detail` is one of `carry.SIZES`, for frames of that size with the portrait's own detail where the VAE's folder
+    has masks and the run knows the picture, or `carry.OFF`.
     """
 
-    def __init__(self, vae: VAE, run: ClipRun) -> None:
+    def __init__(self, vae: VAE, run: ClipRun, detail: str = OFF) -> None:
         channels = getattr(vae, "latent_channels", None)
         if channels != run.config.in_channels:
             raise ConfigError(
@@ -64,6 +68,9 @@ class ClipDecoder:
         picture = _decode(vae, rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
         self.size: tuple[int, int] = (picture.shape[1], picture.shape[2])
         self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
+        self._detail = _detail(vae, run, self.size, detail)
+        if self._detail is not None:
+            self.size = self._detail.size
 
     def __call__(self, latents: Tensor, clip: Clip) -> Tensor:
         frames, cause = self._look(latents, clip)
@@ -80,7 +87,10 @@ class ClipDecoder:
             found = self._guard.attempt(
                 self._name(clip), self.vae, lambda vae: _decode(vae, latents), judge=self._judge
             )
-            self._last = (latents, *found)
+            frames, cause = found
+            if self._detail is not None and cause is None:
+                frames = apply(self._detail, frames)
+            self._last = (latents, frames, cause)
         return self._last[1:]
 
     def _judge(self, frames: Tensor) -> str | None:
@@ -96,6 +106,18 @@ class ClipDecoder:
 def _decode(vae: VAE, latents: Tensor) -> Tensor:
     images: Tensor = vae.decode(rearrange(latents, "1 f c h w -> 1 c f h w"))
     return images.reshape(-1, *images.shape[-3:]).to("cpu", torch.float32)
+
+
+def _detail(vae: VAE, run: ClipRun, size: tuple[int, int], choice: str) -> PortraitDetail | None:
+    carry = None if choice == OFF else masks_of(vae)
+    if carry is None or run.picture is None:
+        if choice in SIZES[1:]:
+            why = "the VAE has no carry.safetensors beside its file"
+            if carry is not None:
+                why = "the portrait does not come from LetsTalk Encode Portrait"
+            raise ConfigError(f"detail: {choice!r} cannot be made: {why}; choose {SIZES[0]!r}")
+        return None
+    return with_detail(carry, vae, run.picture, size, choice)
 
 
 def _contrast(frames: Tensor) -> Tensor:

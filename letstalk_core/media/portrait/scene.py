@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +57,15 @@ class Scene:
     def portrait(self) -> Tensor:
         """What is animated: the crop at its size, (height, width, 3) uint8."""
         return self.crop.apply(self.picture)
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        """Height and width of the crop in the pixels of the picture."""
+        return self.crop.y1 - self.crop.y0, self.crop.x1 - self.crop.x0
+
+    def at(self, size: tuple[int, int]) -> Scene:
+        """The same with frames of another size (height, width)."""
+        return replace(self, crop=replace(self.crop, height=size[0], width=size[1]))
 
     @property
     def is_whole(self) -> bool:

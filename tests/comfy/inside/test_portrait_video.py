@@ -80,8 +80,8 @@ def test_the_video_is_that_of_the_separate_nodes(run_graph: Any, sub: Any) -> No
     positive = nodes[0].make_conditioning(portrait, heard, 0, 16)[0]
     scales = {"schedule": "model", "audio_scale": 0.0, "portrait_scale": 1.0}
     run = nodes[2].prepare_run(model=long.model, positive=positive, seed=1, steps=1, **scales)
-    latents = sub("nodes.adapters.render").render_latents(run, "x")
-    torch.testing.assert_close(outputs["3"][1][0], long.vae.decode(latents)[0], atol=1e-5, rtol=0)
+    made = sub("nodes.adapters.render").render_video(run, long.vae, node_id="x", images="all frames")
+    torch.testing.assert_close(outputs["3"][1][0], made.images, atol=1e-5, rtol=0)
 
 
 @pytest.fixture

@@ -1,0 +1,100 @@
+"""The portrait's own detail behind ComfyUI's VAEs: for finished frames, and for each clip of a run."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.sd import VAE
+from torch import Tensor
+
+from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.generate.detail import PortraitDetail, own_size
+from ...letstalk_core.media.portrait.crop import fit_to
+from ...letstalk_core.networks.carry import Carry
+from ...letstalk_core.networks.load import DEMO_FOLDER, load_carry
+from ...letstalk_core.pixels import from_bytes, to_bytes
+
+__all__ = ["OFF", "SIZES", "apply", "carry_frames", "masks_of", "result_size", "with_detail"]
+
+SIZES = ("frame size", "double size", "portrait size")
+OFF = "off"
+FRAMES = 8  # between looks for a cancelled run
+
+
+def masks_of(vae: VAE, anyone: bool = False) -> Carry | None:
+    """The masks in the folder of a VAE's file; with `anyone` those of the bundled model for others. None: none."""
+    path = getattr(vae, "path", None)
+    folders = [path.parent] if path is not None else []
+    for folder in [*folders, *([DEMO_FOLDER] if anyone else [])]:
+        file = folder / "carry.safetensors"
+        if file.is_file():
+            return _masks(folder, file.stat().st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=4)
+def _masks(folder: Path, modified: int) -> Carry | None:
+    """`modified` is there to notice another file of the same name."""
+    return load_carry(folder)
+
+
+def result_size(choice: str, frames: tuple[int, int], portrait: Tensor) -> tuple[int, int]:
+    """Height and width of the result for frames of a size and a portrait (H, W, 3). Raises: ConfigError."""
+    if choice not in SIZES:
+        raise ConfigError(f"size: {choice!r} is not one of {', '.join(SIZES)}")
+    if choice == SIZES[2]:
+        return own_size(portrait, frames)
+    return frames if choice == SIZES[0] else (2 * frames[0], 2 * frames[1])
+
+
+def with_detail(carry: Carry, vae: VAE, portrait: Tensor, frames: tuple[int, int], choice: str) -> PortraitDetail:
+    """What brings a portrait (H, W, 3) uint8 into frames of a size that `vae` decoded. Raises: ConfigError."""
+    small = from_bytes(fit_to(portrait, frames))[None]
+    decoded: Tensor = vae.decode(vae.encode(small))
+    decoded = decoded.reshape(-1, *decoded.shape[-3:])[:1].float()
+    if tuple(decoded.shape[1:3]) != frames:
+        raise ConfigError(
+            f"vae: makes {decoded.shape[2]}x{decoded.shape[1]} of a picture of {frames[1]}x{frames[0]}; give"
+            " frames of a size that this VAE decodes to, before any upscaling"
+        )
+    size = result_size(choice, frames, portrait)
+    moved = carry.to(comfy.model_management.get_torch_device())
+    return PortraitDetail(moved, portrait, decoded.movedim(-1, 1) * 2 - 1, size)
+
+
+def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Tensor:
+    """IMAGE (t, h, w, 3) and the IMAGE of its portrait -> IMAGE (t, *size, 3). Raises: ConfigError."""
+    for name, image in (("frames", frames), ("portrait", portrait)):
+        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3 or image.numel() == 0:
+            shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise ConfigError(f"{name}: is {shape}; needs an IMAGE (n, height, width, 3)")
+    if len(portrait) != 1:
+        raise ConfigError(
+            f"portrait: holds {len(portrait)} pictures; connect one, for example through ImageFromBatch"
+        )
+    carry = masks_of(vae, anyone=True)
+    if carry is None:
+        raise ConfigError("vae: there is no carry.safetensors beside its file; use a model folder that has one")
+    frames = frames[..., :3]
+    detail = with_detail(
+        carry, vae, to_bytes(portrait[0, ..., :3]).cpu(), (frames.shape[1], frames.shape[2]), choice
+    )
+    progress = comfy.utils.ProgressBar(len(frames))
+    result = torch.empty(len(frames), *detail.size, 3)
+    for first in range(0, len(frames), FRAMES):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        part = frames[first : first + FRAMES]
+        result[first : first + len(part)] = apply(detail, part)
+        progress.update(len(part))
+    return result
+
+
+def apply(detail: PortraitDetail, frames: Tensor) -> Tensor:
+    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU."""
+    found: Any = detail(frames.movedim(-1, 1) * 2 - 1)
+    return ((found + 1) / 2).movedim(1, -1).clamp(0, 1).cpu()
