@@ -1,4 +1,4 @@
-"""`letstalk evaluate -o DIR [--suite demo]`: measure a model on newly drawn people who say held-out sentences."""
+"""`letstalk evaluate -o DIR [--suite …]`: measure a model on people and sentences it was not trained on."""
 
 from __future__ import annotations
 
@@ -26,23 +26,38 @@ if TYPE_CHECKING:
 # are in the public domain.
 RECORDINGS = Path("/usr/share/pocketsphinx/test/data/librivox")
 
+SUITES = ("clips", "demo", "photo", "real")
+# Options that belong to some suites only.
+OWN = {
+    "quick": ("demo", "photo"), "parts": ("demo", "photo"), "drift_minutes": ("demo",), "drift_people": ("demo",),
+    "recordings": ("demo",), "portraits": ("photo",), "landmarks": ("photo",), "long_minutes": ("photo",),
+    "videos": ("real",),
+}  # fmt: skip
+NEEDED = {"photo": ("portraits", "a folder of held-out stills"), "real": ("videos", "a folder of films")}
+
 __all__ = ["BundleSubject", "add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
-        help="measure a model on drawn faces",
+        help="measure a model on drawn faces, photographs or films",
         description="Draw people who are in no training data, let the model speak held-out sentences with their"
         " portraits, and compare lips, colours, drift and sharpness with the truth. `--suite demo` fills the table"
-        " of docs/demo-model.md: long video, silence, noise, several seeds, speed. Needs espeak-ng.",
+        " of drawn faces in docs/demo-model.md: long video, silence, noise, several seeds, speed; `--suite photo`"
+        " that of photographs, on held-out stills of --portraits; `--suite real` compares with filmed lips. Needs"
+        " espeak-ng.",
     )
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="DIR", help="folder for report.json, report.md, plots and sheets")
     add("--model", metavar="DIR", help="model folder (default: the demo model)")
-    add("--suite", choices=("clips", "demo"), default="clips", help="clips: speech only; demo: everything")
-    add("--quick", action="store_true", help="with --suite demo: a small version, with wide intervals")
-    add("--parts", metavar="A,B", help="with --suite demo: only these parts (default: all)")
+    add("--suite", choices=SUITES, default="clips", help="clips: drawn faces, speech only; demo: all")
+    add("--portraits", metavar="FOLDER", help="with --suite photo: stills with landmarks.npz and portraits.csv")
+    add("--landmarks", metavar="FILE", help="with --suite photo: the landmarks, if they are elsewhere")
+    add("--videos", metavar="DIR", help="with --suite real: films of people who speak")
+    add("--long-minutes", type=float, metavar="N", help="with --suite photo: also one video of N minutes")
+    add("--quick", action="store_true", help="with --suite demo or photo: a small version, with wide intervals")
+    add("--parts", metavar="A,B", help="with --suite demo or photo: only these parts (default: all)")
     add(
         "--drift-minutes", type=float, metavar="N", help="with --suite demo: length of the long video (default 10)"
     )
@@ -54,8 +69,8 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         help="with --suite demo: recordings of people speaking",
     )
-    add("--clips", type=int, help="people to test (default 24, with --suite demo 40)")
-    add("--seconds", type=float, help="length of each clip (default 6.4)")
+    add("--clips", type=int, help="people to test (default 24, with --suite demo 40, photo 44)")
+    add("--seconds", type=float, help="length of each clip (default 6.4, with --suite photo 4)")
     add("--seed", type=int, default=0, help="same seed, same people and sentences (default 0)")
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
     add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
@@ -116,6 +131,27 @@ class BundleSubject:
                 done.append(from_unit(autoencoder.decode(autoencoder.encode(x))).cpu())
         return torch.cat(done)
 
+    def carried(self, portrait: Tensor, frames: Tensor) -> Tensor | None:
+        import torch
+
+        from letstalk_core.pixels import from_unit, to_unit
+
+        carry = self.bundle.carry
+        if carry is None:
+            return None
+        autoencoder, done = self.bundle.autoencoder, []
+
+        def decoded(pictures: Tensor) -> Tensor:
+            x = to_unit(pictures.to(self.bundle.device)).to(self.bundle.dtype)
+            return autoencoder.decode(autoencoder.encode(x)).float()
+
+        with torch.no_grad():
+            own = to_unit(portrait[None].to(self.bundle.device))
+            reference = carry.prepare(own, decoded(portrait[None]))
+            for part in frames.split(self.settings.decode_batch):
+                done.append(from_unit(carry(decoded(part), reference)).cpu())
+        return torch.cat(done)
+
 
 class _Frames:
     """A FrameSink that keeps everything; test clips are short."""
@@ -147,13 +183,15 @@ def run(args: argparse.Namespace) -> int:
 
     from ..evaluation.store import Store
 
-    folder = Path(args.output)
-    demo = args.suite == "demo"
-    only_demo = ("quick", "parts", "drift_minutes", "drift_people", "recordings")
-    misplaced = [name for name in only_demo if getattr(args, name) and not demo]
-    if misplaced:
-        raise ConfigError(f"--{misplaced[0].replace('_', '-')} belongs to --suite demo; add that, or leave it out")
-    if (folder / "report.json").exists() and not args.overwrite and not demo:
+    folder, resumable = Path(args.output), args.suite != "clips"
+    for name, suites in OWN.items():
+        if getattr(args, name) and args.suite not in suites:
+            words = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{words} belongs to --suite {' or '.join(suites)}; add that, or leave it out")
+    name, what = NEEDED.get(args.suite, ("suite", ""))
+    if not getattr(args, name):
+        raise ConfigError(f"--suite {args.suite} needs --{name}, {what}")
+    if (folder / "report.json").exists() and not args.overwrite and not resumable:
         raise OutputError(f"{folder / 'report.json'}: exists already; add --overwrite or choose another folder")
     at_least(1, clips=args.clips, drift_people=args.drift_people)
     use_threads(args.threads)
@@ -164,9 +202,12 @@ def run(args: argparse.Namespace) -> int:
     memory = MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None
     settings = GenerateSettings(steps=args.steps, solver=args.solver, cfg_audio=args.cfg_audio, memory=memory)
     subject = BundleSubject(bundle, settings)
-    if demo and args.overwrite:
+    if resumable and args.overwrite:
         Store.discard(folder / "work")
-    report = _demo(args, subject, folder, first_load) if demo else _clips(args, subject, folder)
+    if args.suite == "demo":
+        report = _demo(args, subject, folder, first_load)
+    else:
+        report = {"clips": _clips, "photo": _photo, "real": _real}[args.suite](args, subject, folder)
     if args.json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     elif not args.quiet:
@@ -220,6 +261,46 @@ def _demo(args: argparse.Namespace, subject: BundleSubject, folder: Path, first_
     )
 
 
+def _photo(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+    from dataclasses import replace
+
+    from ..evaluation.face_curves import FinderReader
+    from ..evaluation.photo_suite import PARTS, PhotoBudget, run_photo
+    from ..evaluation.photo_trials import load_test_stills
+
+    given = {name: getattr(args, name) for name in ("clips", "seconds", "long_minutes")}
+    budget = PhotoBudget.quick() if args.quick else PhotoBudget()
+    return run_photo(
+        subject,
+        load_test_stills(Path(args.portraits), Path(args.landmarks) if args.landmarks else None, args.seed),
+        FinderReader(),
+        replace(budget, **{name: value for name, value in given.items() if value is not None}),
+        out_dir=folder,
+        seed=args.seed,
+        parts=tuple(args.parts.split(",")) if args.parts else PARTS,
+        movement=subject.bundle.audio_projection.config.movement,
+        notes=_notes(subject),
+        progress=_Show(args.quiet).clip,
+    )
+
+
+def _real(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+    from ..evaluation.face_curves import FinderReader
+    from ..evaluation.real_suite import find_films, run_real
+
+    films = find_films(Path(args.videos))
+    return run_real(
+        subject,
+        films if args.clips is None else films[: args.clips],
+        FinderReader(),
+        out_dir=folder,
+        seed=args.seed,
+        seconds=6.4 if args.seconds is None else args.seconds,
+        notes=_notes(subject),
+        progress=_Show(args.quiet).clip,
+    )
+
+
 def _budget(args: argparse.Namespace) -> Budget:
     from dataclasses import replace
 
@@ -261,7 +342,8 @@ class _Show:
             sys.stderr.flush()
 
     def clip(self, part: str, done: int, clips: int, result: ClipResult, found: bool) -> None:
-        jaw = result.metrics.get("lips correlation: jaw")
+        names = ("lips correlation: jaw", "opening against jaw: generated")
+        jaw = next((result.metrics[name] for name in names if name in result.metrics), None)
         shown = "" if jaw is None else f"jaw correlation {jaw:.2f}, "
         seconds = time.monotonic() - self._started
         self.line(f"{part} clip {done}/{clips}: {shown}{'from an earlier run' if found else f'{seconds:.0f} s'}")

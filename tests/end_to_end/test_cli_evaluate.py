@@ -57,7 +57,16 @@ def test_the_demo_suite_runs_in_parts_and_goes_on_from_there(
 
 
 @pytest.mark.parametrize(
-    "options", [["--clips", "0"], ["--quick"], ["--seconds", "0.1"], ["--steps", "0"], ["--threads", "0"]]
+    "options",
+    [
+        *(["--clips", "0"], ["--quick"], ["--seconds", "0.1"], ["--steps", "0"], ["--threads", "0"]),
+        *(
+            ["--suite", "photo"],
+            ["--suite", "real"],
+            ["--videos", "films"],
+            ["--suite", "demo", "--portraits", "x"],
+        ),
+    ],
 )
 def test_impossible_options_give_one_line(
     options: list[str], tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
