@@ -1,3 +1,3 @@
 """LetsTalk: one portrait and any length of speech to a talking video. Pure torch; never imports ComfyUI."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -12,7 +12,6 @@ from typing import Any, Union
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..files import file_sha256
 from ..media.audio.decode import AudioSource, Sound, WaveformSource, as_source
 from ..media.audio.features import AudioFeatures
@@ -36,7 +35,7 @@ from .run import Run, Watcher, generate
 from .settings import GenerateSettings, Summary
 from .sinks import DecodingSink
 from .stages import Stages
-from .work_folder import WorkFolder, tensor_sha256
+from .work_folder import FRAMES_VERSION, WorkFolder, tensor_sha256
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
 
@@ -215,7 +214,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """Everything that the frames depend on, besides the weights."""
     sound = file_sha256(source.path) if isinstance(source, AudioSource) else tensor_sha256(source.waveform)
-    where: dict[str, Any] = {"version": __version__, "device": bundle.device.type, "dtype": str(bundle.dtype)}
+    where: dict[str, Any] = {"version": FRAMES_VERSION, "device": bundle.device.type, "dtype": str(bundle.dtype)}
     if bundle.device.type == "cpu":
         where["threads"] = torch.get_num_threads()  # sums are split among them, and so rounded
     return {**settings.to_dict(), **where, "portrait": tensor_sha256(image), "audio": sound}

@@ -28,11 +28,13 @@ from .takes import clear_take, finish_moves, release_take
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["FORMAT", "RUN_FILE", "Work", "WorkFolder", "tensor_sha256"]
+__all__ = ["FORMAT", "FRAMES_VERSION", "RUN_FILE", "Work", "WorkFolder", "tensor_sha256"]
 
 RUN_FILE = "run.json"
 LOCK_FILE = "lock"
 FORMAT = 1
+# The release since which the same settings give the same frames: what an older one left unfinished is resumed.
+FRAMES_VERSION = "0.1.0"
 MOST_THREADS = 4096
 OWN = re.compile(
     r"run\.json|lock|so_far\.mp4|retake|clip-\d{6}\.safetensors|bank-\d{6}\.safetensors|drift-\d{6}\.json"

@@ -17,9 +17,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...letstalk_core import __version__
 from ...letstalk_core.errors import ConfigError, OutputError
-from ...letstalk_core.generate.work_folder import WorkFolder
+from ...letstalk_core.generate.work_folder import FRAMES_VERSION, WorkFolder
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.sampling.memory_bank import MemoryBank
 from .clip_run import ClipRun
@@ -81,7 +80,7 @@ def fingerprint(run: ClipRun, vae: Any, sound: tuple[Tensor, int] | None) -> dic
     bank = run.bank
     memory = {} if bank.is_empty else bank.state_dict()
     return {
-        "version": __version__,
+        "version": FRAMES_VERSION,
         "models": models_sha256(patcher.model, vae, run.track),
         "model_patches": _digest([patcher.patches, patcher.object_patches, patcher.model_options]),
         "precision": ", ".join(map(str, dtypes)),

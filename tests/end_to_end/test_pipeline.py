@@ -1,6 +1,7 @@
 """Whole runs on networks of a few thousand weights."""
 
 import gc
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
 from letstalk_core.generate import talking_portrait as pipeline
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
-from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
 from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
 
@@ -218,10 +219,23 @@ def test_a_run_continues_only_with_the_same_precision_and_version(
 ) -> None:
     work = WorkFolder(tmp_path / "work")
     run(bundle, progress=stop_at(1), work=work)
-    monkeypatch.setattr(pipeline, "__version__", "0.0.0")
+    monkeypatch.setattr(pipeline, "FRAMES_VERSION", "0.0.0")
     monkeypatch.setattr(ModelBundle, "dtype", torch.bfloat16)
     with pytest.raises(ConfigError, match="differs in dtype, version"):
         run(bundle, work=work)
+
+
+def test_the_work_folder_of_an_older_release_with_the_same_frames_is_resumed(
+    bundle: ModelBundle, tmp_path: Path
+) -> None:
+    work = WorkFolder(tmp_path / "work")
+    run(bundle, progress=stop_at(1), work=work)
+    page = work.folder / RUN_FILE
+    written = json.loads(page.read_text(encoding="utf-8"))
+    written["run"]["version"] = "0.1.0"
+    page.write_text(json.dumps(written), encoding="utf-8")
+    _, summary = run(bundle, work=work)
+    assert summary.resumed_clips == 1
 
 
 # ---- failures

@@ -93,7 +93,9 @@ def read_credentials(path: Path) -> dict[str, Any] | None:
     try:
         c2pa = _c2pa()
     except DependencyError:
-        return None if form == "image/png" else {"state": "present; pip install 'letstalk-portrait[c2pa]' shows it"}
+        return (
+            None if form == "image/png" else {"state": "present; pip install 'letstalk-portrait[c2pa]' shows it"}
+        )
     try:
         with (
             path.open("rb") as file,
