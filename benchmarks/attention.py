@@ -48,5 +48,4 @@ def _row(tokens: int, dtype: torch.dtype, options: Options) -> Row:
         reached=faster >= REACH if half else None,
         note=f"{seconds([t / repeats for t in times['ours']])} a call; {words}",
         limit="the projections, which are the same products on both sides, take most of it",
-        headline=tokens == 512,
     )

@@ -50,5 +50,4 @@ def _row(name: str, dtype: torch.dtype, options: Options) -> Row:
         reached=faster >= REACH and (same or dtype != torch.float32),
         note=note,
         limit="both sides spend nearly all of it in the same 3x3 convolutions of the library, at its full speed",
-        headline=True,
     )

@@ -86,7 +86,6 @@ def _step_rows(dtype: torch.dtype, options: Options) -> list[Row]:
             result=ratio(each["softmax"], each["linear"])[1],
             note=f"{seconds(each['linear'])} against {seconds(each['softmax'])} a frame; spatial attention is a"
             f" small part of a step at {size} px",
-            headline=True,
         ),
         Row(
             what=f"DiT-B step, time per frame, {size} px, {name}",
@@ -96,7 +95,7 @@ def _step_rows(dtype: torch.dtype, options: Options) -> list[Row]:
             reached=faster >= reach,
             note=f"{seconds(each['linear'])} against {seconds(each['hallo'])} a frame and step",
             limit="nine tenths of our step are products of matrices at the speed of the library",
-            headline=True,
+            headline=dtype == torch.float32,
         ),
     ]
 
@@ -134,7 +133,6 @@ def run_resolution(options: Options) -> list[Row]:
             reached=statistics.median(slopes["linear"]) <= LINEAR,
             note=f"microseconds per token at each size: {', '.join(per_token)}",
             limit="fixed costs of a call weigh on the smallest size",
-            headline=True,
         )
     ]
 

@@ -77,7 +77,6 @@ def _rows(preset: str, compiled: bool, device: torch.device, quick: bool) -> lis
                 result=f"{1 / each:.1f} frames/s, real-time factor {1 / each / FPS:.2f}",
                 note=f"{100 * work / each / peak:.0f} % of the {peak / 1e12:.0f} TFLOP/s of a large product of"
                 f" matrices; peak memory {memory:.1f} GiB",
-                headline=count == STEPS[0],
             )
         )
     return rows

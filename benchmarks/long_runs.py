@@ -75,7 +75,6 @@ def run_guidance(options: Options) -> list[Row]:
             result=f"{counts[0]:g}",
             reach="exactly 1",
             reached=counts[0] == 1,
-            headline=True,
         )
     ]
 
@@ -118,7 +117,6 @@ def run_flatness(options: Options) -> list[Row]:
             reach=f"<= {FLAT}x",
             reached=last / first <= FLAT,
             note=f"{first * 1000:.1f} ms and {last * 1000:.1f} ms a clip outside the network",
-            headline=True,
         )
     ]
 
@@ -183,7 +181,6 @@ def _overhead(options: Options) -> list[Row]:
             reached=share <= OVERHEAD,
             note=f"{1000 * total / (16 * clips):.0f} ms a frame on one thread, float32, no video file",
             limit="the demo's network is so small that the solver's arithmetic and the audio windows show",
-            headline=True,
         )
     ]
 
@@ -200,7 +197,6 @@ def run_memory(options: Options) -> list[Row]:
             reach=f"<= {MEMORY}x",
             reached=peaks[1] / peaks[0] <= MEMORY,
             note=f"{peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MiB, tiny networks, the sound in a file",
-            headline=True,
         )
     ]
 
