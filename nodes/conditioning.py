@@ -215,7 +215,7 @@ class LetsTalkConditioning(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="How much head, brows and gaze move: 0 holds the head still, 1 is usual. Eyes blink at"
-                    " any value. For models that are told how to move, as the demo is; others do as they learned.",
+                    " any value. For models conditioned on motion, such as the demo; others move as they learned.",
                 ),
             ],
             outputs=[

@@ -93,7 +93,7 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=1.0,
         metavar="AMOUNT",
-        help="how much head, brows and gaze move, 0 to 2, for models that are told it, as the demo is (default 1)",
+        help="how much head, brows and gaze move, 0 to 2, for models conditioned on it (default 1)",
     )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
@@ -106,7 +106,7 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--retake",
         metavar="FROM-TO",
-        help="seconds of a video made with --keep-work to make anew, such as 12-20.5",
+        help="seconds of a video made with --keep-work to regenerate, such as 12-20.5",
     )
     add(
         "--retake-seed",

@@ -1,7 +1,7 @@
 """Another take of some seconds of a finished video; everything outside them stays byte for byte.
 
 The new clips remember the ones before them as any clip does. The last of them is drawn to the old one towards its
-end, so that what follows, which remembers the old one, follows on it. Whole segments of the video are made anew,
+end, so that what follows, which remembers the old one, follows on it. Whole segments of the video are regenerated,
 because frames of a segment are encoded together.
 """
 

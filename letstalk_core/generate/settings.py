@@ -37,7 +37,7 @@ class GenerateSettings:
     memory: MemorySettings | None = None
     match_statistics: bool = False  # adds it to `memory`, as does
     drift_level: float = 0.0
-    movement: float = 1.0  # amount of head, brow and gaze, for models that are told it
+    movement: float = 1.0  # amount of head, brow and gaze, for models conditioned on motion
     decode_batch: int = 8  # frames
 
     def resolve(self, bundle: ModelBundle) -> GenerateSettings:

@@ -81,7 +81,7 @@ class Work:
 class WorkFolder(Work):
     """What is finished of one run, in `folder`. `begin` ties it to everything that the frames depend on.
 
-    `keep`: nothing is deleted, so that a part can be made anew later (`retake`); else latents go
+    `keep`: nothing is deleted, so that a part can be regenerated later (`retake`); else latents go
     when the video holds their frames, and `remove` ends it all. `also`: more that the result depends on, such as
     how it is encoded. `restart`: whatever another run left here is deleted. `keep_stopped`: stopping a run on
     purpose, as with Ctrl-C, keeps the folder too.
@@ -185,7 +185,7 @@ class WorkFolder(Work):
 
     @property
     def takes(self) -> list[Any]:
-        """Parts that were made anew, the latest last."""
+        """Parts that were regenerated, the latest last."""
         return list((self.read() or {}).get("takes", []))
 
     def finish_take(self) -> None:

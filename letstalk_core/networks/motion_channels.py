@@ -28,6 +28,6 @@ def units(names: Sequence[str]) -> tuple[float, ...]:
 
 
 def relative(rows: Tensor, portrait: Tensor, names: Sequence[str]) -> Tensor:
-    """Measured movement (..., channels) as networks are told it, given that of the portrait."""
+    """Measured motion (..., channels) as networks are conditioned on it, given that of the portrait."""
     kept = torch.tensor([name in ABSOLUTE for name in names], dtype=torch.bool)
     return torch.where(kept, rows, rows - portrait)

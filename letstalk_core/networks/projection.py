@@ -21,7 +21,7 @@ class AudioProjection(nn.Module):
 
     Shapes: windows (b, f, window, layers, encoder_dim) -> tokens (b, f, tokens, token_dim).
     With movement channels in its config, two more linears make tokens of movement (`movement_of`).
-    Raises: ConfigError for windows of another shape. Source: paper (arXiv 2411.16748); docs/model.md, Movement.
+    Raises: ConfigError for windows of another shape. Source: paper (arXiv 2411.16748); docs/model.md, Motion.
     """
 
     def __init__(

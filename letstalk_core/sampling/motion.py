@@ -3,7 +3,7 @@
 A network whose audio projection has `movement` channels is told in every frame where the head points and whether
 the eyes are shut; this draws those numbers for a recording of any length, any part of it on demand. All but the
 lids are relative to the portrait, so 0 is its pose and look. The lips are never among them: they follow the speech
-alone. Source: docs/model.md, Movement.
+alone. Source: docs/model.md, Motion.
 """
 
 from __future__ import annotations

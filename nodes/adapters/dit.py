@@ -42,7 +42,7 @@ class ExactInputs(NamedTuple):
 
     x: (b, c, f, h, w) noisy sample. sigma: (b,). portrait: (b, c, h, w). audio_states: (b, f, window, layers,
     dim). audio_gain: (b, 1, 1, 1), 1 or 0 for silence. memory: (b, m, c, h, w). movement: (b, f, channels), for
-    networks that are told it. All float32.
+    networks conditioned on motion. All float32.
     """
 
     x: Tensor

@@ -18,7 +18,7 @@ class Conditions:
     """Conditions of one clip in model space: latents are already multiplied by the autoencoder's scaling factor.
 
     portrait: (b, c, h, w) latent. audio: (b, f, k, da) tokens of each frame. memory: (b, m, c, h, w), m >= 0.
-    movement: (b, f, n, da) tokens of each frame, for networks that are told it; never left out.
+    movement: (b, f, n, da) tokens of each frame, for networks conditioned on motion; never left out.
     A condition that is left out is zeros of the same shape, in training and in guidance alike.
     """
 
