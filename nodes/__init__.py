@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapters.folders import register_folders
 from .adapters.host_errors import with_host_errors
+from .adapters.inputs import with_checked_inputs
 
 __all__ = ["LetsTalkExtension", "comfy_entrypoint"]
 
@@ -27,7 +28,7 @@ class LetsTalkExtension(ComfyExtension):
         )
 
         modules = (portrait_video, loaders, conditioning, guidance, sampling, memory, portrait, detail, doctor)
-        return [with_host_errors(node) for module in modules for node in module.NODES]
+        return [with_host_errors(with_checked_inputs(node)) for module in modules for node in module.NODES]
 
 
 async def comfy_entrypoint() -> LetsTalkExtension:

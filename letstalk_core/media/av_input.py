@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import DependencyError, MediaError
 
 __all__ = [
+    "RATES",
     "audio_stream",
     "check_file",
     "check_form",

@@ -26,12 +26,14 @@ from ...letstalk_core.media.audio.features import plan_windows
 from ...letstalk_core.media.audio.loudness import normalize_loudness
 from ...letstalk_core.media.audio.silence import gate_silence
 from ...letstalk_core.media.audio.track import AudioTrack
+from ...letstalk_core.media.av_input import RATES
 from ...letstalk_core.networks.audio_encoder import AudioEncoder
 from ...letstalk_core.networks.checkpoint import read_header
 from ...letstalk_core.networks.configs import AudioEncoderConfig
 from ...letstalk_core.networks.load import load_model
 from ...letstalk_core.networks.wav2vec2_files import load_wav2vec2_file
 from .folders import temp_folder
+from .progress import interruptible
 
 __all__ = ["LetsTalkAudioEncoder", "encode_audio", "load_audio_encoder", "reuse_output", "sound_of"]
 
@@ -51,7 +53,7 @@ class LetsTalkAudioEncoder:
     """
 
     def __init__(self, encoder: AudioEncoder, kind: str, path: Path | None = None) -> None:
-        self.model = encoder
+        self.model = interruptible(encoder)
         self.kind, self.path = kind, path
         self.patcher = comfy.model_patcher.ModelPatcher(
             encoder, load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
@@ -170,6 +172,9 @@ def _check_audio(audio: Mapping[str, Any]) -> Tensor:
         raise MediaError(
             f"audio: has shape {list(waveform.shape)}; needs one recording (1, channels, samples), not a batch"
         )
+    rate = audio.get("sample_rate")
+    if not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
+        raise MediaError(f"audio: has {rate!r} samples a second; needs {RATES[0]:,} to {RATES[1]:,}")
     sound = waveform[0].float().cpu()
     if sound.shape[-1] * SAMPLE_RATE < MIN_SAMPLES * audio["sample_rate"]:
         raise MediaError(f"audio: {sound.shape[-1]} samples are too short; give at least 0.03 s")

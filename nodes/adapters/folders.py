@@ -200,7 +200,8 @@ def list_inputs(kind: str) -> list[str]:
     """Names of bundled and uploaded files to choose from: "portrait" or "speech". Bundled ones are first."""
     suffixes = INPUTS[kind][2].split()
     folder = Path(folder_paths.get_input_directory())
-    names = [path.name for path in _files(folder)] if folder.is_dir() else []
+    inside = folder.resolve()
+    names = [p.name for p in _files(folder) if p.resolve().is_relative_to(inside)] if folder.is_dir() else []
     return [
         *_bundled(kind),
         *(n for n in names if _content(n) in NATIVE[kind] or Path(n).suffix.lower() in suffixes),

@@ -1,18 +1,79 @@
-"""Pictures and recordings, bundled or uploaded, as ComfyUI's IMAGE, MASK and AUDIO."""
+"""What nodes get: values checked against their schema, and files as ComfyUI's IMAGE, MASK and AUDIO."""
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from typing import Any
 
 import torch
+from comfy_api.latest import io
 from torch import Tensor
 
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.media.audio.decode import load_sound
 from ...letstalk_core.media.portrait.image import load_with_alpha
 from ...letstalk_core.pixels import from_bytes
 from .folders import resolve_input
 
-__all__ = ["load_audio", "load_image"]
+__all__ = ["load_audio", "load_image", "with_checked_inputs"]
+
+FILES = {"audio", "audio_encoder", "autoencoder", "image", "memory_file", "model"}  # combos looked up when used
+
+
+def with_checked_inputs(node: Any) -> Any:
+    """A node class whose `execute` first holds every number, text and choice to the limits of its own schema.
+
+    ComfyUI does so for what is typed into a widget only; what comes over a link may be anything.
+    """
+    inner = node.execute.__func__
+    if getattr(inner, "checks_inputs", False):
+        return node
+    signature = inspect.signature(inner)
+
+    def execute(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(cls, *args, **kwargs).arguments
+        given = {**bound, **bound.get("inputs", {})}
+        for name, widget in _widgets(node).items():
+            if name in given:
+                _check(name, given[name], widget)
+        return inner(cls, *args, **kwargs)
+
+    execute.checks_inputs = True  # type: ignore[attr-defined]
+    node.execute = classmethod(execute)
+    return node
+
+
+@cache
+def _widgets(node: Any) -> dict[str, Any]:
+    return {entry.id: entry for entry in node.define_schema().inputs}
+
+
+def _check(name: str, value: Any, widget: Any) -> None:
+    """Raises: ConfigError naming the input and what it may be."""
+    if value is None and widget.optional:
+        return
+    if isinstance(widget, (io.Int.Input, io.Float.Input)):
+        whole = isinstance(widget, io.Int.Input)
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and not (whole and value % 1)
+        if not fits or not widget.min <= value <= widget.max:  # NaN is neither
+            kind = "a whole number" if whole else "a number"
+            raise ConfigError(
+                f"{name}: is {_short(value)}; must be {kind} from {widget.min:,} to {widget.max:,}. Correct it, or"
+                " the node that it is linked to"
+            )
+    elif isinstance(widget, io.Combo.Input):
+        if not isinstance(value, str) or (name not in FILES and value not in widget.options):
+            raise ConfigError(f"{name}: is {_short(value)}; must be one of {list(widget.options)}")
+    elif isinstance(widget, io.String.Input):
+        if not isinstance(value, str) or "\0" in value:
+            raise ConfigError(f"{name}: is {_short(value)}; must be a text")
+    elif isinstance(widget, io.Boolean.Input) and value not in (True, False):
+        raise ConfigError(f"{name}: is {_short(value)}; must be true or false")
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:60] if isinstance(value, (int, float, str)) else f"of type {type(value).__name__}"
 
 
 def load_image(name: str) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from ...letstalk_core.sampling.schedules import BETA_FIRST, BETA_LAST, TRAIN_STE
 from .conditions import model_conditions
 from .dit import CACHE_OPTION, CacheStore, ComfyDiT, ExactInputs
 from .latent_format import LetsTalkLatentFormat, autoencoder_beside
-from .progress import warn
+from .progress import interruptible, warn
 
 __all__ = ["WEIGHT_DTYPES", "LetsTalkModel", "letstalk_model", "load_dit"]
 
@@ -78,6 +78,7 @@ class LetsTalkModel(comfy.model_base.BaseModel):
     def __init__(self, config: LetsTalkConfig, device: Any = None) -> None:
         self_config: DiTConfig = config.unet_config["config"]
         super().__init__(config, MODEL_TYPES[self_config.prediction], device=device, unet_model=ComfyDiT)
+        interruptible(self.diffusion_model)
         self.dit_config = self_config
         self.projection_config: AudioProjectionConfig = config.unet_config["projection"]
         self.path: Path | None = None

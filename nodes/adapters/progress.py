@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import latent_preview
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
@@ -18,7 +19,7 @@ from ...letstalk_core.generate.run import Watcher
 from ...letstalk_core.sampling.clip import Clip
 from ...letstalk_core.sampling.drift import DriftLog
 
-__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "warn"]
+__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "interruptible", "warn"]
 
 CLIP_EVENT = "letstalk.clip"
 
@@ -28,6 +29,22 @@ log = logging.getLogger(__name__)
 def check_interrupt() -> None:
     """Raises ComfyUI's InterruptProcessingException if the user cancelled."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def interruptible(network: torch.nn.Module) -> torch.nn.Module:
+    """The network, which now stops before any of its layers when the user cancels: a pass can take minutes.
+
+    A compiled one stops between passes only.
+    """
+    for module in network.modules():
+        if next(module.children(), None) is None and next(module.parameters(), None) is not None:
+            module.register_forward_pre_hook(_stop_if_interrupted)
+    return network
+
+
+def _stop_if_interrupted(*_: Any) -> None:
+    if not torch.compiler.is_compiling():
+        check_interrupt()
 
 
 def browser() -> Any | None:

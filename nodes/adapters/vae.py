@@ -24,6 +24,7 @@ from ...letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from ...letstalk_core.networks.autoencoder.tiling import map_frames
 from ...letstalk_core.networks.checkpoint import check_keys
 from ...letstalk_core.networks.configs import AutoencoderConfig
+from .progress import interruptible
 
 __all__ = ["FrameAutoencoder", "LetsTalkVAE", "float32_vae", "load_vae"]
 
@@ -107,7 +108,7 @@ class LetsTalkVAE(comfy.sd.VAE):
         check_keys(name, tensors, model.state_dict())
         placed = {k: v.to(self.vae_dtype) if v.is_floating_point() else v for k, v in tensors.items()}
         model.load_state_dict(placed, assign=True)
-        self.first_stage_model = model.eval().requires_grad_(False)
+        self.first_stage_model = interruptible(model.eval().requires_grad_(False))
         self.patcher = comfy.model_patcher.ModelPatcher(
             self.first_stage_model, load_device=self.device, offload_device=mm.vae_offload_device()
         )

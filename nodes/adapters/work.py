@@ -29,6 +29,7 @@ __all__ = ["UNFINISHED", "fingerprint", "open_work", "work_root"]
 UNFINISHED = ("continue", "start anew")
 KEPT = 4  # unnamed folders of unfinished videos
 NAME = re.compile(r"\w[\w .-]{0,79}")
+DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
 DEEPEST = 12
 
 
@@ -45,10 +46,10 @@ def open_work(found: dict[str, Any], also: dict[str, Any], name: str, unfinished
     """
     name, restart = name.strip(), unfinished == UNFINISHED[1]
     if name:
-        if not NAME.fullmatch(name) or name.startswith("auto-") or name.endswith((".", " ")):
+        if not NAME.fullmatch(name) or name.startswith("auto-") or name.endswith((".", " ")) or DEVICE.match(name):
             raise ConfigError(
                 f"work_folder: {name!r} is no plain name; use letters, digits, spaces, dots and dashes, not"
-                " starting with auto-"
+                " starting with auto-, and no name that Windows keeps for devices, such as con or com1"
             )
         return WorkFolder(work_root() / name, keep=True, also=also, restart=restart)
     key = hashlib.sha256(json.dumps([found, also], sort_keys=True).encode()).hexdigest()[:16]

@@ -199,6 +199,20 @@ def test_an_input_outside_the_input_folder_is_refused(
         folders.resolve_input("portrait", name.format(outside=secret))
 
 
+def test_what_is_listed_can_be_loaded(folder_paths: ModuleType, folders: ModuleType, tmp_path: Path) -> None:
+    """A link out of the input folder is refused when it is chosen, so it is not offered."""
+    uploads = Path(folder_paths.input_directory)
+    uploads.mkdir()
+    (tmp_path / "outside.png").touch()
+    (uploads / "a.png").touch()
+    (uploads / "out.png").symlink_to(tmp_path / "outside.png")
+    (uploads / "within.png").symlink_to(uploads / "a.png")
+    listed = folders.list_inputs("portrait")
+    assert listed[-2:] == ["a.png", "within.png"] and "out.png" not in listed
+    for name in listed:
+        assert folders.resolve_input("portrait", name).is_file()
+
+
 def test_a_fingerprint_changes_with_the_file(folders: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"1")

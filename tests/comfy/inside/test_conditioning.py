@@ -110,7 +110,7 @@ def test_conditions_that_cannot_work_are_named(comfy_nodes: Any, track: Any) -> 
     sound = {"letstalk_track": track}
     with pytest.raises(ValueError, match="first_frame: 40.*40 frames"):
         execute(portrait(), sound, 40, 16)
-    with pytest.raises(ValueError, match="movement=-1"):
+    with pytest.raises(ValueError, match="movement: is -1"):
         execute(portrait(), sound, 0, 16, -1.0)
     with pytest.raises(ValueError, match="portrait: has shape"):
         execute(portrait(frames=2), sound, 0, 16)

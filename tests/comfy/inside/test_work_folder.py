@@ -225,7 +225,7 @@ def test_a_named_folder_refuses_other_settings_and_starts_anew_when_asked(
     assert seen == [0, 1]
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "auto-1", "x" * 100])
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "auto-1", "x" * 100, "Con", "lpt1.x"])
 def test_a_name_that_leaves_the_folder_is_refused(kit: Any, name: str) -> None:
     with pytest.raises(kit.errors.ConfigError, match="work_folder"):
         render(kit, frames=20, work_folder=name)
