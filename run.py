@@ -131,7 +131,7 @@ def write_stamp(name: str, value: str) -> None:
 
 def fingerprint(requirements: Sequence[str]) -> str:
     """Hash of what is asked for, with the tested versions."""
-    asked = "\n".join([*requirements, *read_requirements(ROOT / "constraints.txt")])
+    asked = "\n".join([*requirements, *read_requirements(ROOT / "constraints.txt"), *read_hashes(requirements)])
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
@@ -179,6 +179,11 @@ def explain(complaints: str) -> Optional[str]:
     if re.search(r"No space left on device|Errno 28|WinError 112|Disk quota exceeded", complaints):
         needed, downloads = needed_gigabytes(), tempfile.gettempdir()
         return f"the disk is full: {needed:.1f} GB are needed for {VENV} and downloads in {downloads}; make room"
+    if "DO NOT MATCH THE HASHES" in complaints:
+        return (
+            "a package is not the file that LetsTalk was tested with: the index serves another, or it changed on"
+            " the way; check PIP_INDEX_URL and your network, pip's lines name the package"
+        )
     unreachable = (
         r"NewConnectionError|NameResolutionError|Max retries exceeded|ConnectTimeout|ReadTimeout|ProxyError"
         r"|SSLError|name resolution|getaddrinfo|Network is unreachable|from versions: none"
@@ -202,8 +207,25 @@ def pip_install(python: str, requirements: Sequence[str]) -> None:
             break
     else:
         raise Stop(f"the Python in {VENV} has no pip and cannot get it; delete that folder and run again")
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
-    command += requirements
+    hashed = VENV / "hashes.txt"
+    lines = read_hashes(requirements)
+    if lines:
+        hashed.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        run_pip(python, ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(hashed)])
+    run_pip(python, ["-c", str(ROOT / "constraints.txt"), *requirements])
+
+
+def read_hashes(requirements: Sequence[str]) -> List[str]:
+    """Lines of hashes.txt for these requirements: pip checks either all packages of a call or none."""
+    known = ROOT / "hashes.txt"
+    asked = {re.split(r"[^\w.-]", line)[0].lower() for line in requirements}
+    lines = read_requirements(known) if known.exists() else []
+    return [line for line in lines if line.partition("==")[0].lower() in asked]
+
+
+def run_pip(python: str, arguments: Sequence[str]) -> None:
+    """Install with pip's progress on the screen. Raises: Stop."""
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", cwd=str(ROOT))
     complaints: List[str] = []  # pip draws its progress on stdout and complains on stderr
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,8 +158,9 @@ def test_a_folder_that_is_no_venv_is_left_alone(checkout: Path) -> None:
             "GB are needed",
         ),
         ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied", "its owner"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "the index serves another"),
     ],
-    ids=["no network", "disk full", "no permission"],
+    ids=["no network", "disk full", "no permission", "another file"],
 )
 def test_what_pip_complains_of_becomes_a_remedy(checkout: Path, complaints: str, remedy: str) -> None:
     assert re.search(remedy, run.explain(complaints) or "")
@@ -172,6 +175,43 @@ def test_pip_without_a_network_ends_in_one_clear_line(
     with pytest.raises(run.Stop, match="package index cannot be reached"):
         run.pip_install(str(venv), ["torch>=2.4"])
     assert "NewConnectionError" in capfd.readouterr().err
+
+
+def test_a_package_that_is_not_the_tested_one_is_not_installed(
+    checkout: Path, venv: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With pip itself, and an index that serves another file of the same name and version."""
+    wheel = checkout / "wheels" / "letstalk_probe-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("letstalk_probe.py", "")
+        for name, text in (
+            ("METADATA", "Metadata-Version: 2.1\nName: letstalk-probe\nVersion: 1.0\n"),
+            ("RECORD", ""),
+        ):
+            archive.writestr(f"letstalk_probe-1.0.dist-info/{name}", text)
+        archive.writestr("letstalk_probe-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+    for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(wheel.parent)), ("TARGET", str(checkout / "to"))):
+        monkeypatch.setenv(f"PIP_{name}", value)
+    good = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    for digest in ("0" * 64, good):
+        (checkout / "hashes.txt").write_text(f"letstalk-probe==1.0 --hash=sha256:{digest}\n")
+        if digest == good:
+            run.pip_install(str(venv), ["letstalk-probe>=0.5"])
+        else:
+            with pytest.raises(run.Stop, match="not the file that LetsTalk was tested with"):
+                run.pip_install(str(venv), ["letstalk-probe>=0.5"])
+        assert (checkout / "to" / "letstalk_probe.py").exists() == (digest == good)
+
+
+def test_packages_that_are_the_same_for_all_systems_have_hashes_of_the_tested_version() -> None:
+    tested = run.read_requirements(ROOT / "constraints.txt")
+    hashed = run.read_requirements(ROOT / "hashes.txt")
+    assert {line.partition(" --hash")[0] for line in hashed} <= {re.sub(r";\s*", "; ", line) for line in tested}
+    assert {line.partition("==")[0] for line in hashed} >= {"einops", "transformers", "kornia", "accelerate"}
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}$", line) for line in hashed)
+    asked = run.read_hashes(["torch>=2.4", "Einops>=0.7", "kornia"])
+    assert {line.partition("==")[0] for line in asked} == {"einops", "kornia"}
 
 
 def test_what_is_optional_may_fail(
