@@ -126,6 +126,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..generate.talking_portrait import TalkingPortrait
     from ..generate.work_folder import RUN_FILE
+    from ..media.audio.decode import AudioSource
     from ..networks.load import load_bundle
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
@@ -159,18 +160,20 @@ def run(args: argparse.Namespace) -> int:
         scene = scene.at(settings.output_size) if scene is not None and settings.output_size is not None else None
     portrait: Portrait = Path(args.portrait) if scene is None else scene.portrait
     pasted = scene if pastes else None
+    sound = AudioSource(args.audio)
+    sound.pin()  # before anything is read from it: what is encoded must be what the video plays
     with _Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
-            video, work = make_video(args, settings, bundle, folder, signer, pasted)
+            video, work = make_video(args, settings, bundle, folder, sound, signer, pasted)
             summary = TalkingPortrait(bundle).retake(
-                *(portrait, args.audio, video, work, _seconds(args.retake), args.retake_seed, settings),
+                *(portrait, sound, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
             )
         else:
-            sink, kept = make_sinks(args, settings, bundle, folder, signer, pasted)
+            sink, kept = make_sinks(args, settings, bundle, folder, sound, signer, pasted)
             summary = TalkingPortrait(bundle).generate(
-                portrait, args.audio, sink, settings, progress=interrupt.progress, work=kept
+                portrait, sound, sink, settings, progress=interrupt.progress, work=kept
             )
     if pasted is not None:
         summary.height, summary.width = pasted.size

@@ -17,6 +17,7 @@ FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Summary
     from ..generate.work_folder import WorkFolder
+    from ..media.audio.decode import AudioSource
     from ..media.portrait.scene import Scene
     from ..media.video.content_credentials import ContentSigner
     from ..media.video.segments import SegmentedVideo
@@ -43,13 +44,15 @@ def check_outputs(args: argparse.Namespace, folder: Path | None, resuming: bool)
     png = check_folder(args.png) if args.png is not None else None
     check_apart({**outputs, **({"the folder of frames": png} if png is not None else {})}, inputs)
     _check_folders({**outputs, **inputs}, png, folder)
+    mine = _made_before(folder) if resuming and folder is not None else set()
     for name, path in outputs.items():
-        check_output(path, overwrite=args.overwrite or resuming)
+        check_output(path, overwrite=args.overwrite or path.absolute() in mine)
         if name == "the video" and path.suffix.lower() != ".mp4":
             raise ConfigError(f"{path}: the name of the video must end in .mp4")
     if folder is not None:
         _check_work(folder)
-    if png is not None and png.is_dir() and any(png.glob("*.png")) and not (args.overwrite or resuming):
+    replace = args.overwrite or (png is not None and png.absolute() in mine)
+    if png is not None and png.is_dir() and any(png.glob("*.png")) and not replace:
         raise OutputError(f"{png}: holds PNG files already; add --overwrite or choose another folder")
 
 
@@ -68,6 +71,13 @@ def _check_folders(files: dict[str, Path], png: Path | None, work: Path | None) 
             raise OutputError(f"{path}: {name} has the name of a frame in the folder of --png; choose another")
 
 
+def _made_before(folder: Path) -> set[Path]:
+    """Results that the run of a work folder began to write itself; it may replace them."""
+    from ..generate.work_folder import WorkFolder
+
+    return set(WorkFolder(folder).outputs)
+
+
 def _check_work(folder: Path) -> None:
     """The work folder can be made, and its files have names that fit. Raises: OutputError."""
     check_file_name(folder)
@@ -84,6 +94,7 @@ def make_sinks(
     settings: GenerateSettings,
     bundle: ModelBundle,
     folder: Path | None,
+    sound: AudioSource,
     signer: ContentSigner | None = None,
     scene: Scene | None = None,
 ) -> tuple[FrameSink, WorkFolder | None]:
@@ -98,7 +109,7 @@ def make_sinks(
     work = None
     try:
         if folder is not None:
-            video, work = make_video(args, settings, bundle, folder, signer, scene)
+            video, work = make_video(args, settings, bundle, folder, sound, signer, scene)
             sinks.append(video)
         pictures: list[FrameSink] = []
         if args.png is not None:
@@ -118,6 +129,7 @@ def make_video(
     settings: GenerateSettings,
     bundle: ModelBundle,
     folder: Path,
+    sound: AudioSource,
     signer: ContentSigner | None = None,
     scene: Scene | None = None,
 ) -> tuple[SegmentedVideo, WorkFolder]:
@@ -141,7 +153,7 @@ def make_video(
         settings.output_size if scene is None else scene.size,
         folder,
         clip_frames * segment_clips(settings.fps, clip_frames),
-        audio=args.audio,
+        audio=sound,
         metadata=lambda: _metadata(settings, bundle, work),
         seal=seal,
         paste=scene,
@@ -154,6 +166,7 @@ def make_video(
         also={**video.settings, **whole, "compile": args.compile},
         restart=args.restart,
         keep_stopped=args.resume or args.keep_work,
+        outputs=[Path(p) for p in (args.output, args.png, args.contact_sheet, args.drift_plot) if p is not None],
     )
     return video, work
 

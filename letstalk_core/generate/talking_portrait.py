@@ -12,7 +12,6 @@ from typing import Any, Union
 import torch
 from torch import Tensor
 
-from ..files import file_sha256
 from ..media.audio.decode import AudioSource, Sound, WaveformSource, as_source
 from ..media.audio.features import AudioFeatures
 from ..media.portrait.crop import fit_to
@@ -29,6 +28,7 @@ from ..sampling.long_video import plan_clips
 from ..sampling.memory_bank import MemoryBank
 from ..sampling.motion import Movement
 from ..sampling.schedules import make_sigmas
+from .machine import machine
 from .progress import Progress, Reporter
 from .retake import Retake, retake
 from .run import Run, Watcher, generate
@@ -139,6 +139,8 @@ class TalkingPortrait:
         picture = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
         image = fit_to(picture, resolved.size)
         source = as_source(audio)
+        if isinstance(source, AudioSource):
+            source.pin()
         features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
         moves = Movement(
             bundle.audio_projection.config.movement,
@@ -213,8 +215,7 @@ def _fingerprint(
     settings: GenerateSettings, image: Tensor, source: AudioSource | WaveformSource, bundle: ModelBundle
 ) -> dict[str, Any]:
     """Everything that the frames depend on, besides the weights."""
-    sound = file_sha256(source.path) if isinstance(source, AudioSource) else tensor_sha256(source.waveform)
+    sound = source.pin() if isinstance(source, AudioSource) else tensor_sha256(source.waveform)
     where: dict[str, Any] = {"version": FRAMES_VERSION, "device": bundle.device.type, "dtype": str(bundle.dtype)}
-    if bundle.device.type == "cpu":
-        where["threads"] = torch.get_num_threads()  # sums are split among them, and so rounded
+    where |= machine(bundle.device)
     return {**settings.to_dict(), **where, "portrait": tensor_sha256(image), "audio": sound}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class WorkFolder(Work):
     `keep`: nothing is deleted, so that a part can be regenerated later (`retake`); else latents go
     when the video holds their frames, and `remove` ends it all. `also`: more that the result depends on, such as
     how it is encoded. `restart`: whatever another run left here is deleted. `keep_stopped`: stopping a run on
-    purpose, as with Ctrl-C, keeps the folder too.
+    purpose, as with Ctrl-C, keeps the folder too. `outputs`: results, which this run may replace later.
     """
 
     def __init__(
@@ -95,9 +96,10 @@ class WorkFolder(Work):
         also: dict[str, Any] | None = None,
         restart: bool = False,
         keep_stopped: bool = True,
+        outputs: Sequence[Path] = (),
     ) -> None:
         self.folder, self.keep, self.also, self.restart = folder, keep, also or {}, restart
-        self.keep_stopped = keep_stopped
+        self.keep_stopped, self._outputs = keep_stopped, [str(path.absolute()) for path in outputs]
         self._lock = FileLock(folder / LOCK_FILE)
         self._pruned = 0  # clips
 
@@ -115,7 +117,7 @@ class WorkFolder(Work):
                 found = None
             if found is None:
                 self._clear()  # what a killed `remove` left
-                self._write({"format": FORMAT, "run": run})
+                self._write({"format": FORMAT, "run": run, "outputs": self._outputs})
                 return
             known = found.get("run")
             changed = _changed(known, json.loads(json.dumps(run))) if isinstance(known, dict) else ["all"]
@@ -124,6 +126,9 @@ class WorkFolder(Work):
                     f"{self.folder}: belongs to a run that differs in {', '.join(changed)}; repeat its command, or"
                     " delete the folder (--restart) to start anew"
                 )
+            mine = list(dict.fromkeys([*map(str, self.outputs), *self._outputs]))
+            if mine != found.get("outputs", []):
+                self._write({**found, "outputs": mine})
         except OutputError:  # such as a disk that is full from the start
             self.leave()
             raise
@@ -136,6 +141,8 @@ class WorkFolder(Work):
         if self._lock.held:
             return
         try:
+            if self.folder.is_symlink():
+                raise OutputError(f"{self.folder}: is needed as work folder, but is a link; move it away")
             names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
             if RUN_FILE not in names and not all(map(OWN.fullmatch, names)):
                 raise OutputError(
@@ -166,7 +173,11 @@ class WorkFolder(Work):
         try:
             found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}); delete {self.folder} to start anew") from None
+            if self.restart:
+                return {}
+            raise ConfigError(
+                f"{path}: cannot be read ({error}); delete the folder (--restart) to start anew"
+            ) from None
         if found is not None and (not isinstance(found, dict) or found.get("format") != FORMAT):
             if self.restart:
                 return {}
@@ -182,6 +193,12 @@ class WorkFolder(Work):
         run = (self.read() or {}).get("run")
         threads = run.get("threads") if isinstance(run, dict) else None
         return threads if isinstance(threads, int) and 0 < threads <= MOST_THREADS else None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Where the runs that this folder belongs to put their results: they made what is there."""
+        found = (self.read() or {}).get("outputs", [])
+        return [Path(path) for path in found if isinstance(path, str)] if isinstance(found, list) else []
 
     @property
     def takes(self) -> list[Any]:

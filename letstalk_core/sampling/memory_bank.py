@@ -6,6 +6,7 @@ once set. Its size is constant whatever the length of the video. A cold bank rep
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from .clip import seeded_generator
 __all__ = ["FORMAT", "MemoryBank", "MemorySettings"]
 
 FORMAT = "letstalk.memory_bank"
+DIGEST = "sha256"
 RE_ANCHOR = 0.5  # of the way to the portrait
 
 
@@ -194,7 +196,7 @@ class MemoryBank:
         header = {**values, "recent": self.recent, "anchors": self.anchors, "settings": asdict(self.settings)}
         header["latent_space"] = self.latent_space
         with atomic_path(Path(path), durable=durable) as temporary:
-            save_file(tensors, str(temporary), metadata={FORMAT: json.dumps(header)})
+            save_file(tensors, str(temporary), metadata=_signed(json.dumps(header), tensors))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> MemoryBank:
@@ -210,7 +212,10 @@ class MemoryBank:
                 raise ValueError(f"recent={recent!r:.40} and anchors={anchors!r:.40} must be whole numbers")
             bank = cls(recent, anchors, settings=settings)
             bank.latent_space = str(header.pop("latent_space", ""))
-            bank.load_state_dict({**header, **load_tensors(path, device=device)})
+            tensors = load_tensors(path, device=device)
+            if DIGEST in metadata and _signed(metadata[FORMAT], tensors)[DIGEST] != metadata[DIGEST]:
+                raise ValueError("its contents are not those that were saved")
+            bank.load_state_dict({**header, **tensors})
             for name, tensor in zip(("portrait", "recent", "anchors"), bank._state(), strict=True):
                 _finite(tensor, f"saved {name}")
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -223,6 +228,14 @@ class MemoryBank:
         if self._portrait is None or self._recent is None or self._anchors is None:
             raise ConfigError("memory bank: is empty; call reset(portrait) or load a saved bank first")
         return self._portrait, self._recent, self._anchors
+
+
+def _signed(header: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Metadata of a file: the header, and a hash of it and of all values."""
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].cpu().contiguous().numpy().tobytes())
+    return {FORMAT: header, DIGEST: digest.hexdigest()}
 
 
 def _finite(latents: Tensor, what: str) -> None:

@@ -18,6 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, OutputError
+from ...letstalk_core.generate.machine import machine
 from ...letstalk_core.generate.work_folder import FRAMES_VERSION, WorkFolder
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.sampling.memory_bank import MemoryBank
@@ -86,7 +87,7 @@ def fingerprint(run: ClipRun, vae: Any, sound: tuple[Tensor, int] | None) -> dic
         "model_patches": _digest([patcher.patches, patcher.object_patches, patcher.model_options]),
         "precision": ", ".join(map(str, dtypes)),
         "device": str(patcher.load_device),
-        "threads": torch.get_num_threads() if patcher.load_device.type == "cpu" else None,
+        **machine(patcher.load_device),
         "guider": _digest([type(guider).__qualname__, numbers]),
         "positive": _digest(guider.original_conds),
         "sampler": _digest(run.sampler),

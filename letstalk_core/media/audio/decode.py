@@ -18,6 +18,7 @@ from einops import reduce
 from torch import Tensor
 
 from ...errors import ConfigError, MediaError
+from ...files import file_sha256
 from ...networks.statistics import WaveformMoments
 from ..av_input import audio_stream, check_form, decoded_frames, open_media, start_seconds, video_stream
 from .alignment import SAMPLE_RATE
@@ -95,11 +96,36 @@ class AudioSource(_Source):
             self.source_rate: int = audio.codec_context.sample_rate or 0  # of the file
             self.channels: int = audio.codec_context.channels
             self.start_seconds = start_seconds(audio)
+        self._sha256: str | None = None
+        self._look: tuple[int, ...] = ()
+
+    def pin(self) -> str:
+        """The hash of the file as it is now, which it must have to the end (see `check_unchanged`)."""
+        if self._sha256 is None:
+            self._look = _look(self.path)
+            self._sha256 = file_sha256(self.path)
+        return self._sha256
+
+    def check_unchanged(self) -> None:
+        """Raises: MediaError if the file is not the one that was pinned: parts of two would be in one video."""
+        try:
+            look = _look(self.path)
+            same = self._sha256 in (None, file_sha256(self.path))
+        except OSError:
+            same = False
+        if not same:
+            raise MediaError(
+                f"{self.path}: was changed or replaced while it was used; put the recording back as it was, or"
+                " begin again with the new one"
+            )
+        self._look = look
 
     def __iter__(self) -> Iterator[Tensor]:
         with open_media(self.path) as container:
             pending: list[Tensor] = []
             for block in self._resampled(container):
+                if self._sha256 is not None and self._look != _look(self.path):  # nothing of another file gets out
+                    self.check_unchanged()
                 if not torch.isfinite(block).all():
                     raise MediaError(
                         f"{self.path}: has NaN or infinite samples; export the sound again, as 16-bit WAV"
@@ -115,6 +141,15 @@ class AudioSource(_Source):
         # Channels are mixed afterwards: FFmpeg's own mix to mono makes floating-point sound 3 dB louder.
         stream = audio_stream(container, self.path, self.stream)
         yield from map(_mono, _resampled_frames(container, stream, self.path, SAMPLE_RATE))
+
+
+def _look(path: Path) -> tuple[int, ...]:
+    """What changes with a file, without reading it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _resampled_frames(

@@ -7,6 +7,7 @@ Beside them `so_far.mp4`, with sound, plays at any moment.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import sys
@@ -18,7 +19,8 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import ConfigError, OutputError
-from ...files import new_temporary, remove_leftovers_of, sync_to_disk
+from ...files import file_sha256, new_temporary, remove_leftovers_of, sync_to_disk
+from ..audio.decode import AudioSource
 from .container import Metadata, as_output_error, check_video, import_av, video_tags
 from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
@@ -28,6 +30,8 @@ __all__ = ["SO_FAR", "SegmentedVideo", "join_segments", "segment_clips", "segmen
 
 SO_FAR = "so_far.mp4"
 PASTED = 4  # frames pasted at once: whole pictures may be large
+BOX_BYTES = 4 + 4 + 8 + 32
+BOX = BOX_BYTES.to_bytes(4, "big") + b"freesha256: "  # "free" is MP4's name of a box without meaning; then a hash
 SEGMENT_SECONDS = 2.0  # each begins with a key frame, as often as in other videos
 
 log = logging.getLogger(__name__)
@@ -152,7 +156,7 @@ class SegmentedVideo(Sink):
         return self._encoder(segment_path(self.folder, index))
 
     def _encoder(self, path: Path) -> VideoWriter:
-        return VideoWriter(path, self.fps, self.size, encoder=self.encoder, encoder_options=self._options)
+        return _SegmentWriter(path, self.fps, self.size, encoder=self.encoder, encoder_options=self._options)
 
     def write_segment(self, path: Path, frames: Tensor) -> None:
         """A segment like the others, of frames (t, h, w, 3) uint8, somewhere else. Raises: OutputError."""
@@ -255,9 +259,14 @@ def join_segments(
         joiner = Joiner(temporary, fps, audio, tags)
         index = 0
         while joiner.frames < frames:
-            joiner.add(segment_path(folder, index))
+            segment = segment_path(folder, index)
+            if not _is_whole(segment):
+                raise OutputError(f"{segment}: is damaged; repeat the command, which makes it again")
+            joiner.add(segment)
             index += 1
         joiner.close()
+        if isinstance(audio, AudioSource):
+            audio.check_unchanged()
         if seal is not None:
             seal(temporary)
         check_video(temporary, frames)
@@ -275,6 +284,21 @@ def join_segments(
                 temporary.unlink(missing_ok=True)
 
 
+class _SegmentWriter(VideoWriter):
+    """Ends the file with a box, which players skip, that holds the hash of all before it."""
+
+    def _finished(self, temporary: Path) -> None:
+        digest = bytes.fromhex(file_sha256(temporary))
+        with temporary.open("ab") as file:
+            file.write(BOX + digest)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a segment still is what was written, to the last bit. Raises: OSError."""
+    data = path.read_bytes()
+    return data[-BOX_BYTES:] == BOX + hashlib.sha256(data[:-BOX_BYTES]).digest()
+
+
 def _options(encoder: str, options: Mapping[str, str] | None) -> dict[str, str]:
     chosen = dict(ENCODERS.get(encoder, {}) if options is None else options)
     if encoder == "libx264":
@@ -289,6 +313,9 @@ def _frames(path: Path) -> int:
     if not path.exists():
         return 0
     try:
+        if not _is_whole(path):
+            log.warning("%s: is damaged; it is made again", path)
+            return 0
         with av.open(f"file:{path}") as container:
             return int(container.streams.video[0].frames)
     except (av.error.FFmpegError, OSError, IndexError) as error:

@@ -207,6 +207,7 @@ class VideoWriter(Sink):
             container, self._container = self._container, None
             container.close()
             assert self._temporary is not None
+            self._finished(self._temporary)
             check_video(self._temporary, self.frames)
             sync_to_disk(self._temporary)
             self._temporary.replace(self.path)
@@ -215,6 +216,9 @@ class VideoWriter(Sink):
         except BaseException as error:
             self.abort()
             raise as_output_error(error, self.path) from None
+
+    def _finished(self, temporary: Path) -> None:
+        """For subclasses that add to the complete file before it has its name."""
 
     def abort(self) -> None:
         """Drop what was written."""

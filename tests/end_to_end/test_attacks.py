@@ -1,0 +1,181 @@
+"""The world changes while a run lasts, or between a kill and the next try."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from letstalk_core.cli.__main__ import main
+from letstalk_core.cli.progress import ProgressLine
+from letstalk_core.generate.work_folder import RUN_FILE
+
+Wav = Callable[..., Path]
+
+
+@pytest.fixture
+def command(portrait_png: Path, make_wav: Wav, tiny_bundle: Path, tmp_path: Path) -> list[str]:
+    """A run of five segments into v.mp4 of the same folder as its inputs."""
+    wav, out = make_wav(9.0), tmp_path / "v.mp4"
+    fixed = ["--model", str(tiny_bundle), "--steps", "1", "--device", "cpu", "--no-crop"]
+    return ["generate", str(portrait_png), str(wav), "-o", str(out), *fixed, "--quiet", "--keep-work"]
+
+
+def at_clip(clip: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something once, when so many clips are done."""
+    done: list[int] = []
+
+    def progress(self: ProgressLine, now: Any) -> None:
+        if now.clip == clip and not done:
+            done.append(clip)
+            act()
+
+    monkeypatch.setattr(ProgressLine, "__call__", progress)
+
+
+def killed() -> None:
+    raise RuntimeError("killed")
+
+
+def frames(path: Path) -> list[bytes]:
+    import av
+
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+
+def test_a_recording_that_is_replaced_on_the_way_does_not_get_into_the_video(
+    command: list[str],
+    make_wav: Wav,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wav = Path(command[2])
+    old = wav.read_bytes()
+    at_clip(20, lambda: wav.write_bytes(old[:44] + old[44:][::-1]), monkeypatch)
+    assert main(command) == 2
+    assert "speech.wav: was changed or replaced" in capsys.readouterr().err
+    assert not (tmp_path / "v.mp4").exists()
+    wav.write_bytes(old)
+    assert main(command) == 0
+    continued = frames(tmp_path / "v.mp4")
+    assert main([*command, "--restart", "--overwrite"]) == 0
+    assert frames(tmp_path / "v.mp4") == continued and len(continued) == 225
+
+
+def test_nothing_is_sampled_from_another_recording(make_wav: Wav) -> None:
+    """Sound is encoded as it is needed: what comes after the change must not get into the work folder."""
+    from letstalk_core.errors import MediaError
+    from letstalk_core.media.audio.decode import AudioSource
+
+    wav = make_wav(5.0)
+    old = wav.read_bytes()
+    source = AudioSource(wav)
+    source.pin()
+    blocks = iter(source)
+    next(blocks)
+    wav.touch()
+    next(blocks)  # the same contents
+    wav.write_bytes(old[:44] + old[44:][::-1])
+    with pytest.raises(MediaError, match="was changed or replaced"):
+        list(blocks)
+
+
+def test_a_damaged_run_file_does_not_stop_a_restart(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "v.mp4.work"
+    work.mkdir()
+    (work / RUN_FILE).write_text("{")
+    assert main(command) == 2
+    assert "--restart" in capsys.readouterr().err
+    assert main([*command, "--restart"]) == 0
+
+
+def test_flipped_bytes_in_any_file_of_a_work_folder_change_no_frame(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, out = tmp_path / "v.mp4.work", tmp_path / "v.mp4"
+    assert main(command) == 0
+    expected = frames(out)
+    kinds = {re.sub(r"\d{6}", "", path.name): path for path in sorted(work.iterdir()) if path.stat().st_size}
+    assert {"video-.mp4", "clip-.safetensors", "bank-.safetensors", "drift-.json", RUN_FILE} <= set(kinds)
+    for name, path in kinds.items():
+        good = path.read_bytes()
+        damaged = bytearray(good)
+        for place in range(len(good) // 3, len(good), max(1, len(good) // 7)):
+            damaged[place] ^= 0x55
+        path.write_bytes(damaged)
+        for last in sorted(work.glob("video-*"))[-2:]:  # so that something is to be made
+            if last != path:
+                last.unlink()
+        code = main(command)
+        assert code == 0 or name == RUN_FILE, (name, capsys.readouterr().err)
+        assert frames(out) == expected, name
+        if code:
+            path.write_bytes(good)
+            assert main(command) == 0
+
+
+def test_latents_go_with_a_contact_sheet_as_without(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    work = tmp_path / "v.mp4.work"
+    at_clip(48, lambda: left.append(len(list(work.glob("clip-*")))), monkeypatch)
+    assert main([*command[:-1], "--contact-sheet", str(tmp_path / "s.png")]) == 0
+    assert left[0] < 48 and (tmp_path / "s.png").is_file()
+
+
+@pytest.mark.parametrize("what", ["torch", "cpu_instructions"])
+def test_another_torch_or_processor_is_not_taken_for_the_same_run(
+    what: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_clip(20, killed, monkeypatch)
+    assert main(command) == 1
+    capsys.readouterr()
+    if what == "torch":
+        monkeypatch.setattr(torch, "__version__", "2.4.0")
+    else:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert main(command) == 2
+    assert f"belongs to a run that differs in {what}" in capsys.readouterr().err
+
+
+def test_a_work_folder_gives_no_right_over_files_that_its_run_did_not_make(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_clip(20, killed, monkeypatch)
+    assert main(command) == 1
+    recorded = json.loads((tmp_path / "v.mp4.work" / RUN_FILE).read_text())
+    assert recorded["outputs"] == [str(tmp_path / "v.mp4")]
+    (tmp_path / "mine.png").write_text("precious")
+    capsys.readouterr()
+    assert main([*command, "--contact-sheet", str(tmp_path / "mine.png")]) == 2
+    assert "mine.png: exists already; add --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "mine.png").read_text() == "precious"
+    (tmp_path / "v.mp4").write_text("what an interrupted run of this command left")
+    assert main(command) == 0
+
+
+def test_frames_of_a_killed_run_leave_no_halves_and_a_folder_has_one_writer(tmp_path: Path) -> None:
+    from letstalk_core.errors import OutputError
+    from letstalk_core.files import new_temporary
+    from letstalk_core.media.video.writer import PngSequenceWriter
+
+    half, other = new_temporary(tmp_path / "frame_000007.png"), tmp_path / ".frame_mine.png"
+    other.touch()
+    writer = PngSequenceWriter(tmp_path)
+    assert not half.exists() and other.exists()
+    with pytest.raises(OutputError, match="writes frames to it"):
+        PngSequenceWriter(tmp_path)
+    writer.write(torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
+    writer.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".frame_mine.png", "frame_000000.png"]
+    PngSequenceWriter(tmp_path).abort()
