@@ -33,8 +33,9 @@ def make_work(rng: Random, seeds: Path, folder: Path) -> None:
     work.begin({"seed": 1, "size": [32, 32], "models": {"dit": "ab"}})
     for index in range(2):
         work.save(Clip(index, 4 * index, 4), torch.zeros(1, 4, 4, 2, 2))
+    work.release()
     clip, run = folder / "work" / "clip-000000.safetensors", folder / "work" / "run.json"
-    action = rng.randrange(6)
+    action = rng.randrange(8)
     if action == 0:
         clip.unlink()
         clip.symlink_to(rng.choice((folder.parent / "outside" / "victim.txt", "/dev/zero", folder, "nowhere")))
@@ -45,8 +46,24 @@ def make_work(rng: Random, seeds: Path, folder: Path) -> None:
     elif action == 3:
         run.unlink()
         run.symlink_to(rng.choice((folder.parent / "outside" / "victim.txt", folder, "nowhere")))
+    elif action == 4:  # a link where the run writes a file of its own
+        victim, name = (
+            folder.parent / "outside" / "victim.txt",
+            rng.choice(("lock", "video-000000.mp4", "so_far.mp4")),
+        )
+        (folder / "work" / name).unlink(missing_ok=True)
+        rng.choice((os.symlink, os.link))(victim, folder / "work" / name)
+    elif action == 5:
+        _flip(rng, clip)
     else:
         clip.write_bytes(bad_safetensors(rng, clip.read_bytes()))
+
+
+def _flip(rng: Random, path: Path) -> None:
+    """One bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
 
 
 def check_work(folder: Path) -> None:

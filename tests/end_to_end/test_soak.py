@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.soak import __main__ as command
-from benchmarks.soak import cancels, drift, numbers, retakes, runs
+from benchmarks.soak import cancels, drift, numbers, retakes, runs, world
 from benchmarks.soak.harness import SCENARIOS, Outcome, Soak
 from benchmarks.soak.long_run import long_run
 from benchmarks.soak.zygote import Zygote
@@ -42,6 +42,11 @@ def test_a_run_killed_at_thirty_moments_ends_with_the_frames_of_an_undisturbed_o
 def test_two_runs_of_one_work_folder_do_not_meet_and_a_kill_frees_it(soak: Soak) -> None:
     outcome = runs.concurrency(soak)
     assert not outcome.failures
+
+
+@pytest.mark.parametrize("scenario", [world.like_names, world.changed_input, world.links, world.flipped_bytes])
+def test_a_world_that_changes_around_a_run_loses_nothing(scenario: Callable[[Soak], Outcome], soak: Soak) -> None:
+    assert not scenario(soak).failures
 
 
 def test_a_full_disk_stops_a_run_which_continues_with_the_space_it_asked_for(soak: Soak) -> None:

@@ -44,7 +44,9 @@ def hostile(entry: Any) -> list[Any]:
     return [7, "a\0b"] if isinstance(entry, io.String.Input) else []
 
 
-def test_every_node_refuses_every_value_that_its_schema_excludes(nodes: list[Any], sub: Sub) -> None:
+def test_every_node_refuses_every_value_that_its_schema_excludes(
+    nodes: list[Any], sub: Sub, capsys: pytest.CaptureFixture[str]
+) -> None:
     refusal, tried = sub("letstalk_core.errors").LetsTalkError, 0
     for node in nodes:
         for entry in node.define_schema().inputs:
@@ -54,6 +56,8 @@ def test_every_node_refuses_every_value_that_its_schema_excludes(nodes: list[Any
                 with pytest.raises(refusal, match=rf"^{entry.id}: "):
                     node.execute(**{**usual(node), entry.id: value})
     assert tried > 300
+    with capsys.disabled():
+        print(f"{tried} values refused")  # read by benchmarks/soak/world.py
 
 
 def test_what_a_schema_allows_reaches_the_node(nodes: list[Any], sub: Sub) -> None:
