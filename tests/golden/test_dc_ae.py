@@ -167,5 +167,5 @@ def test_a_run_scales_latents_as_the_pipelines_of_diffusers_do() -> None:
     assert_same(stages.encode(image), scaled)
     decoded = reference.decode(scaled / reference.config.scaling_factor).sample
     expected = ((decoded + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1)
-    found = stages.decode(scaled, Clip(0, 0, 1))
+    found = stages.decode(scaled[None], Clip(0, 0, 1))
     assert (found - expected).abs().max() <= 0.51  # rounded to whole numbers
