@@ -36,6 +36,7 @@ LOCK_FILE = "lock"
 FORMAT = 1
 # The release since which the same settings give the same frames: what an older one left unfinished is resumed.
 FRAMES_VERSION = "0.1.0"
+UNSAID_MACHINE = ("torch", "cpu_instructions", "gpu")  # not in the folders of early versions
 MOST_THREADS = 4096
 OWN = re.compile(
     r"run\.json|lock|so_far\.mp4|retake|clip-\d{6}\.safetensors|bank-\d{6}\.safetensors|drift-\d{6}\.json"
@@ -364,4 +365,7 @@ class WorkFolder(Work):
 
 
 def _changed(known: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    """Names of what differs. Folders of early versions say nothing of carry, which they lacked, or the CPU."""
+    unsaid = {"carry": False, "output_size": run.get("size"), **{k: run.get(k) for k in UNSAID_MACHINE}}
+    known = {**{k: v for k, v in unsaid.items() if k in run}, **known}
     return sorted(k for k in {*run, *known} if run.get(k) != known.get(k))
