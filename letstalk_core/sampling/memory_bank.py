@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +197,9 @@ class MemoryBank:
         values = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
         header = {**values, "recent": self.recent, "anchors": self.anchors, "settings": asdict(self.settings)}
         header["latent_space"] = self.latent_space
+        header[DIGEST] = _digest(header, tensors)  # not metadata of its own, whose order safetensors does not keep
         with atomic_path(Path(path), durable=durable) as temporary:
-            save_file(tensors, str(temporary), metadata=_signed(json.dumps(header), tensors))
+            save_file(tensors, str(temporary), metadata={FORMAT: json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> MemoryBank:
@@ -206,6 +209,8 @@ class MemoryBank:
             raise CheckpointError(f"{path}: is not a memory bank; give a file that a memory bank was saved to")
         try:
             header = json.loads(metadata[FORMAT])
+            saved = header.pop(DIGEST, None)
+            digest = partial(_digest, dict(header))
             settings = MemorySettings(**header.pop("settings"))
             recent, anchors = header.pop("recent"), header.pop("anchors")
             if type(recent) is not int or type(anchors) is not int:
@@ -213,7 +218,7 @@ class MemoryBank:
             bank = cls(recent, anchors, settings=settings)
             bank.latent_space = str(header.pop("latent_space", ""))
             tensors = load_tensors(path, device=device)
-            if DIGEST in metadata and _signed(metadata[FORMAT], tensors)[DIGEST] != metadata[DIGEST]:
+            if saved not in (None, digest(tensors)):
                 raise ValueError("its contents are not those that were saved")
             bank.load_state_dict({**header, **tensors})
             for name, tensor in zip(("portrait", "recent", "anchors"), bank._state(), strict=True):
@@ -230,12 +235,12 @@ class MemoryBank:
         return self._portrait, self._recent, self._anchors
 
 
-def _signed(header: str, tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Metadata of a file: the header, and a hash of it and of all values."""
-    digest = hashlib.sha256(header.encode())
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """A hash of everything in a file."""
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].cpu().contiguous().numpy().tobytes())
-    return {FORMAT: header, DIGEST: digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _finite(latents: Tensor, what: str) -> None:

@@ -159,3 +159,22 @@ def test_the_frames_move_to_the_device_of_the_run() -> None:
 def test_statistics_are_matched_or_not() -> None:
     with pytest.raises(ConfigError, match="match_statistics=\\[1\\] must be true or false"):
         MemorySettings(match_statistics=[1])  # type: ignore[arg-type]
+
+
+def test_a_file_is_the_same_bytes_whenever_it_is_written_and_notices_any_change_of_a_value(tmp_path: Path) -> None:
+    bank = MemoryBank(2, 1)
+    bank.reset(torch.zeros(1, 4, 2, 2))
+    files = [tmp_path / f"{number}.safetensors" for number in range(8)]
+    for file in files:
+        bank.save(file)
+    assert len({file.read_bytes() for file in files}) == 1
+    data = bytearray(files[0].read_bytes())
+    data[-3] ^= 1
+    files[0].write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged memory bank"):
+        MemoryBank.load(files[0])
+    text = files[1].read_bytes().replace(b'clips_written\\": 0', b'clips_written\\": 9')
+    assert text != files[1].read_bytes()
+    files[1].write_bytes(text)
+    with pytest.raises(CheckpointError, match="damaged memory bank"):
+        MemoryBank.load(files[1])
