@@ -15,14 +15,8 @@ SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_recipe_is_valid(name: str) -> None:
-    stage = {
-        "autoencoder": "autoencoder",
-        "decoder": "autoencoder",
-        "audio": "audio",
-        "carry": "carry",
-        "dit": "dit",
-    }
-    recipe = load_recipe(stage[name.split("_")[1]], name)
+    kind = name.split("_")[-1]
+    recipe = load_recipe({"decoder": "autoencoder"}.get(kind, kind), name)
     assert recipe.to_dict()["stage"] == recipe.stage
 
 
