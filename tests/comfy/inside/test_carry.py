@@ -98,7 +98,7 @@ def test_bad_inputs_are_named(
         run(frames, portrait.expand(2, -1, -1, -1), vae)
     with pytest.raises(error, match="frames: is"):
         run(frames[0], portrait, vae)
-    with pytest.raises(error, match="size: 'huge' is not one of"):
+    with pytest.raises(error, match="size: is 'huge'; must be one of"):
         run(frames, portrait, vae, "huge")
     with pytest.raises(error, match=r"vae: makes 64x64 of a picture of 72x72"):
         run(shrunk(frames, 72), portrait, vae)

@@ -170,7 +170,7 @@ def test_defaults_for_diffusion_models_are_those_of_the_standalone_pipeline(
     positive = conditioning(demo, 6, channels=8)
     run = prepare(demo, positive, model=patcher, steps=4, audio_scale=1.0)
     solvers, clip = sub("letstalk_core.sampling.solvers"), sub("letstalk_core.sampling.clip")
-    bundle = SimpleNamespace(dit=dit, pixels_per_token=32)
+    bundle = SimpleNamespace(dit=dit, pixels_per_token=32, carry=None)
     settings = sub("letstalk_core.generate.talking_portrait").GenerateSettings(steps=4).resolve(bundle)
     assert settings.solver == "dpmpp_2m"
     assert solvers.get_solver(settings.solver)

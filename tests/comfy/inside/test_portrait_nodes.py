@@ -265,7 +265,7 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_
         ({"bbox": (500, 500, 20, 20)}, "bbox: box x=500.*outside"),
         ({"bbox": [(1, 2, 3)]}, "bbox: .*is not a box"),
         ({"bbox": [None]}, "bbox: has no box for the picture"),
-        ({"face": "nose"}, "face: 'nose' is not one of"),
+        ({"face": "nose"}, "face: is 'nose'; must be one of"),
         ({}, "image: no face was found.*MASK.*whole picture"),
         (
             {"face": "detector"},
@@ -308,7 +308,7 @@ def test_bad_pastes_are_named(crop: Any, paste: Any, sub: Any, monkeypatch: pyte
         paste(way_back, frames=cut[:1].expand(3, -1, -1, -1))
     with pytest.raises(error, match="video: is a Tensor"):
         paste(way_back, video=cut)
-    with pytest.raises(error, match="feather: feather=0.9"):
+    with pytest.raises(error, match="feather: is 0.9; must be"):
         paste(way_back, frames=cut, feather=0.9)
     images = sub("nodes.adapters.images")
     monkeypatch.setattr(images.comfy.model_management, "get_free_memory", lambda device: 1000)

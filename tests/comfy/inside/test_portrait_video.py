@@ -132,8 +132,8 @@ def test_a_detector_that_was_asked_for_must_be_there(run_graph: Any) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"result": "half"}, "result: 'half'"),
-        ({"face": "nose"}, "face: 'nose'"),
+        ({"result": "half"}, "result: is 'half'"),
+        ({"face": "nose"}, "face: is 'nose'"),
         ({"face": "mask"}, "mask: nothing"),
     ],
 )

@@ -29,7 +29,7 @@ def core(sub: Any) -> Any:
 @pytest.fixture
 def faces(sub: Any) -> torch.Tensor:
     """IMAGE of four bundled portraits at 128x128."""
-    portraits = sorted((demo(sub).parent / "portraits").iterdir())
+    portraits = sorted((demo(sub).parent / "portraits").glob("*.png"))
     pictures = [sub("letstalk_core.media.portrait.image").load_portrait(path) for path in portraits]
     fitted = [sub("letstalk_core.media.portrait.crop").fit_square(picture, 128) for picture in pictures]
     return torch.stack(fitted).float() / 255
