@@ -69,7 +69,7 @@ def test_a_bundled_portrait_speaks_and_stays_itself(bundle: ModelBundle) -> None
 
 
 def test_drift_scores_tell_persons_apart_and_bear_small_movements(bundle: ModelBundle) -> None:
-    """With the bundled autoencoder: what `--drift-level 0.6` rests on."""
+    """With the bundled autoencoder: what `--drift-level 0.5` rests on."""
     pictures = {
         name: fit_to(load_portrait(DEMO / "portraits" / f"{name}.png"), (256, 256))
         for name in ("ada", "bo", "dev")
@@ -86,7 +86,7 @@ def test_drift_scores_tell_persons_apart_and_bear_small_movements(bundle: ModelB
     ada = pictures["ada"]
     portrait = latents(ada)
     assert score(torch.roll(ada, 2, 1)).lowest > 0.9
-    assert score(torch.roll(ada, 6, 1)).lowest > 0.6
+    assert score(torch.roll(ada, 6, 1)).lowest > 0.5
     darker = score((0.8 * ada.float()).to(torch.uint8))
     assert darker.identity > 0.95 and darker.colour < 0.93
     assert all(score(pictures[name]).identity < 0.5 for name in ("bo", "dev"))
