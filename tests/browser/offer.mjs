@@ -19,12 +19,13 @@ await visit(url, artifacts, async ({ page, seen, shoot }) => {
       const offer = page.locator(".letstalk-offer:visible");
       return (await offer.count()) ? offer.first().textContent() : null;
     };
-    const offered = async (values) => {
+    const offered = async (values, wait = 2000) => {
       await loadQuickstart(page, values);
       await page.waitForTimeout(2000);
+      await page.locator(".letstalk-offer:visible").first().waitFor({ timeout: wait }).catch(() => {});
       return look();
     };
-    seen[renderer] = { other: await offered({ seed: 5, crf: 30 }), same: await offered({ seed: 5 }) };
+    seen[renderer] = { other: await offered({ seed: 5, crf: 30 }), same: await offered({ seed: 5 }, 20_000) };
     await shoot(`${name}_${renderer}_offer`);
     if (seen[renderer].same === null) continue; // where no panel is drawn
     await page.evaluate(() => {
