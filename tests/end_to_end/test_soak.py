@@ -88,7 +88,8 @@ def test_bad_numbers_are_found_in_every_stage_and_made_again(soak: Soak, monkeyp
 def test_bad_numbers_that_nobody_finds_are_a_failure(soak: Soak, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numbers, "HOW", ("nan",))
     monkeypatch.setattr(numbers, "STAGES", {"decoding": numbers.STAGES["decoding"]})
-    monkeypatch.setattr("letstalk_core.networks.numerical_guard._attempt", lambda run, network: (run(network), ""))
+    unseen = "letstalk_core.networks.numerical_guard._attempt"
+    monkeypatch.setattr(unseen, lambda run, network, judge: (run(network), None))
     assert numbers.numbers(soak).failures
 
 
