@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 KINDS = ("dit", "autoencoder", "audio_encoder")
+DENOISER_ONLY = ("num_heads", "memory_frames", "clip_frames")  # what its shapes do not tell
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -26,8 +27,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="turn a public checkpoint into a LetsTalk model file",
-        description="Take a denoiser checkpoint of the authors (.pt with model, ema, audioproj), a DC-AE file or"
-        " folder in either public format, or a wav2vec2 folder. Pickled code is never run.",
+        description="Take a denoiser checkpoint of the authors (model, ema and audioproj in one file, or as"
+        " prefixes in that of a training framework), a DC-AE file or folder in either public format, or a wav2vec2"
+        " folder. Pickled code is never run.",
     )
     parser.add_argument("source", help="file or folder")
     parser.add_argument("-o", "--output", required=True, help="the .safetensors file to write")
@@ -38,6 +40,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--num-heads", type=int, help="temporal and audio attention heads, if the width is no preset's"
     )
+    parser.add_argument(
+        "--memory-frames", type=int, help="frames a denoiser remembers (what its time table has beyond a clip)"
+    )
+    parser.add_argument("--clip-frames", type=int, help="frames of one clip of a denoiser (16)")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="store the weights so (default: as they are)"
     )
@@ -59,27 +65,28 @@ def _recognise(source: Path) -> str:
                 f"{source / 'config.json'}: cannot be read ({error}); get the folder again"
             ) from None
         return "audio_encoder" if isinstance(config, dict) and "model_type" in config else "autoencoder"
-    if source.suffix in PICKLES:
-        from ..networks.checkpoint import load_pickled_tensors
-
-        content = load_pickled_tensors(source, device="meta")  # names only; tensors stay on disk where they can
-        if "audioproj" in content or any(
-            "x_embedder.proj.weight" in k for v in content.values() for k in _names(v)
-        ):
-            return "dit"
+    if _holds_denoiser(source):
+        return "dit"
     return "autoencoder"
 
 
-def _names(value: Any) -> list[str]:
-    return [str(k) for k in value] if isinstance(value, Mapping) else []
+def _holds_denoiser(source: Path) -> bool:
+    from ..networks.checkpoint import load_pickled_tensors, read_header
+    from ..networks.transformer.official_layout import flat_names, holds_denoiser
+
+    if source.suffix in PICKLES:
+        content = load_pickled_tensors(source, device="meta")  # names only; tensors stay on disk where they can
+        return "audioproj" in content or holds_denoiser(flat_names(content))
+    return source.suffix == ".safetensors" and holds_denoiser(read_header(source).shapes)
 
 
 def _load(args: argparse.Namespace, kind: str) -> dict[str, tuple[Config, Mapping[str, Tensor]]]:
     if kind == "dit":
         from ..networks.transformer.convert import load_official
 
-        changes = {} if args.num_heads is None else {"num_heads": args.num_heads}
+        changes = {name: getattr(args, name) for name in DENOISER_ONLY if getattr(args, name) is not None}
         loaded = load_official(args.source, weights=args.weights, **changes)
+        sys.stderr.writelines(f"{note}\n" for note in loaded.notes)
         parts: dict[str, tuple[Config, Mapping[str, Tensor]]] = {"dit": (loaded.dit_config, loaded.dit)}
         if loaded.projection_config is not None and loaded.projection is not None:
             parts["audio_projection"] = (loaded.projection_config, loaded.projection)

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.cli.__main__ import main
+from letstalk_core.errors import ConfigError
 from letstalk_core.networks.configs import DiTConfig
 from letstalk_core.networks.nn.attention import LinearAttention
 from letstalk_core.networks.presets import AUDIO_PROJECTION, DIT
@@ -163,3 +165,84 @@ def test_a_foreign_checkpoint_is_refused_with_its_first_five_names(
     assert main(["convert", str(source), "-o", str(target), "--num-heads", "2", "--kind", "dit"]) == 2
     assert message in capsys.readouterr().err
     assert not target.exists()
+
+
+def tiny_parts(*, memory: int = 2, clip: int = 16, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Denoiser and projection under the authors' names."""
+    config = dataclasses.replace(
+        TINY, anchor_frames=0, in_channels=32, memory_frames=memory, clip_frames=clip, **changes
+    )
+    projection = AudioProjection(dataclasses.replace(AUDIO_PROJECTION["base"], hidden_size=8, tokens=2))
+    theirs = convert.dit_to_official(random_dit(config).state_dict(), config)
+    return theirs, convert.projection_to_official(projection.state_dict())
+
+
+@pytest.mark.parametrize("layout", ["lightning", "compiled", "bare", "safetensors"])
+def test_files_of_training_frameworks_give_the_weights_of_plain_ones(layout: str, tmp_path: Path) -> None:
+    (dit, projection), (other, _) = tiny_parts(), tiny_parts()
+    path = tmp_path / f"a.{'safetensors' if layout == 'safetensors' else 'ckpt'}"
+    flat = {f"ema.{k}": v for k, v in dit.items()} | {f"model.{k}": v for k, v in other.items()}
+    flat |= {f"audioproj.{k}": v for k, v in projection.items()}
+    if layout == "lightning":
+        torch.save({"state_dict": flat, "epoch": 3, "optimizer_states": [{"state": {0: torch.zeros(2)}}]}, path)
+    elif layout == "compiled":
+        inner = {k.replace("blocks.0.", "blocks.0._orig_mod."): v for k, v in dit.items()}
+        ema = {f"_orig_mod.module.{k}": v for k, v in inner.items()}
+        torch.save({"ema": ema, "audioproj": {f"_orig_mod.{k}": v for k, v in projection.items()}}, path)
+    elif layout == "bare":
+        torch.save({"state_dict": dit, "opt": {"state": {"x": torch.zeros(2)}}}, path)
+    else:
+        save_file(flat, str(path))
+    found = convert.load_official(path, num_heads=2)
+    assert equal(found.dit, convert.dit_from_official(dit))
+    if layout == "bare":
+        assert found.projection is None
+    else:
+        assert equal(found.projection, convert.projection_from_official(projection))
+    if layout in ("lightning", "safetensors"):
+        raw = convert.load_official(path, num_heads=2, weights="model")
+        assert equal(raw.dit, convert.dit_from_official(other))
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "expected"),
+    [
+        ((2, 16), {}, (2, 16)),
+        ((4, 16), {}, (4, 16)),  # the clip of the paper, whatever the memory
+        ((2, 4), {}, (2, 4)),
+        ((2, 18), {"memory_frames": 2}, (2, 18)),
+        ((8, 12), {"clip_frames": 12}, (8, 12)),
+    ],
+)
+def test_the_rows_of_the_time_table_divide_as_told_or_by_the_papers_clip(
+    rows: tuple[int, int], changes: dict[str, int], expected: tuple[int, int], tmp_path: Path
+) -> None:
+    dit, _ = tiny_parts(memory=rows[0], clip=rows[1])
+    torch.save({"ema": dit}, tmp_path / "a.pt")
+    found = convert.load_official(tmp_path / "a.pt", num_heads=2, **changes)
+    assert (found.dit_config.memory_frames, found.dit_config.clip_frames) == expected
+    assumed = f"taken as {expected[0]} memory frames and {expected[1]} of a clip (otherwise: --memory-frames"
+    assert any(assumed in note for note in found.notes) == (not changes)
+
+
+@pytest.mark.parametrize("changes", [{"memory_frames": 20}, {"memory_frames": 2, "clip_frames": 16}])
+def test_frames_that_the_time_table_has_no_rows_for_are_refused(changes: dict[str, int], tmp_path: Path) -> None:
+    dit, _ = tiny_parts(memory=4)
+    torch.save({"ema": dit}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match="time table has 20 rows.*--memory-frames.*--clip-frames"):
+        convert.load_official(tmp_path / "a.pt", num_heads=2, **changes)
+
+
+def test_what_cannot_work_is_named_when_converting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(state: dict[str, Tensor]) -> tuple[int, str]:
+        torch.save({"ema": state}, tmp_path / "a.pt")
+        code = main(["convert", str(tmp_path / "a.pt"), "-o", str(tmp_path / "a.safetensors"), "--num-heads", "2"])
+        return code, capsys.readouterr().err
+
+    four, _ = tiny_parts()
+    four |= {"x_embedder.proj.weight": torch.zeros(32, 4, 2, 2), "blocks.0.mlp.fc1.weight": torch.zeros(128, 32)}
+    code, message = command(four)
+    assert code == 2 and "softmax / SD-VAE family (4 latent channels, patches of 2)" in message
+    config = dataclasses.replace(TINY, anchor_frames=0, prediction="epsilon")
+    code, message = command(convert.dit_to_official(random_dit(config).state_dict(), config))
+    assert code == 0 and "warning: the denoiser takes 4 latent channels" in message and "32, 64" in message

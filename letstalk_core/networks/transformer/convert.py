@@ -1,6 +1,6 @@
 """The authors' checkpoint format <-> ours (docs/model.md, Interchange): names only; no weight is changed.
 
-Such a file is a dict with "model", "ema" and "audioproj". It is read with `weights_only`, so it cannot run code.
+A .pt or .ckpt file is read with `weights_only`, so it cannot run code; `official_layout` finds its networks.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ..checkpoint import load_pickled_tensors
+from ...errors import CheckpointError, ConfigError
+from ..checkpoint import load_pickled_tensors, load_tensors
 from ..configs import AudioProjectionConfig, DiTConfig
 from ..nn.embeddings import sincos, space_table
-from ..presets import AUDIO_PROJECTION, DIT
+from ..presets import AUDIO_PROJECTION, AUTOENCODER, DIT
+from .official_layout import find_networks, flat_names
 
 __all__ = [
     "OfficialCheckpoint",
@@ -60,6 +61,7 @@ _PROJECTION = {"proj1": "linear_1", "proj2": "linear_2", "proj3": "linear_3", "n
 _SPACE, _TIME = "pos_embed", "long_temp_embed"  # fixed tables in their files; ours are computed
 _NAME = re.compile(r"(blocks\.\d+\.)?(.+)\.(weight|bias)")
 TABLE_TOLERANCE = 0.02  # tables may have gone through bfloat16
+PAPER_CLIP = 16  # frames
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class OfficialCheckpoint:
     dit: dict[str, Tensor]
     projection_config: AudioProjectionConfig | None
     projection: dict[str, Tensor] | None
+    notes: tuple[str, ...] = ()  # what was assumed, and what is odd, one line each
 
 
 def _rename(
@@ -118,7 +121,8 @@ def dit_from_official(state: Mapping[str, Tensor], config: DiTConfig | None = No
         ):
             raise CheckpointError(
                 f"checkpoint: {name} {list(found.shape)} is not the fixed sine-cosine table {list(table.shape)} of"
-                " this denoiser; check the grid and the clip length of the config"
+                f" this denoiser; check the grid, and its {config.bank_frames} memory frames (--memory-frames) and"
+                f" {config.clip_frames} of a clip (--clip-frames)"
             )
     return _rename({k: v for k, v in state.items() if k not in (_SPACE, _TIME)}, _DIT, _BLOCK)
 
@@ -142,8 +146,10 @@ def dit_config_from_official(state: Mapping[str, Tensor], **changes: Any) -> DiT
     """The config that the shapes of their weights imply; `changes` sets what shapes cannot tell.
 
     Shapes do not tell the number of heads (taken from the preset of the same width), nor how the rows of the time
-    table divide (two memory frames). Raises: CheckpointError if a needed tensor is missing or the width unknown.
+    table divide: see `_frames`. Raises: CheckpointError if a needed tensor is missing, the width is unknown, or
+    the model is of the authors' other family; ConfigError for frames that the table has no rows for.
     """
+    _refuse_softmax(state)
     patch, final = _need(state, "x_embedder.proj.weight", 4), _need(state, "final_layer.linear.weight", 2)
     inner = _need(state, "blocks.0.mlp.point_conv.conv.weight", 4)
     audio = _need(state, "blocks.0.cross_attn.k_proj.weight", 2)
@@ -166,9 +172,57 @@ def dit_config_from_official(state: Mapping[str, Tensor], **changes: Any) -> DiT
     }
     if _SPACE in state:
         values["grid_size"] = (math.isqrt(_need(state, _SPACE, 3).shape[1]),) * 2
-    if _TIME in state:
-        values["clip_frames"] = _need(state, _TIME, 3).shape[1] - DiTConfig.memory_frames
-    return DiTConfig(**{**values, **changes})
+    return DiTConfig(**{**values, **_frames(state, changes), **changes})
+
+
+def _refuse_softmax(state: Mapping[str, Tensor]) -> None:
+    """Raises: CheckpointError for the authors' first family of denoisers, which no config here describes."""
+    signs = [name for name in ("mlp.fc1.weight", "attn.qkv.bias") if f"blocks.0.{name}" in state]
+    patch = state.get("x_embedder.proj.weight")
+    if signs and patch is not None:
+        raise CheckpointError(
+            f"checkpoint: has blocks.0.{signs[0]}: a denoiser of the softmax / SD-VAE family ({patch.shape[1]}"
+            f" latent channels, patches of {patch.shape[-1]}), whose attention and feed-forward differ; only the"
+            " family with linear attention, over DC-AE latents, can be converted"
+        )
+
+
+def _frames(state: Mapping[str, Tensor], changes: Mapping[str, Any]) -> dict[str, int]:
+    """Memory and clip frames, which share the rows of one table.
+
+    What `changes` leaves open: the clip has the paper's 16 frames if there are more rows, and memory the rest;
+    with fewer, memory has the paper's 2. Raises: ConfigError.
+    """
+    if _TIME not in state:
+        return {}
+    rows = _need(state, _TIME, 3).shape[1] - changes.get("anchor_frames", 0)
+    memory, clip = changes.get("memory_frames"), changes.get("clip_frames")
+    if memory is None:
+        memory = rows - clip if clip is not None else max(rows - PAPER_CLIP, DiTConfig.memory_frames)
+    clip = rows - memory if clip is None else clip
+    if memory < 0 or clip < 1 or memory + clip != rows:
+        raise ConfigError(
+            f"the checkpoint's time table has {rows} rows, which are no {memory} memory frames (--memory-frames)"
+            f" and {clip} of a clip (--clip-frames); leave one of them out"
+        )
+    return {"memory_frames": memory, "clip_frames": clip}
+
+
+def _notes(state: Mapping[str, Tensor], config: DiTConfig, changes: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = []
+    if not {"memory_frames", "clip_frames"} & changes.keys():
+        rows = f"time table of {state[_TIME].shape[1]} rows" if _TIME in state else "missing time table"
+        notes.append(
+            f"note: the {rows} does not say how it divides; taken as {config.memory_frames} memory frames and"
+            f" {config.clip_frames} of a clip (otherwise: --memory-frames, --clip-frames)"
+        )
+    known = sorted({c.latent_channels for c in AUTOENCODER.values()})
+    if config.in_channels not in known:
+        notes.append(
+            f"warning: the denoiser takes {config.in_channels} latent channels, and no autoencoder here has so"
+            f" many (DC-AE: {', '.join(map(str, known))}); nothing can be generated without one"
+        )
+    return tuple(notes)
 
 
 def projection_config_from_official(state: Mapping[str, Tensor], **changes: Any) -> AudioProjectionConfig:
@@ -190,27 +244,21 @@ def projection_config_from_official(state: Mapping[str, Tensor], **changes: Any)
 def load_official(path: str | os.PathLike[str], *, weights: str = "ema", **changes: Any) -> OfficialCheckpoint:
     """Read an authors' checkpoint; `weights` is "ema" or "model", `changes` are of the denoiser's config.
 
-    Raises: CheckpointError if the file is missing, damaged, holds more than tensors, or is of another model.
+    Raises: CheckpointError if the file is missing, damaged, holds more than tensors, or is of another model;
+    ConfigError for changes that do not fit it.
     """
     path = Path(path)
-    content = load_pickled_tensors(path)
-    if not isinstance(content.get(weights), dict):
-        found = sorted(map(str, content))
-        raise CheckpointError(f"{path}: has no weights {weights!r} (it holds {found}); choose ema or model")
-    state = _state(content[weights])
-    config = dit_config_from_official(state, **changes)
-    dit = dit_from_official(state, config)
-    if not isinstance(content.get("audioproj"), dict):
-        return OfficialCheckpoint(config, dit, None, None)
-    projection = _state(content["audioproj"])
-    return OfficialCheckpoint(
-        config, dit, projection_config_from_official(projection), projection_from_official(projection)
-    )
-
-
-def _state(values: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict, without the prefix that distributed training puts before every name."""
-    return {str(k).removeprefix("module."): v for k, v in values.items() if isinstance(v, Tensor)}
+    content = load_tensors(path) if path.suffix == ".safetensors" else load_pickled_tensors(path)
+    try:
+        state, projection = find_networks(flat_names(content), weights)
+        config = dit_config_from_official(state, **changes)
+        dit, notes = dit_from_official(state, config), _notes(state, config, changes)
+        if projection is None:
+            return OfficialCheckpoint(config, dit, None, None, notes)
+        shape = projection_config_from_official(projection)
+        return OfficialCheckpoint(config, dit, shape, projection_from_official(projection), notes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {str(error).removeprefix('checkpoint: ')}") from None
 
 
 def _need(state: Mapping[str, Tensor], name: str, dimensions: int) -> Tensor:
