@@ -11,13 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, FaceNotFoundError
+from ..errors import ConfigError
+from .inputs import find_scene, output_size, vocals_of
 from .output import check_file_name, check_temporary_folder, say, write_out
-from .size import OWN, Size, choose_size, parse_size
+from .size import choose_size, parse_size
 
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Portrait, Progress, Summary
-    from ..media.portrait.scene import Scene
 
 __all__ = ["add_parser", "run"]
 
@@ -98,6 +98,16 @@ def add_parser(subparsers: Any) -> None:
         metavar="AMOUNT",
         help="how much head, brows and gaze move, 0 to 2, for models conditioned on it (default 1)",
     )
+    add(
+        "--vocals",
+        metavar="FILE",
+        help="the voice of AUDIO alone, separated from music: what the model hears; the video plays AUDIO",
+    )
+    add(
+        "--as-authors",
+        action="store_true",
+        help="count frames, pad the sound and scale the portrait as the authors' code does",
+    )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
@@ -156,27 +166,28 @@ def run(args: argparse.Namespace) -> int:
     if resuming and not args.restart and not args.quiet:
         say(f"note: continues from {folder}")
     line = ProgressLine(quiet=args.quiet)
-    scene = _scene(args, settings)
+    scene = find_scene(args, settings)
     pastes = scene is not None and not scene.is_whole and not args.crop_face
     if settings.carry:
-        settings = replace(settings, output_size=_output_size(args, size, settings, scene, pastes))
+        settings = replace(settings, output_size=output_size(args, size, settings, scene, pastes))
         scene = scene.at(settings.output_size) if scene is not None and settings.output_size is not None else None
     portrait: Portrait = Path(args.portrait) if scene is None else scene.portrait
     pasted = scene if pastes else None
     sound = AudioSource(args.audio)
     sound.pin()  # before anything is read from it: what is encoded must be what the video plays
+    heard = vocals_of(args, sound)
     with _Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
             video, work = make_video(args, settings, bundle, folder, sound, signer, pasted)
             summary = TalkingPortrait(bundle).retake(
-                *(portrait, sound, video, work, _seconds(args.retake), args.retake_seed, settings),
+                *(portrait, heard, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
             )
         else:
             sink, kept = make_sinks(args, settings, bundle, folder, sound, signer, pasted)
             summary = TalkingPortrait(bundle).generate(
-                portrait, sound, sink, settings, progress=interrupt.progress, work=kept
+                portrait, heard, sink, settings, progress=interrupt.progress, work=kept
             )
     if pasted is not None:
         summary.height, summary.width = pasted.size
@@ -236,47 +247,8 @@ def _settings(args: argparse.Namespace) -> GenerateSettings:
         match_statistics=args.match_statistics,
         drift_level=args.drift_level,
         movement=args.movement,
+        as_authors=args.as_authors,
     )
-
-
-def _scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None:
-    """The picture and the part of it around its face; None with --no-crop."""
-    if args.no_crop:
-        if args.crop_face:
-            raise ConfigError("--no-crop and --crop-face exclude each other; leave out one of them")
-        return None
-    from ..media.portrait.detect import KorniaFaceDetector
-    from ..media.portrait.image import load_portrait
-    from ..media.portrait.scene import Scene
-
-    assert settings.size is not None  # they are resolved
-    detector = KorniaFaceDetector() if args.face_detector == "yunet" else None
-    image = load_portrait(args.portrait)
-    try:
-        scene = Scene.find(image, settings.size, detector)
-    except FaceNotFoundError as error:
-        raise FaceNotFoundError(
-            f"{args.portrait}: {error}, or add --no-crop to animate the whole picture as it is"
-        ) from None
-    if not args.quiet:
-        for note in scene.notes:
-            say(f"note: {args.portrait}: {note}")
-    return scene
-
-
-def _output_size(
-    args: argparse.Namespace, size: Size, settings: GenerateSettings, scene: Scene | None, pastes: bool
-) -> tuple[int, int] | None:
-    """Height and width of frames with carry: what goes back into a picture has the pixels of the picture."""
-    if size != OWN and not (pastes and size is None):
-        return settings.output_size
-    if scene is not None:
-        return scene.own_size
-    from ..generate.detail import own_size
-    from ..media.portrait.image import load_portrait
-
-    assert settings.size is not None
-    return own_size(load_portrait(args.portrait), settings.size)
 
 
 def _seconds(text: str) -> tuple[float, float]:

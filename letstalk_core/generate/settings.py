@@ -39,6 +39,7 @@ class GenerateSettings:
     drift_level: float = 0.0
     movement: float = 1.0  # amount of head, brow and gaze, for models conditioned on motion
     decode_batch: int = 8  # frames
+    as_authors: bool = False  # frames counted, sound padded, portrait scaled as in docs/model.md, Interchange
 
     def resolve(self, bundle: ModelBundle) -> GenerateSettings:
         """The same with every None replaced. Raises: ConfigError for values that cannot work with this model."""
@@ -100,9 +101,16 @@ class GenerateSettings:
             drift_level=self.drift_level or memory.drift_level,
         )
 
+    @property
+    def scaling(self) -> str:
+        """How the portrait is brought to `size`."""
+        return "bilinear" if self.as_authors else "bicubic"
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """JSON values; `as_authors` only where it is on, so that runs of earlier versions go on."""
         values = asdict(self)
+        if not self.as_authors:
+            del values["as_authors"]
         sizes = {name: values[name] and list(values[name]) for name in ("size", "output_size")}
         return {**values, **sizes}
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..media.audio.decode import AudioSource, Sound, WaveformSource, as_source
 from ..media.audio.features import AudioFeatures
+from ..media.audio.padding import PaddedSource
 from ..media.portrait.crop import fit_to
 from ..media.portrait.image import load_portrait
 from ..media.video.segments import SegmentedVideo
@@ -137,11 +138,14 @@ class TalkingPortrait:
         assert resolved.size is not None and resolved.output_size is not None and resolved.fps is not None
         height, width = resolved.output_size
         picture = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
-        image = fit_to(picture, resolved.size)
+        image = fit_to(picture, resolved.size, resolved.scaling)
         source = as_source(audio)
         if isinstance(source, AudioSource):
             source.pin()
-        features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
+        clip_frames = bundle.dit.config.clip_frames
+        heard = PaddedSource(source, resolved.fps, clip_frames) if resolved.as_authors else source
+        features = AudioFeatures.encode(bundle.audio_encoder, heard, resolved.fps)
+        frames = heard.shown if isinstance(heard, PaddedSource) else features.frames
         moves = Movement(
             bundle.audio_projection.config.movement,
             seed=resolved.seed,
@@ -151,8 +155,8 @@ class TalkingPortrait:
         stages = Stages(bundle, resolved.decode_batch)
         latent = stages.encode(image)
         conditions = stages.conditions(latent, features, moves)
-        clips = len(plan_clips(features.frames, bundle.dit.config.clip_frames))
-        summary = Summary(0, features.frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
+        clips = len(plan_clips(frames, clip_frames))
+        summary = Summary(0, frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
         summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
         fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
         if resolved.carry:

@@ -23,6 +23,7 @@ class WaveformMoments:
     def __init__(self, kernel: int = 10, stride: int = 5) -> None:
         self.kernel, self.stride = kernel, stride
         self.samples = 0
+        self._padding = 0  # of them
         self._sum = 0.0
         self._squares = 0.0
         self._patches = 0
@@ -33,9 +34,17 @@ class WaveformMoments:
     def update(self, block: Tensor) -> None:
         """Take the next samples (n,)."""
         block = block.double()
-        self.samples += block.numel()
         self._sum += block.sum().item()
         self._squares += block.square().sum().item()
+        self._see(block)
+
+    def pad(self, count: int) -> None:
+        """Take `count` last samples at the mean, which are 0 once normalised; mean and deviation stay."""
+        self._see(torch.full((count,), self.mean, dtype=torch.float64))
+        self._padding += count
+
+    def _see(self, block: Tensor) -> None:
+        self.samples += block.numel()
         self._rest = torch.cat([self._rest, block])
         if self._rest.numel() >= self.kernel:
             patches = self._rest.unfold(0, self.kernel, self.stride)
@@ -46,12 +55,12 @@ class WaveformMoments:
 
     @property
     def mean(self) -> float:
-        return self._sum / max(1, self.samples)
+        return self._sum / max(1, self.samples - self._padding)
 
     @property
     def std(self) -> float:
         """Standard deviation with wav2vec2's floor on the variance, never 0."""
-        variance = self._squares / max(1, self.samples) - self.mean**2
+        variance = self._squares / max(1, self.samples - self._padding) - self.mean**2
         return math.sqrt(max(0.0, variance) + VARIANCE_FLOOR)
 
     def convolved(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,24 @@ def test_generate_writes_a_video_with_sound_and_says_what_it_is(
     assert sorted(p.name for p in out.iterdir()) == ["s.png", "v.mp4"]
 
 
+def test_as_the_authors_do_every_started_frame_counts_and_the_model_may_hear_vocals(
+    portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from letstalk_core.generate.talking_portrait import GenerateSettings
+
+    vocals = make_wav(0.61, "vocals.wav")
+    arguments = [portrait_png, make_wav(0.61), out, tiny_bundle, "--json"]
+    assert generate(*arguments, "--as-authors") == 0  # type: ignore[arg-type]
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert summary["frames"] == 16 and summary["settings"]["as_authors"] and "--vocals FILE" in captured.err
+    assert generate(*arguments, "--as-authors", "--vocals", str(vocals), "--overwrite") == 0  # type: ignore[arg-type]
+    assert "--vocals" not in capsys.readouterr().err
+    assert generate(*arguments, "--vocals", str(make_wav(0.9, "other.wav")), "--overwrite") == 2  # type: ignore[arg-type]
+    one_error(capsys, "lasts 0.90 s", "0.61 s")
+    assert "as_authors" not in GenerateSettings().to_dict()  # else runs of earlier versions would not go on
+
+
 def test_quiet_prints_nothing_and_png_frames_can_be_the_only_result(
     portrait_png: Path, make_wav: Wav, out: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

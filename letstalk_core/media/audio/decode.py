@@ -21,7 +21,7 @@ from ...errors import ConfigError, MediaError
 from ...files import file_sha256
 from ...networks.statistics import WaveformMoments
 from ..av_input import audio_stream, check_form, decoded_frames, open_media, start_seconds, video_stream
-from .alignment import SAMPLE_RATE
+from .alignment import SAMPLE_RATE, frame_count
 
 __all__ = [
     "MIN_SAMPLES",
@@ -77,6 +77,10 @@ class _Source:
     def seconds(self) -> float:
         """Exact length."""
         return self.samples / SAMPLE_RATE
+
+    def frames(self, fps: float) -> int:
+        """Video frames that the encoder makes states for."""
+        return frame_count(self.seconds, fps)
 
 
 class AudioSource(_Source):

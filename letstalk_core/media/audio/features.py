@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor
@@ -23,9 +23,11 @@ from ...networks.numerical_guard import NumericalGuard
 from ...networks.statistics import WaveformMoments
 from .alignment import frame_count, frame_positions, window_states
 from .decode import AudioSource, Sound, WaveformSource, as_source
+from .padding import PaddedSource
 
 __all__ = ["AudioFeatures", "AudioWindow", "encode_audio", "plan_windows"]
 
+Source = Union[AudioSource, WaveformSource, PaddedSource]
 REMEDY = "check the weights of the audio encoder"
 CONTEXT_MARGIN = 10  # frames of attention beyond the reach of the positional convolution
 
@@ -63,7 +65,7 @@ def plan_windows(
 
 def encode_audio(
     encoder: AudioEncoder,
-    sound: Sound,
+    sound: Sound | PaddedSource,
     fps: float = 25.0,
     window_seconds: float = 20.0,
     context_seconds: float = 2.0,
@@ -74,10 +76,10 @@ def encode_audio(
     A window that holds NaN or infinity is encoded again in float32.
     Raises: MediaError for unusable sound, ConfigError for settings, NumericalError naming the frames.
     """
-    source = as_source(sound)
+    source = sound if isinstance(sound, PaddedSource) else as_source(sound)
     config = encoder.config
     moments = source.moments(config.conv_kernel[0], config.conv_stride[0])
-    frames = frame_count(source.seconds, fps)
+    frames = source.frames(fps)
     reader = _Samples(source)
     # The positional convolution counts frames, not seconds: wav2vec2-base sees 64 on each side at any fps.
     least_context = config.num_conv_pos_embeddings // 2 + CONTEXT_MARGIN
@@ -129,7 +131,7 @@ def _encode_window(encoder: AudioEncoder, heard: _Heard, moments: WaveformMoment
 class _Samples:
     """Forward reading of overlapping ranges from a stream of blocks; keeps only what later ranges may need."""
 
-    def __init__(self, source: AudioSource | WaveformSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._name = source.name
         self._blocks = iter(source)
         self._held = torch.zeros(0)
@@ -172,11 +174,13 @@ class AudioFeatures:
         self.fps, self._keep, self._start = fps, keep, 0
 
     @classmethod
-    def encode(cls, encoder: AudioEncoder, sound: Sound, fps: float = 25.0, **settings: Any) -> AudioFeatures:
+    def encode(
+        cls, encoder: AudioEncoder, sound: Sound | PaddedSource, fps: float = 25.0, **settings: Any
+    ) -> AudioFeatures:
         """Features of a recording, encoded as they are asked for (see `encode_audio`)."""
-        source = as_source(sound)
+        source = sound if isinstance(sound, PaddedSource) else as_source(sound)
         source.moments(encoder.config.conv_kernel[0], encoder.config.conv_stride[0])
-        return cls(encode_audio(encoder, source, fps, **settings), frame_count(source.seconds, fps), fps)
+        return cls(encode_audio(encoder, source, fps, **settings), source.frames(fps), fps)
 
     def windows(self, first: int, count: int, window: int) -> Tensor:
         """Windows of frames first..first+count-1, ends repeated: (count, window, layers, d)."""

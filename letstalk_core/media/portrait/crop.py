@@ -111,7 +111,7 @@ class CropTransform:
         """Points (…, 2) of the crop -> of the picture; inverse of `to_crop`."""
         return points / points.new_tensor(self.scale) + points.new_tensor([self.x0, self.y0])
 
-    def apply(self, image: Tensor) -> Tensor:
+    def apply(self, image: Tensor, mode: str = "bicubic") -> Tensor:
         """Cut (h, w, 3) uint8 -> (height, width, 3) uint8. Raises: ConfigError for a picture of another size."""
         check_image(image)
         if tuple(image.shape[:2]) != (self.image_height, self.image_width):
@@ -119,7 +119,7 @@ class CropTransform:
                 f"the crop belongs to a picture of {self.image_width}x{self.image_height}, this one has"
                 f" {image.shape[1]}x{image.shape[0]}"
             )
-        return resize(image[self.y0 : self.y1, self.x0 : self.x1], (self.height, self.width))
+        return resize(image[self.y0 : self.y1, self.x0 : self.x1], (self.height, self.width), mode)
 
     def on_picture(self, image_size: tuple[int, int]) -> CropTransform:
         """The same box on the picture scaled to `image_size` (height, width), to the nearest whole pixel.
@@ -158,25 +158,25 @@ def check_image(image: Tensor) -> None:
         raise ConfigError(f"picture is {image.dtype} {list(image.shape)}; needs uint8 (h, w, 3)")
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic with antialiasing: (h, w, 3) or (t, h, w, 3) uint8 -> the same with `size` (height, width)."""
+def resize(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tensor:
+    """Bicubic or bilinear, antialiased: (h, w, 3) or (t, h, w, 3) uint8 -> same with `size` (height, width)."""
     if min(size) < 1:
         raise ConfigError(f"size {size[1]}x{size[0]} must be at least 1x1")
     if tuple(image.shape[-3:-1]) == tuple(size):
         return image.clone()
     batch = image if image.ndim == 4 else image[None]
     x = rearrange(batch, "t h w c -> t c h w").float()
-    x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False)
+    x = F.interpolate(x, size=size, mode=mode, antialias=True, align_corners=False)
     x = rearrange(x.round().clamp(0, 255).to(torch.uint8), "t c h w -> t h w c").contiguous()
     return x if image.ndim == 4 else x[0]
 
 
-def fit_to(image: Tensor, size: tuple[int, int]) -> Tensor:
+def fit_to(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tensor:
     """The largest middle part of the wanted shape, scaled to `size` (height, width): (h, w, 3) uint8 -> same."""
     check_image(image)
     if min(size) < 1:
         raise ConfigError(f"size {size[1]}x{size[0]} must be at least 1x1")
-    return CropTransform.centre((image.shape[0], image.shape[1]), size).apply(image)
+    return CropTransform.centre((image.shape[0], image.shape[1]), size).apply(image, mode)
 
 
 def fit_square(image: Tensor, side: int) -> Tensor:

@@ -28,6 +28,7 @@ class Scene:
     picture: Tensor
     crop: CropTransform
     notes: list[str] = field(default_factory=list)  # what the user should know, one line each
+    mode: str = "bicubic"  # of the scaling to the size of the crop, or "bilinear"
 
     @classmethod
     def find(
@@ -56,7 +57,7 @@ class Scene:
     @property
     def portrait(self) -> Tensor:
         """What is animated: the crop at its size, (height, width, 3) uint8."""
-        return self.crop.apply(self.picture)
+        return self.crop.apply(self.picture, self.mode)
 
     @property
     def own_size(self) -> tuple[int, int]:

@@ -113,7 +113,13 @@ def dit_from_official(state: Mapping[str, Tensor], config: DiTConfig | None = No
     With a config the tables are compared with those that our denoiser computes.
     Raises: CheckpointError naming the first five foreign names, or a table that differs.
     """
-    for name, table in (_tables(config) if config else {}).items():
+    if config is not None:
+        _compare_tables(state, config)
+    return _rename({k: v for k, v in state.items() if k not in (_SPACE, _TIME)}, _DIT, _BLOCK)
+
+
+def _compare_tables(state: Mapping[str, Tensor], config: DiTConfig) -> None:
+    for name, table in _tables(config).items():
         found = state.get(name)
         if found is not None and (
             found.numel() != table.numel()
@@ -124,7 +130,6 @@ def dit_from_official(state: Mapping[str, Tensor], config: DiTConfig | None = No
                 f" this denoiser; check the grid, and its {config.bank_frames} memory frames (--memory-frames) and"
                 f" {config.clip_frames} of a clip (--clip-frames)"
             )
-    return _rename({k: v for k, v in state.items() if k not in (_SPACE, _TIME)}, _DIT, _BLOCK)
 
 
 def dit_to_official(state: Mapping[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,6 +15,7 @@ from letstalk_core.errors import ConfigError, MediaError, NumericalError
 from letstalk_core.media.audio.alignment import frame_count, window_states
 from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.media.audio.features import AudioFeatures, encode_audio, plan_windows
+from letstalk_core.media.audio.padding import PaddedSource
 from letstalk_core.networks.audio_encoder import AudioEncoder
 from letstalk_core.networks.configs import AudioEncoderConfig
 
@@ -94,6 +96,22 @@ def test_windows_are_close_to_one_pass_with_attention(tone: Tone) -> None:
     found = torch.cat(list(encode_audio(encoder, waveform, 25.0, window_seconds=4.0, context_seconds=1.0)))
     error = (found - whole).square().mean().sqrt() / whole.std()
     assert error < 0.05
+
+
+@pytest.mark.parametrize(("samples", "shown"), [(16_001, 26), (16_000, 25), (20_480, 32), (500, 1)])
+def test_sound_as_the_authors_hear_it_ends_in_zeros_after_normalisation(
+    tone: Tone, samples: int, shown: int
+) -> None:
+    """Against the encoder on the whole padded waveform; 1e-4 as above."""
+    encoder, waveform = small(), tone(2.0)[:samples] + 0.1
+    padded = PaddedSource(WaveformSource(waveform), 25.0, 16)
+    features = AudioFeatures.encode(encoder, padded, 25.0)
+    frames = -(-shown // 16) * 16
+    assert (padded.shown, features.frames) == (shown, frames)
+    normal = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
+    convolved = encoder.conv_features(F.pad(normal, (0, 640 * (frames - shown)))[None])
+    at_frames = F.interpolate(convolved.mT, size=frames, mode="linear", align_corners=True).mT
+    torch.testing.assert_close(features.all(), encoder.contextualise(at_frames)[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 7.0, 10.013])

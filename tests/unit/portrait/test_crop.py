@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
@@ -84,6 +86,15 @@ def test_shrinking_is_antialiased() -> None:
     stripes[:, ::2] = 255
     found = fit_square(stripes, 64).float()
     assert (found[4:-4, 4:-4] - 127.5).abs().max() < 6
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(24, 36), (90, 100)])
+def test_resizing_equals_pillows(mode: str, size: tuple[int, int]) -> None:
+    """To 1 level: Pillow rounds between rows and columns, and cuts off, hence no extreme colours."""
+    picture = torch.randint(64, 192, (60, 80, 3), dtype=torch.uint8)
+    expected = Image.fromarray(picture.numpy()).resize(size[::-1], Image.Resampling[mode.upper()])
+    assert (resize(picture, size, mode).int() - torch.from_numpy(np.array(expected)).int()).abs().max() <= 1
 
 
 def test_resizing_works_on_batches_and_copies_what_needs_no_change() -> None:

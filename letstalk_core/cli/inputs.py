@@ -1,0 +1,81 @@
+"""What `letstalk generate` reads: the part of the picture that is animated, and the sound that the model hears."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, FaceNotFoundError
+from .output import say
+from .size import OWN, Size
+
+if TYPE_CHECKING:
+    from ..generate.talking_portrait import GenerateSettings
+    from ..media.audio.decode import AudioSource
+    from ..media.portrait.scene import Scene
+
+__all__ = ["find_scene", "output_size", "vocals_of"]
+
+SAME_LENGTH_S = 0.1  # by which a separated voice may be longer or shorter
+
+
+def find_scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None:
+    """The picture and the part of it around its face; None with --no-crop."""
+    if args.no_crop:
+        if args.crop_face:
+            raise ConfigError("--no-crop and --crop-face exclude each other; leave out one of them")
+        return None
+    from ..media.portrait.detect import KorniaFaceDetector
+    from ..media.portrait.image import load_portrait
+    from ..media.portrait.scene import Scene
+
+    assert settings.size is not None  # they are resolved
+    detector = KorniaFaceDetector() if args.face_detector == "yunet" else None
+    image = load_portrait(args.portrait)
+    try:
+        scene = replace(Scene.find(image, settings.size, detector), mode=settings.scaling)
+    except FaceNotFoundError as error:
+        raise FaceNotFoundError(
+            f"{args.portrait}: {error}, or add --no-crop to animate the whole picture as it is"
+        ) from None
+    if not args.quiet:
+        for note in scene.notes:
+            say(f"note: {args.portrait}: {note}")
+    return scene
+
+
+def output_size(
+    args: argparse.Namespace, size: Size, settings: GenerateSettings, scene: Scene | None, pastes: bool
+) -> tuple[int, int] | None:
+    """Height and width of frames with carry: what goes back into a picture has the pixels of the picture."""
+    if size != OWN and not (pastes and size is None):
+        return settings.output_size
+    if scene is not None:
+        return scene.own_size
+    from ..generate.detail import own_size
+    from ..media.portrait.image import load_portrait
+
+    assert settings.size is not None
+    return own_size(load_portrait(args.portrait), settings.size)
+
+
+def vocals_of(args: argparse.Namespace, sound: AudioSource) -> AudioSource:
+    """What the model hears of a recording. Raises: ConfigError for the vocals of another one."""
+    from ..media.audio.decode import AudioSource
+
+    if args.vocals is None:
+        if args.as_authors and not args.quiet:
+            say(
+                "note: the authors separate the voice from AUDIO before the model hears it; give it as --vocals"
+                " FILE, if AUDIO holds more than speech"
+            )
+        return sound
+    vocals = AudioSource(args.vocals)
+    vocals.pin()
+    if abs(vocals.seconds - sound.seconds) > SAME_LENGTH_S:
+        raise ConfigError(
+            f"--vocals {args.vocals}: lasts {vocals.seconds:.2f} s and {args.audio} {sound.seconds:.2f} s; give"
+            " the voice that was separated from this very recording"
+        )
+    return vocals
