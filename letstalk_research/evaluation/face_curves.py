@@ -31,19 +31,17 @@ class PointReader(Protocol):
 
 
 class FinderReader:
-    """Reads with the bundled face networks."""
-
-    def __init__(self) -> None:
-        from letstalk_core.media.portrait.find import default_finder
-
-        self._finder = default_finder()
+    """Reads with the bundled face networks, as `letstalk_core.media.filmed_motion` follows a face."""
 
     def __call__(self, frames: Tensor) -> Array:
+        from letstalk_core.media.filmed_motion import FaceFollower
+
+        follow = FaceFollower()
         found = np.full((len(frames), 478, 2), np.nan)
         for i, frame in enumerate(frames):
-            faces = self._finder.faces(frame)
-            if faces:
-                found[i] = faces[0].points[:, :2].double().numpy()
+            face, _ = follow(frame)
+            if face is not None:
+                found[i] = face.points[:, :2].double().numpy()
         return found
 
 

@@ -12,10 +12,21 @@ from torch import Tensor
 
 from ...networks.face_points import LEFT_EYE, LOWER_INNER, RIGHT_EYE, RIGID, UPPER_INNER
 
-__all__ = ["Pose", "eye_distance", "eye_opening", "head_pose", "mouth_opening", "mouth_width", "upright_square"]
+__all__ = [
+    *("Fit", "Pose", "eye_distance", "eye_opening", "fit_head", "head_pose", "mouth_opening", "mouth_width"),
+    "upright_square",
+]
 
 EYE_CORNERS = (33, 133, 362, 263)  # outer right, inner right, inner left, outer left
 UPPER_LIDS, LOWER_LIDS = slice(3, 8), slice(10, 15)  # of an eye's list: the middle five of each lid
+
+
+class Fit(NamedTuple):
+    """Points are `scale * turn @ canonical + shift`; shapes (..., 3, 3), (...), (..., 3), float64."""
+
+    turn: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class Pose(NamedTuple):
@@ -43,15 +54,25 @@ def upright_square(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centre, (high - low).amax(-1), turn
 
 
-def head_pose(points: Tensor, canonical: Tensor) -> Pose:
-    """Turn of the head (...) against `canonical` (478, 3), by the points that no expression moves."""
+def fit_head(points: Tensor, canonical: Tensor) -> Fit:
+    """`canonical` (478, 3) turned, scaled and moved onto points (..., 478, 3), by what no expression moves."""
     ids = list(RIGID)
     here, there = points[..., ids, :].double(), canonical[ids].double()
-    here, there = here - here.mean(-2, keepdim=True), there - there.mean(-2, keepdim=True)
+    middle, origin = here.mean(-2, keepdim=True), there.mean(-2, keepdim=True)
+    here, there = here - middle, there - origin
     u, _, v = torch.linalg.svd(here.transpose(-1, -2) @ there)
     sign = torch.det(u @ v)
     fix = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
     turn = u @ torch.diag_embed(fix) @ v  # canonical -> here
+    turned = there @ turn.transpose(-1, -2)
+    scale = (here * turned).sum((-1, -2)) / (there * there).sum()
+    shift = middle[..., 0, :] - scale[..., None] * (origin @ turn.transpose(-1, -2))[..., 0, :]
+    return Fit(turn, scale, shift)
+
+
+def head_pose(points: Tensor, canonical: Tensor) -> Pose:
+    """Turn of the head (...) against `canonical` (478, 3), by the points that no expression moves."""
+    turn = fit_head(points, canonical).turn
     # The nose points along -z of the canonical head.
     nose = -turn[..., :, 2]
     yaw = torch.atan2(nose[..., 0], -nose[..., 2])

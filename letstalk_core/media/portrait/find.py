@@ -106,6 +106,23 @@ class FaceFinder:
         found.sort(key=weight, reverse=True)
         return found
 
+    @torch.inference_mode()
+    def follow(self, image: Tensor, last: Face) -> Face | None:
+        """The face of a film's next frame (h, w, 3) uint8 RGB near where it was, without a search, or None."""
+        check_image(image)
+        middle, square, angle = upright_square(last.points)
+        centre, side, turn = (float(middle[0]), float(middle[1])), float(square), float(angle)
+        height, width = image.shape[:2]
+        reach = side * CROP  # the square may be turned
+        x0, y0 = (max(0, int(c - reach)) for c in centre)
+        x1, y1 = min(width, math.ceil(centre[0] + reach)), min(height, math.ceil(centre[1] + reach))
+        if min(x1 - x0, y1 - y0) < 8 or side < SMALLEST:
+            return None
+        part = _Pyramid(image[y0:y1, x0:x1])
+        points, quality = self._mesh(part, centre[0] - x0, centre[1] - y0, side, turn)
+        face = self._face(points + points.new_tensor([x0, y0, 0]), quality, float(quality[0]))
+        return face if face.confidence >= self.confidence and face.size > 0 else None
+
     def _propose(self, whole: _Pyramid, side: int) -> Tensor:
         """Rows (n, 5): score, middle x, y and side of a face in pixels of the picture, turn in radians."""
         small, scale = whole.fitted(side)
@@ -138,8 +155,12 @@ class FaceFinder:
         if float(side) > 0:
             x, y, size, turn = float(centre[0]), float(centre[1]), float(side), float(angle)
             points, quality = self._mesh(whole, x, y, size, turn)
+        return self._face(points, quality, score * seen)
+
+    def _face(self, points: Tensor, quality: Tensor, seen: float) -> Face:
+        """What points and qualities say; `seen`: scores of what came before, multiplied."""
         values = dict(zip(QUALITIES, quality.tolist(), strict=True))
-        confidence = (score * seen * values["face"]) ** (1 / 3)
+        confidence = (seen * values["face"]) ** (1 / 3)
         pose = head_pose(points, self.networks.canonical)
         right, left = eye_opening(points).tolist()
         return Face(

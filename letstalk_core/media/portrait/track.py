@@ -15,7 +15,7 @@ from ...errors import ConfigError, FaceNotFoundError
 from .boxes import NO_FACE
 from .crop import CropTransform
 
-__all__ = ["CropTrack", "follow_face", "steady_boxes"]
+__all__ = ["CropTrack", "averaged", "follow_face", "steady_boxes"]
 
 REACH = 3.0  # standard deviations; what lies farther away has no weight
 CUT = 1.0  # a face that jumps farther than its own longer side is another shot
@@ -137,7 +137,7 @@ def steady_boxes(boxes: Tensor, smoothing: float = 0.0) -> Tensor:
         start = 0 if shot[0] == present[0] else shot[0]
         following = [i for i in present if i > shot[-1]]
         end = following[0] if following else len(boxes)
-        steady[start:end] = _average(_bridged(boxes, shot, start, end), smoothing)
+        steady[start:end] = averaged(_bridged(boxes, shot, start, end), smoothing)
     return steady
 
 
@@ -168,8 +168,8 @@ def _bridged(boxes: Tensor, shot: list[int], start: int, end: int) -> Tensor:
     return filled
 
 
-def _average(boxes: Tensor, deviation: float) -> Tensor:
-    """Gaussian average of (t, 4) over time, with as many frames before as after each."""
+def averaged(boxes: Tensor, deviation: float) -> Tensor:
+    """Gaussian average of (t, c) over time, with as many frames before as after each."""
     count = len(boxes)
     moved = boxes - boxes[:1]  # differences, so that constant boxes stay exactly what they are
     total, weights = moved.clone(), torch.ones(count, 1, dtype=boxes.dtype)
