@@ -1,6 +1,6 @@
 """The training loop shared by all stages: accelerate, schedule, EMA, checkpoints, logs, samples and exports.
 
-A run resumes exactly after a kill. All randomness of a step comes from seeds made of (run seed, step, process),
+A run resumes exactly after a kill. All randomness of a step comes from seeds made of (run seed, step, batch),
 and batches depend on that seed and on the manifest lines known at the step, which the checkpoint counts; a state
 needs no generator states and no data iterators. Source: docs/model.md, Diffusion (the paper's training facts).
 """
@@ -28,7 +28,7 @@ from .config import Recipe, write_resolved
 from .ema import EMA
 from .optimizers import build_optimizers, learning_rate_factor
 from .plots import CsvLog, plot_curves
-from .runtime import Prefetcher, StopRequest, choose_precision, seed_of
+from .runtime import Prefetcher, StopRequest, choose_precision, of_all, of_the_first, seed_of
 
 __all__ = ["Batch", "Result", "Stage", "train"]
 
@@ -196,10 +196,12 @@ class _Run:
         if step % self.recipe.data.reread_every == 0 and index % self.recipe.optimizer.accumulate == 0:
             self.position = self.stage.refresh()
         position = self.position
-        make = self.stage.plan_batch(
-            seed_of(self.recipe.loop.seed, "batch", index, self.accelerator.process_index)
-        )
+        make = self.stage.plan_batch(seed_of(self.recipe.loop.seed, "batch", self._of_all(index), 0))
         return lambda: (position, make())
+
+    def _of_all(self, number: int) -> int:
+        """Number of a batch among those of all processes: n see what one sees that accumulates n batches."""
+        return number * self.accelerator.num_processes + self.accelerator.process_index
 
     def _to_device(self, batch: Batch) -> Batch:
         return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
@@ -242,6 +244,7 @@ class _Run:
             self._agree(stop)
             done = self.progress() >= 1
             if self._due(loop.log_every) or done:
+                sums, counts = of_all(self.accelerator, sums), of_all(self.accelerator, counts)
                 values = {k: float(v) / n for k, v in sums.items() if (n := float(counts[k]))}
                 self._log(values, norm, rate, count / max(1e-9, now - window))
                 sums, counts, count = {}, {}, 0
@@ -260,7 +263,7 @@ class _Run:
         assert self.batches is not None
         for micro in range(accumulate):
             self.lines, batch = next(self.batches)
-            seed = seed_of(self.recipe.loop.seed, "step", self.step, micro, self.accelerator.process_index)
+            seed = seed_of(self.recipe.loop.seed, "step", self.step, self._of_all(micro), 0)
             torch.manual_seed(seed & 0xFFFFFFFF)
             last = micro == accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
@@ -291,13 +294,8 @@ class _Run:
 
     def _agree(self, stop: StopRequest) -> None:
         """All processes take the clock and the stop request of the first one."""
-        if self.accelerator.num_processes == 1:
-            return
-        from accelerate.utils import broadcast
-
-        shared = torch.tensor([self.seconds, float(stop.signal or 0)], dtype=torch.float64, device=self.device)
-        shared = broadcast(shared)
-        self.seconds, stop.signal = float(shared[0]), int(shared[1]) or None
+        self.seconds, signal = of_the_first(self.accelerator, self.seconds, float(stop.signal or 0))
+        stop.signal = int(signal) or None
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0

@@ -13,11 +13,20 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
-__all__ = ["Prefetcher", "StopRequest", "choose_precision", "fast_bfloat16_cpu", "seed_of"]
+__all__ = [
+    "Prefetcher",
+    "StopRequest",
+    "choose_precision",
+    "fast_bfloat16_cpu",
+    "of_all",
+    "of_the_first",
+    "seed_of",
+]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -45,6 +54,22 @@ def choose_precision(name: str, device: torch.device) -> str:
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else fast_bfloat16_cpu()
         return "bf16" if fast else "no"
     return "no" if name == "fp32" else name
+
+
+def of_the_first(accelerator: Any, *values: float) -> list[float]:
+    """The numbers that the first of all processes has."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    from accelerate.utils import broadcast
+
+    shared: list[float] = broadcast(torch.tensor(values, dtype=torch.float64, device=accelerator.device)).tolist()
+    return shared
+
+
+def of_all(accelerator: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Summed over all processes."""
+    summed: dict[str, Tensor] = accelerator.reduce(tensors, "sum") if accelerator.num_processes > 1 else tensors
+    return summed
 
 
 class StopRequest:
