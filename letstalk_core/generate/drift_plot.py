@@ -14,11 +14,12 @@ __all__ = ["drift_plot"]
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 360, 52, 16, 34, 40
 COLOURS = {"identity": (32, 96, 192), "colour": (208, 96, 16), "sharpness": (24, 136, 72)}
-INK, FAINT, MARK = (40, 40, 40), (220, 220, 220), (200, 32, 64)
+INK, FAINT, MARK, LIMIT = (40, 40, 40), (220, 220, 220), (200, 32, 64), (128, 128, 128)
 
 
 def drift_plot(log: DriftLog, level: float = 0.0) -> Tensor:
-    """(360, 960, 3) uint8. Clips from left to right, scores from 0 to 1; red ticks mark re-anchoring."""
+    """(360, 960, 3) uint8. Clips from left to right, scores from 0 to 1; red ticks mark re-anchoring,
+    a grey line how much the autoencoder leaves of the portrait."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
@@ -29,6 +30,9 @@ def drift_plot(log: DriftLog, level: float = 0.0) -> Tensor:
         draw.text((LEFT - 28, y - 6), f"{tenth / 10:.1f}", fill=INK)
     if level > 0:
         draw.line((LEFT, _y(level), WIDTH - RIGHT, _y(level)), fill=MARK)
+    if log.likeness is not None:
+        draw.line((LEFT, _y(log.likeness), WIDTH - RIGHT, _y(log.likeness)), fill=LIMIT, width=2)
+        draw.text((WIDTH - RIGHT - 150, 12), f"encoded portrait {log.likeness:.2f}", fill=LIMIT)
     xs = _places(len(log.scores))
     for clip, x in zip(log.clips, xs, strict=True):
         if clip in log.re_anchored:

@@ -45,7 +45,7 @@ class Reporter(Watcher):
     def sampled(self, clip: Clip, drift: DriftLog) -> None:
         self.clip += 1
         self.frames = self.sink.frames if self.sink is not None else self.frames + clip.count
-        self.likeness = drift.scores[-1].lowest if self.drift_level > 0 else None
+        self.likeness = drift.lowest() if self.drift_level > 0 else None
         self._send(0)
 
     def _send(self, step: int) -> None:

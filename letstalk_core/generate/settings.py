@@ -143,7 +143,7 @@ class Summary:
     @property
     def likeness(self) -> float | None:
         """The lowest drift score of the last clip, where there is a level for it."""
-        return self.drift.scores[-1].lowest if self.drift_level > 0 and self.drift.scores else None
+        return self.drift.lowest() if self.drift_level > 0 and self.drift.scores else None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "drift": self.drift.to_dict(self.drift_level)}

@@ -45,10 +45,13 @@ class Stages:
 
         return self.guard("encoding of the portrait", self.bundle.autoencoder, encode)
 
-    def carry_detail(self, portrait: Tensor, latents: Tensor, size: tuple[int, int]) -> None:
-        """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, whose latent is given."""
+    def round_trip(self, latents: Tensor) -> Tensor:
+        """What the autoencoder makes of the portrait: (1, 3, H, W) float32, from its latent."""
+        return self._pictures(latents, "decoding of the portrait")
+
+    def carry_detail(self, portrait: Tensor, decoded: Tensor, size: tuple[int, int]) -> None:
+        """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, decoded as given."""
         assert self.bundle.carry is not None
-        decoded = self._pictures(latents, "decoding of the portrait")
         self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size)
 
     def conditions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from ..media.audio.features import AudioFeatures
 from ..media.audio.padding import PaddedSource
 from ..media.portrait.crop import fit_to
 from ..media.portrait.image import load_portrait
+from ..media.portrait.likeness import compare_portrait, far_from_portrait
 from ..media.video.segments import SegmentedVideo
 from ..media.video.threaded import ThreadedSink
 from ..networks.load import ModelBundle
 from ..networks.transformer.conditions import Conditions
 from ..networks.transformer.dit import LetsTalkDiT
+from ..pixels import from_unit
 from ..protocols import FrameSink
 from ..sampling.clip import Clip, ConditionedSampler, Guidance, SolverClipSampler, conditioned
 from ..sampling.denoisers import make_denoiser
@@ -39,6 +42,8 @@ from .stages import Stages
 from .work_folder import FRAMES_VERSION, WorkFolder, tensor_sha256
 
 __all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
+
+log = logging.getLogger(__name__)
 
 Portrait = Union[Tensor, str, Path]
 OnStep = Callable[[int, int, int], None]  # clip, step, steps
@@ -154,13 +159,18 @@ class TalkingPortrait:
         )
         stages = Stages(bundle, resolved.decode_batch)
         latent = stages.encode(image)
+        decoded = stages.round_trip(latent)
+        likeness = compare_portrait(image, from_unit(decoded)[0].cpu()).score
+        if (warning := far_from_portrait(likeness)) is not None:
+            log.warning("portrait: %s", warning)
         conditions = stages.conditions(latent, features, moves)
         clips = len(plan_clips(frames, clip_frames))
         summary = Summary(0, frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
         summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
+        summary.drift.likeness = likeness
         fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
         if resolved.carry:
-            stages.carry_detail(picture, latent, resolved.output_size)
+            stages.carry_detail(picture, decoded, resolved.output_size)
             fingerprint["detail"] = tensor_sha256(picture)
         return _Job(resolved, stages, latent, conditions, summary, fingerprint)
 

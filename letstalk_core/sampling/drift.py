@@ -1,5 +1,6 @@
 """How much the clips of a long video still look like its portrait, measured on latents: cheap, and repeatable.
 
+What the autoencoder itself lost of the portrait is no drift: `DriftLog.likeness` holds it beside the scores.
 Three scores of each clip, 1 where it is like the portrait: identity (the pattern of the latents), colour (their
 means) and sharpness (the energy of their differences from position to position). Only the calmer positions of a
 clip count, so that mouth and eyes, which have to move, hardly matter.
@@ -73,11 +74,20 @@ def _energy(x: Tensor, calm: Tensor) -> Tensor:
 
 @dataclass
 class DriftLog:
-    """The scores of the clips of a run, in order, and which of them were followed by re-anchoring."""
+    """The scores of the clips of a run, in order, and which of them were followed by re-anchoring.
+
+    `likeness`: of the portrait that the scores compare with to the picture itself, 0 to 1; None if nobody looked.
+    """
 
     clips: list[int] = field(default_factory=list)  # indices of the plan
     scores: list[DriftScore] = field(default_factory=list)
     re_anchored: list[int] = field(default_factory=list)
+    likeness: float | None = None
+
+    def lowest(self, at: int = -1) -> float:
+        """The lowest score of a clip: it can be no more like the portrait than its latents are."""
+        score = self.scores[at].lowest
+        return score if self.likeness is None else min(score, self.likeness)
 
     def add(self, clip: int, score: DriftScore, re_anchored: bool) -> None:
         self.clips.append(clip)
@@ -94,7 +104,7 @@ class DriftLog:
     def since(self, clip: int) -> DriftLog:
         """The clips from index `clip` of the plan on."""
         at, again = bisect_left(self.clips, clip), bisect_left(self.re_anchored, clip)
-        return DriftLog(self.clips[at:], self.scores[at:], self.re_anchored[again:])
+        return DriftLog(self.clips[at:], self.scores[at:], self.re_anchored[again:], self.likeness)
 
     def rows(self) -> list[list[Any]]:
         """JSON values that `from_rows` restores exactly: index, scores, whether the bank was re-anchored."""
@@ -124,10 +134,11 @@ class DriftLog:
         if not self.scores:
             return {}
         columns = {name: [round(v, 4) for v in self.column(name)] for name in SCORES}
-        lowest = [score.lowest for score in self.scores]
+        lowest = [self.lowest(i) for i in range(len(self.scores))]
         return {
             "level": level,
             "first_clip": self.clips[0] + 1,
+            "likeness": None if self.likeness is None else round(self.likeness, 4),
             "lowest": round(min(lowest), 4),
             "mean": round(sum(lowest) / len(lowest), 4),
             "re_anchored": [clip + 1 for clip in self.re_anchored],

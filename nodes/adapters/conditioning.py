@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.media.portrait.crop import fit_to
+from ...letstalk_core.media.portrait.likeness import compare_portrait, far_from_portrait
 from ...letstalk_core.networks.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.sampling.motion import check_amount
 from .faces import good_frame
 from .pictures import rgb_image
+from .progress import warn
 from .vae import float32_vae
 
 __all__ = ["encode_portrait", "make_conditioning"]
@@ -26,7 +28,8 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
     """LATENT (1, C, 1, h, w) of the middle of an IMAGE, and the colours of its channels for previews.
 
     Of several pictures `frame` is encoded, counted from 1; 0 is the first with a good face. A VAE that gives NaN
-    or infinity is tried once more in float32. Raises: ConfigError naming the input, NumericalError.
+    or infinity is tried once more in float32. The user is warned if little of the picture is left in the latent.
+    Raises: ConfigError naming the input, NumericalError.
     """
     image = rgb_image(image, "image")
     if not 0 <= frame <= len(image):
@@ -47,6 +50,10 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
     guard = NumericalGuard(float32_vae)
     stage, remedy = "vae: encoding of the portrait", "check the autoencoder's file"
     latents = guard(stage, vae, lambda vae: vae.encode(fitted), remedy=remedy)
+    decoded = guard("vae: decoding of the portrait", vae, lambda vae: vae.decode(latents), remedy=remedy)
+    seen = fit_to(to_bytes(decoded.reshape(-1, *decoded.shape[-3:])[0, ..., :3]).cpu(), (height, width))
+    if (warning := far_from_portrait(compare_portrait(picture[0], seen).score)) is not None:
+        warn(f"image: {warning}")
     latents = latents if latents.ndim == 5 else latents.unsqueeze(2)
     config = getattr(vae, "autoencoder_config", None)
     colours: Any = (config.latent_rgb_factors, config.latent_rgb_bias) if config is not None else ()

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, NumericalError
 from ...letstalk_core.generate.detail import PortraitDetail
+from ...letstalk_core.media.portrait.crop import fit_to
+from ...letstalk_core.media.portrait.likeness import compare_portrait
 from ...letstalk_core.media.video.container import video_tags
 from ...letstalk_core.media.video.join import Joiner
 from ...letstalk_core.media.video.segments import SegmentedVideo, segment_path
 from ...letstalk_core.media.video.writer import VideoWriter, available_encoder
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
+from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.sampling.clip import Clip
 from .carry import OFF, SIZES, apply, masks_of, with_detail
 from .clip_run import ClipRun
@@ -67,6 +70,8 @@ class ClipDecoder:
         self._last: tuple[Tensor, Tensor, str | None] | None = None  # latents, their frames, what is wrong
         picture = _decode(vae, rearrange(run.portrait, "1 c h w -> 1 1 c h w"))
         self.size: tuple[int, int] = (picture.shape[1], picture.shape[2])
+        if run.picture is not None:
+            run.drift.likeness = compare_portrait(fit_to(run.picture, self.size), to_bytes(picture[0])).score
         self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
         self._detail = _detail(vae, run, self.size, detail)
         if self._detail is not None:

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from letstalk_core.generate.stages import Stages
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.decode import WaveformSource, load_waveform
-from letstalk_core.media.portrait.crop import fit_to
+from letstalk_core.media.portrait.crop import fit_to, resize
 from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.media.portrait.likeness import compare_portrait, far_from_portrait
 from letstalk_core.networks.load import ModelBundle, load_bundle
-from letstalk_core.pixels import to_unit
+from letstalk_core.pixels import from_unit, to_unit
 from letstalk_core.sampling.drift import DriftScore, drift_score
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
@@ -66,6 +68,18 @@ def test_a_bundled_portrait_speaks_and_stays_itself(bundle: ModelBundle) -> None
     mouth = frames[:, 150:220, 85:171].mean(-1)
     brow = frames[:, 60:85, 20:60].mean(-1)
     assert mouth.std(0).mean() > 1.5 * brow.std(0).mean()  # what moves most is the mouth
+
+
+@pytest.mark.parametrize("name", ["ada.png", "eva.jpg", "goro.jpg", "imani.jpg"])
+def test_little_is_lost_of_the_bundled_portraits(bundle: ModelBundle, name: str) -> None:
+    portrait = fit_to(load_portrait(DEMO / "portraits" / name), (256, 256))
+    stages = Stages(bundle)
+    with torch.no_grad():
+        decoded = from_unit(stages.round_trip(stages.encode(portrait)))[0]
+    score = compare_portrait(portrait, decoded).score
+    assert far_from_portrait(score) is None and score > 0.4
+    quarter = resize(resize(decoded, (32, 32)), (256, 256))  # as an autoencoder that never saw such faces
+    assert compare_portrait(portrait, quarter).score < score / 2
 
 
 def test_drift_scores_tell_persons_apart_and_bear_small_movements(bundle: ModelBundle) -> None:

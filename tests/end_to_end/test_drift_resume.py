@@ -94,7 +94,7 @@ def test_a_video_continued_from_its_memory_is_the_undisturbed_one_and_so_is_its_
     log = whole[1].drift
     assert summary.drift == log and log.clips == list(range(CLIPS))
     assert {2 * SEGMENT - 1, 2 * SEGMENT} <= set(log.re_anchored)  # just before and after the saved memory
-    assert seen[-1].likeness == log.scores[-1].lowest
+    assert seen[-1].likeness == log.lowest() and log.likeness is not None
     free = generate(bundle, tmp_path / "free", settings=replace(SETTINGS, drift_level=0.0))
     assert free.drift.scores != log.scores
 

@@ -125,6 +125,18 @@ def run(level: float, clips: int = 8) -> tuple[list[Tensor], DriftLog]:
     return [latents for _, latents in found], log
 
 
+def test_no_clip_is_more_like_the_portrait_than_what_was_encoded_of_it() -> None:
+    _, log = run(0.0)
+    free, scores = log.to_dict(), log.rows()
+    log.likeness = 0.25
+    capped = log.to_dict()
+    assert free["likeness"] is None and capped["likeness"] == 0.25
+    assert capped["lowest"] == min(free["lowest"], 0.25) and capped["mean"] < free["mean"]
+    assert [log.lowest(i) for i in range(8)] == [min(score.lowest, 0.25) for score in log.scores]
+    assert log.rows() == scores and log.since(4).likeness == 0.25  # the scores of latents are what they were
+    assert not torch.equal(drift_plot(log), drift_plot(DriftLog(log.clips, log.scores)))
+
+
 def test_a_level_keeps_a_drifting_video_closer_to_its_portrait() -> None:
     (free, free_log), (held, held_log) = run(0.0), run(0.8)
     assert free_log.re_anchored == [] and held_log.re_anchored

@@ -155,3 +155,6 @@ def test_the_picture_reaches_the_run_in_its_own_resolution(
     run = kit.run.prepare_run(model=kit.patcher, positive=positive, **options)
     assert tuple(run.picture.shape) == (256, 256, 3)
     torch.testing.assert_close(run.picture.float() / 255, portrait[0], atol=1e-6, rtol=0)
+    assert run.drift.likeness is None
+    pictures(kit, run, kit.vae)
+    assert run.drift.lowest() <= run.drift.likeness <= 1

@@ -76,6 +76,24 @@ def test_a_video_gives_the_first_good_face_or_the_frame_that_was_asked_for(
         encode(video, vae, 64, 64, 5)
 
 
+def test_a_portrait_of_which_the_vae_keeps_too_little_is_warned_of(
+    vae: Any, comfy_nodes: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (image, _) = comfy_nodes["LetsTalkLoadPortrait"].execute("eva (bundled demo portrait)").args
+    encode = comfy_nodes["LetsTalkEncodePortrait"].execute
+    encode(image, vae, 256, 256)
+    assert "keeps too little" not in caplog.text
+    whole = vae.decode
+
+    def smeared(latents: torch.Tensor) -> torch.Tensor:
+        x = whole(latents)[0].movedim(-1, 1)
+        return torch.nn.functional.avg_pool2d(x, 21, 1, 10).movedim(1, -1)[None]
+
+    monkeypatch.setattr(vae, "decode", smeared)
+    encode(image, vae, 256, 256)
+    assert "image: the autoencoder keeps too little of this picture" in caplog.text
+
+
 def test_a_grey_picture_is_a_portrait(vae: Any, comfy_nodes: Any) -> None:
     grey = torch.rand(1, 64, 64, 1)
     (found,) = comfy_nodes["LetsTalkEncodePortrait"].execute(grey, vae, 64, 64).args
