@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from letstalk_core.errors import ConfigError, OutputError
 
+from ..evaluation.paper.weights import WEIGHTS
+from .evaluate_pairs import add_truth, evaluate_pairs
+
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from letstalk_core.generate.talking_portrait import GenerateSettings
     from letstalk_core.networks.load import ModelBundle
-    from letstalk_core.protocols import FrameSink
 
+    from ..evaluation.bundle_subject import BundleSubject
     from ..evaluation.demo_suite import Budget
     from ..evaluation.report import Report
     from ..evaluation.store import ClipResult
@@ -35,7 +35,7 @@ OWN = {
 }  # fmt: skip
 NEEDED = {"photo": ("portraits", "a folder of held-out stills"), "real": ("videos", "a folder of films")}
 
-__all__ = ["BundleSubject", "add_parser", "run"]
+__all__ = ["add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         " portraits, and compare lips, colours, drift and sharpness with the truth. `--suite demo` fills the table"
         " of drawn faces in docs/demo-model.md: long video, silence, noise, several seeds, speed; `--suite photo`"
         " that of photographs, on held-out stills of --portraits; `--suite real` compares with filmed lips. Needs"
-        " espeak-ng.",
+        " espeak-ng. With --truth no model runs: --videos are compared with it as papers do.",
     )
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="DIR", help="folder for report.json, report.md, plots and sheets")
@@ -54,7 +54,8 @@ def add_parser(subparsers: Any) -> None:
     add("--suite", choices=SUITES, default="clips", help="clips: drawn faces, speech only; demo: all")
     add("--portraits", metavar="FOLDER", help="with --suite photo: stills with landmarks.npz and portraits.csv")
     add("--landmarks", metavar="FILE", help="with --suite photo: the landmarks, if they are elsewhere")
-    add("--videos", metavar="DIR", help="with --suite real: films of people who speak")
+    add("--videos", metavar="DIR", help="with --suite real: films of people who speak; with --truth: any videos")
+    add_truth(add)
     add("--long-minutes", type=float, metavar="N", help="with --suite photo: also one video of N minutes")
     add("--quick", action="store_true", help="with --suite demo or photo: a small version, with wide intervals")
     add("--parts", metavar="A,B", help="with --suite demo or photo: only these parts (default: all)")
@@ -90,99 +91,20 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-class BundleSubject:
-    """A model bundle as the suite sees it. Raises: ConfigError for a model of frames that are not square."""
-
-    def __init__(self, bundle: ModelBundle, settings: GenerateSettings) -> None:
-        from letstalk_core.generate.talking_portrait import TalkingPortrait
-
-        self.bundle, self.settings = bundle, settings.resolve(bundle)
-        assert self.settings.size is not None and self.settings.fps is not None
-        height, width = self.settings.size
-        if height != width:
-            raise ConfigError(f"the test faces are square, but the model makes frames of {width}x{height} pixels")
-        self.fps, self.size, self.clip_frames = self.settings.fps, height, bundle.dit.config.clip_frames
-        self._pipeline = TalkingPortrait(bundle)
-
-    def generate(self, portrait: Tensor, waveform: Tensor, seed: int, steps: int | None = None) -> Tensor:
-        from dataclasses import replace
-
-        frames = _Frames()
-        settings = replace(self.settings, seed=seed, steps=steps or self.settings.steps)
-        self._pipeline.generate(portrait, waveform, frames, settings)
-        return frames.all()
-
-    def stream(self, portrait: Tensor, sound: Path, sink: FrameSink, seed: int, work: Path) -> None:
-        from dataclasses import replace
-
-        from letstalk_core.generate.work_folder import WorkFolder
-
-        self._pipeline.generate(portrait, sound, sink, replace(self.settings, seed=seed), work=WorkFolder(work))
-
-    def round_trip(self, frames: Tensor) -> Tensor:
-        import torch
-
-        from letstalk_core.pixels import from_unit, to_unit
-
-        autoencoder, done = self.bundle.autoencoder, []
-        with torch.no_grad():
-            for part in frames.split(self.settings.decode_batch):
-                x = to_unit(part.to(self.bundle.device)).to(self.bundle.dtype)
-                done.append(from_unit(autoencoder.decode(autoencoder.encode(x))).cpu())
-        return torch.cat(done)
-
-    def carried(self, portrait: Tensor, frames: Tensor) -> Tensor | None:
-        import torch
-
-        from letstalk_core.pixels import from_unit, to_unit
-
-        carry = self.bundle.carry
-        if carry is None:
-            return None
-        autoencoder, done = self.bundle.autoencoder, []
-
-        def decoded(pictures: Tensor) -> Tensor:
-            x = to_unit(pictures.to(self.bundle.device)).to(self.bundle.dtype)
-            return autoencoder.decode(autoencoder.encode(x)).float()
-
-        with torch.no_grad():
-            own = to_unit(portrait[None].to(self.bundle.device))
-            reference = carry.prepare(own, decoded(portrait[None]))
-            for part in frames.split(self.settings.decode_batch):
-                done.append(from_unit(carry(decoded(part), reference)).cpu())
-        return torch.cat(done)
-
-
-class _Frames:
-    """A FrameSink that keeps everything; test clips are short."""
-
-    def __init__(self) -> None:
-        self._parts: list[Tensor] = []
-
-    def write(self, frames: Tensor) -> None:
-        self._parts.append(frames.clone())
-
-    def close(self, partial: bool = False) -> None:
-        if partial:  # Ctrl-C: half a clip is no result
-            raise KeyboardInterrupt
-
-    def abort(self) -> None:
-        self._parts = []
-
-    def all(self) -> Tensor:
-        import torch
-
-        return torch.cat(self._parts)
-
-
 def run(args: argparse.Namespace) -> int:
     from letstalk_core.cli.hardware import at_least, choose_device, choose_dtype, use_threads
     from letstalk_core.generate.talking_portrait import GenerateSettings
     from letstalk_core.networks.load import load_bundle
     from letstalk_core.sampling.memory_bank import MemorySettings
 
+    from ..evaluation.bundle_subject import BundleSubject
     from ..evaluation.store import Store
 
+    if args.truth is not None:
+        return evaluate_pairs(args)
+    for option in WEIGHTS:
+        if getattr(args, option) is not None:
+            raise ConfigError(f"--{option} belongs to --truth; add that, or leave it out")
     folder, resumable = Path(args.output), args.suite != "clips"
     for name, suites in OWN.items():
         if getattr(args, name) and args.suite not in suites:

@@ -1,0 +1,85 @@
+"""A bundle of models as the suites see it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from letstalk_core.errors import ConfigError
+from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.networks.load import ModelBundle
+from letstalk_core.pixels import from_unit, to_unit
+from letstalk_core.protocols import FrameSink
+
+__all__ = ["BundleSubject"]
+
+
+class BundleSubject:
+    """A model bundle as the suite sees it. Raises: ConfigError for a model of frames that are not square."""
+
+    def __init__(self, bundle: ModelBundle, settings: GenerateSettings) -> None:
+        self.bundle, self.settings = bundle, settings.resolve(bundle)
+        assert self.settings.size is not None and self.settings.fps is not None
+        height, width = self.settings.size
+        if height != width:
+            raise ConfigError(f"the test faces are square, but the model makes frames of {width}x{height} pixels")
+        self.fps, self.size, self.clip_frames = self.settings.fps, height, bundle.dit.config.clip_frames
+        self._pipeline = TalkingPortrait(bundle)
+
+    def generate(self, portrait: Tensor, waveform: Tensor, seed: int, steps: int | None = None) -> Tensor:
+        frames = _Frames()
+        settings = replace(self.settings, seed=seed, steps=steps or self.settings.steps)
+        self._pipeline.generate(portrait, waveform, frames, settings)
+        return frames.all()
+
+    def stream(self, portrait: Tensor, sound: Path, sink: FrameSink, seed: int, work: Path) -> None:
+        self._pipeline.generate(portrait, sound, sink, replace(self.settings, seed=seed), work=WorkFolder(work))
+
+    def round_trip(self, frames: Tensor) -> Tensor:
+        autoencoder, done = self.bundle.autoencoder, []
+        with torch.no_grad():
+            for part in frames.split(self.settings.decode_batch):
+                x = to_unit(part.to(self.bundle.device)).to(self.bundle.dtype)
+                done.append(from_unit(autoencoder.decode(autoencoder.encode(x))).cpu())
+        return torch.cat(done)
+
+    def carried(self, portrait: Tensor, frames: Tensor) -> Tensor | None:
+        carry = self.bundle.carry
+        if carry is None:
+            return None
+        autoencoder, done = self.bundle.autoencoder, []
+
+        def decoded(pictures: Tensor) -> Tensor:
+            x = to_unit(pictures.to(self.bundle.device)).to(self.bundle.dtype)
+            return autoencoder.decode(autoencoder.encode(x)).float()
+
+        with torch.no_grad():
+            own = to_unit(portrait[None].to(self.bundle.device))
+            reference = carry.prepare(own, decoded(portrait[None]))
+            for part in frames.split(self.settings.decode_batch):
+                done.append(from_unit(carry(decoded(part), reference)).cpu())
+        return torch.cat(done)
+
+
+class _Frames:
+    """A FrameSink that keeps everything; test clips are short."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def write(self, frames: Tensor) -> None:
+        self._parts.append(frames.clone())
+
+    def close(self, partial: bool = False) -> None:
+        if partial:  # Ctrl-C: half a clip is no result
+            raise KeyboardInterrupt
+
+    def abort(self) -> None:
+        self._parts = []
+
+    def all(self) -> Tensor:
+        return torch.cat(self._parts)
