@@ -19,6 +19,7 @@ from ..data.photo.topology import OVAL
 from ..data.synthetic.dataset import FPS
 from ..data.synthetic.motion import MOTION
 from .face_curves import CURVES, PointReader, bridged, face_curves, shape_error
+from .lids import LidReader
 from .metrics import best_lag, blinks, cell_colors, correlation, pauses, psnr, psnr_boxes
 from .photo_trials import PhotoTrial
 from .pictures import spread, thumbnails
@@ -31,11 +32,10 @@ CLOSED = 0.03  # opening in eye distances below which lips are closed
 LABIALS = ("m", "b", "p")
 NEAR_S = 0.06  # around a sound, within which the lips must have closed
 SHEET_FRAMES = 10
-LIDS_READ = 0.4  # landmarks of shut eyes are read as this much shut, or more: 0.2 to 0.5 on puppets
 LARGE_POSE = 0.75  # quantile of the turn of the head, above which poses count as large
 
 Array = NDArray[np.float64]
-OPENING, WIDTH, LIDS = (CURVES.index(name) for name in ("opening", "width", "lids"))
+OPENING, WIDTH = CURVES.index("opening"), CURVES.index("width")
 
 
 class PhotoSubject(Subject, Protocol):
@@ -68,7 +68,7 @@ def measure_photo(subject: PhotoSubject, trial: PhotoTrial, reader: PointReader)
         metrics[f"identity shape: {name}"] = _mean(shape_error(points[name], trial.points))
         apart = (cell_colors(frames) - cell_colors(trial.frames)).abs().mean()
         metrics[f"identity colour: {name}"] = float(apart)
-    metrics |= _steadiness(trial, made, decoded) | _life(trial, curves)
+    metrics |= _steadiness(trial, made, decoded) | _life(trial, curves, made)
     for group in trial.test.groups:
         for name in ("opening against jaw: generated", "generated PSNR: frame", "identity shape: generated"):
             metrics[f"{name}, {group}"] = metrics[name]
@@ -138,12 +138,13 @@ def _steadiness(trial: PhotoTrial, made: Tensor, decoded: Tensor) -> dict[str, f
     return found
 
 
-def _life(trial: PhotoTrial, curves: dict[str, Array]) -> dict[str, float]:
-    minutes = len(trial.motion) / FPS / 60
-    found = {"blinks a minute: asked": blinks(_column(trial, "blink")) / minutes}
-    for name in ("generated", "puppet"):
+def _life(trial: PhotoTrial, curves: dict[str, Array], made: Tensor) -> dict[str, float]:
+    minutes, asked = len(trial.motion) / FPS / 60, _column(trial, "blink")
+    found = {"blinks a minute: asked": blinks(asked) / minutes}
+    lids = LidReader(trial.frames, trial.boxes[:, 1:], asked)
+    for name, frames in (("generated", made), ("puppet", trial.frames)):
         read = curves[name]
-        found[f"blinks a minute: {name}"] = blinks(bridged(read[:, LIDS]) / LIDS_READ) / minutes
+        found[f"blinks a minute: {name}"] = blinks(lids(frames)) / minutes if lids.known else math.nan
         for turn in ("yaw", "pitch", "roll"):
             known = read[:, CURVES.index(turn)]
             known = known[np.isfinite(known)]

@@ -1,0 +1,45 @@
+"""Blinks read from pixels, by what a puppet of the same person looks like."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from letstalk_research.evaluation.lids import LidReader
+from letstalk_research.evaluation.metrics import blinks
+
+TIMES = 40
+LIDS = np.clip(np.sin(np.arange(TIMES) / 3) * 2 - 0.8, 0, 1)  # two blinks
+BOXES = torch.tensor([[8, 10, 24, 18], [40, 10, 56, 18]]).expand(TIMES, 2, 4)
+
+
+def frames(lids: np.ndarray, light: float = 0.0, noise: float = 0.0) -> Tensor:
+    """Faces (t, 32, 64, 3) whose eyes are dark where they are open and as skin where a lid is."""
+    picture = torch.full((len(lids), 32, 64, 3), 150.0 + light)
+    for t, lid in enumerate(lids):
+        top = 11 + round(6 * float(lid))
+        for x in (10, 42):
+            picture[t, top:17, x : x + 12] -= 110
+    picture += noise * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    return picture.round().clamp(0, 255).to(torch.uint8)
+
+
+def test_a_puppet_is_read_as_it_moves_and_a_copy_in_other_light_alike() -> None:
+    reader = LidReader(frames(LIDS), BOXES, LIDS)
+    for copy in (frames(LIDS), frames(LIDS, light=20, noise=6)):
+        read = reader(copy)
+        assert np.corrcoef(read, LIDS)[0, 1] > 0.97 and abs(read - LIDS).max() < 0.25
+        assert blinks(read) == blinks(LIDS) == 2
+
+
+@pytest.mark.parametrize(("depth", "count"), [(0.0, 0), (0.3, 0), (0.8, 2)])
+def test_half_a_blink_is_none(depth: float, count: int) -> None:
+    assert blinks(LidReader(frames(LIDS), BOXES, LIDS)(frames(depth * LIDS))) == count
+
+
+def test_without_open_and_shut_eyes_nothing_is_known() -> None:
+    still = np.zeros(TIMES)
+    reader = LidReader(frames(still), BOXES, still)
+    assert not reader.known and np.isnan(reader(frames(LIDS))).all()
