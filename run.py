@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Try LetsTalk, or test it, from a fresh checkout.
 
-    python3 run.py demo [generate options]    make a talking video with the bundled model: out/demo.mp4
+    python3 run.py demo [generate options]    make two talking videos with the bundled model, of a person like in a
+                                              photograph and of a drawn one: out/demo.mp4 and out/demo_drawn.mp4
     python3 run.py test [pytest options]      run the tests, e.g. python3 run.py test -k memory_bank
 
 What is needed is installed once, into .venv beside this file; a Python that has it all already is used as it is.
@@ -30,6 +31,7 @@ ESPEAK = "espeakng-loader>=0.2"  # espeak-ng as a package, for machines without 
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 COMFYUI_COMMIT = "a125cd84b054a57729b5eecab930ca9408719832"  # 0.3.64, the oldest version the pack supports
 COMFYUI_RETRY_SECONDS = 24 * 3600
+PHOTOGRAPH, DRAWING = "eva.jpg", "ada.png"  # bundled portraits that the demo animates
 
 
 class Stop(Exception):
@@ -345,20 +347,24 @@ def run(command: Sequence[str]) -> int:
 
 
 def demo(options: Sequence[str]) -> int:
-    """Make a talking video of a bundled portrait and a bundled recording."""
+    """Make talking videos of two bundled portraits, a photograph's and a drawing, and a bundled recording."""
     assets = ROOT / "letstalk_core" / "demo"
-    portraits, speech = sorted(assets.glob("portraits/*.png")), sorted(assets.glob("speech/*.wav"))
-    if not ((assets / "dit.safetensors").is_file() and portraits and speech):
+    portraits = {"demo": assets / "portraits" / PHOTOGRAPH, "demo_drawn": assets / "portraits" / DRAWING}
+    speech = assets / "speech" / "hello.wav"
+    if not all(file.is_file() for file in (assets / "dit.safetensors", speech, *portraits.values())):
         raise Stop(f"the demo model in {assets} is not complete; clone the repository again")
     python = prepare("demo")
-    video, sheet = ROOT / "out" / "demo.mp4", ROOT / "out" / "demo.png"
-    generate = [python, "-m", "letstalk_core.cli.__main__", "generate", str(portraits[0]), str(speech[0])]
-    video.parent.mkdir(exist_ok=True)
-    code = run([*generate, "-o", str(video), "--contact-sheet", str(sheet), "--overwrite", *options])
-    if code == 0:
-        say(f"the video is {video}")
-        say(f"its frames at a glance: {sheet}")
-    return code
+    out = ROOT / "out"
+    out.mkdir(exist_ok=True)
+    for name, portrait in portraits.items():
+        video, sheet = str(out / (name + ".mp4")), str(out / (name + ".png"))
+        generate = [python, "-m", "letstalk_core.cli.__main__", "generate", str(portrait), str(speech)]
+        code = run([*generate, "-o", video, "--contact-sheet", sheet, "--overwrite", *options])
+        if code:
+            return code
+    for name in portraits:
+        say("the video is {0}.mp4, its frames at a glance {0}.png".format(out / name))
+    return 0
 
 
 def test(options: Sequence[str]) -> int:

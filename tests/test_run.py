@@ -268,15 +268,25 @@ def test_the_demo_runs_generate_and_says_where_the_video_is(
     checkout: Path, venv: Path, pip: list[list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assets = checkout / "letstalk_core" / "demo"
-    for name in ("dit.safetensors", "portraits/ada.png", "speech/hello.wav"):
+    for name in ("dit.safetensors", "portraits/eva.jpg", "portraits/ada.png", "speech/hello.wav"):
         (assets / name).parent.mkdir(parents=True, exist_ok=True)
         (assets / name).touch()
     venv.write_text('#!/bin/sh\necho "$@"\n')
     assert run.main(["demo", "--steps", "4"]) == 0
     output = capfd.readouterr().out
     assert "letstalk_core.cli.__main__ generate" in output
-    assert "--contact-sheet" in output and "--steps 4" in output
-    assert f"the video is {checkout / 'out' / 'demo.mp4'}" in output
+    for portrait, name in (("eva.jpg", "demo"), ("ada.png", "demo_drawn")):
+        (command,) = (line for line in output.splitlines() if portrait in line)
+        assert f"--contact-sheet {checkout / 'out' / name}.png" in command and command.endswith("--steps 4")
+        assert f"the video is {checkout / 'out' / name}.mp4" in output
+
+
+def test_a_demo_that_fails_stops_there(checkout: Path, venv: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    test_the_demo_runs_generate_and_says_where_the_video_is(checkout, venv, [], capfd)
+    venv.write_text('#!/bin/sh\necho "$@"\ncase "$*" in *generate*) exit 3;; esac\n')
+    assert run.main(["demo"]) == 3
+    output = capfd.readouterr().out
+    assert "eva.jpg" in output and "ada.png" not in output and "the video is" not in output
 
 
 def test_options_of_test_reach_pytest(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
