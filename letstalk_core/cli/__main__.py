@@ -26,7 +26,7 @@ from .output import open_standard_streams, say
 
 __all__ = ["COMMANDS", "RESEARCH_COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("generate", "info", "convert")
+COMMANDS = ("generate", "dub", "info", "convert")
 RESEARCH_COMMANDS = ("synthesize", "prepare", "encode", "train", "evaluate", "experiment")
 
 

@@ -19,7 +19,7 @@ from .size import choose_size, parse_size
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Portrait, Progress, Summary
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DEMO_NOTE", "Interrupt", "add_parser", "run", "same_threads"]
 
 DEMO_NOTE = (
     "note: using the bundled demo model, a small one: good on drawn faces, early on photographs, whose mouths blur"
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     signer = make_signer(args)
     use_threads(args.threads)
     if resuming and not args.restart:
-        _same_threads(args, folder)
+        same_threads(args, folder)
     device = choose_device(args.device)
     keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
     sound = AudioSource(args.audio)
     sound.pin()  # before anything is read from it: what is encoded must be what the video plays
     heard = vocals_of(args, sound)
-    with _Interrupt(line) as interrupt:
+    with Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
             video, work = make_video(args, settings, bundle, folder, sound, signer, pasted)
@@ -211,7 +211,7 @@ def _work_folder(args: argparse.Namespace) -> Path | None:
     return output.with_name(output.name + ".work")
 
 
-def _same_threads(args: argparse.Namespace, folder: Path | None) -> None:
+def same_threads(args: argparse.Namespace, folder: Path | None) -> None:
     """Go on with as many threads as the run began with: with others its numbers are rounded in another order."""
     import torch
 
@@ -259,14 +259,14 @@ def _seconds(text: str) -> tuple[float, float]:
     return float(match[1]), float(match[2])
 
 
-class _Interrupt:
+class Interrupt:
     """Ctrl-C: the first one during generation waits for the end of a step; any other acts at once."""
 
     def __init__(self, line: Any) -> None:
         self.line, self.asked, self.running = line, False, False
         self._previous: Any = None
 
-    def __enter__(self) -> _Interrupt:
+    def __enter__(self) -> Interrupt:
         try:
             self._previous = signal.signal(signal.SIGINT, self._handle)
         except ValueError:  # not in the main thread

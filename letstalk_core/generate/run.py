@@ -5,7 +5,7 @@ Command line and ComfyUI both call `generate`; they differ in what they put into
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,7 +69,8 @@ class Run:
 
     portrait: (b, c, h, w). `bank` remembers the clips before the plan, if there are any, and in the end all.
     `clip_frames`: of a whole clip. `fingerprint`: everything that the frames depend on, by names for people.
-    `size`: height and width in pixels. `offset`: clips of the same video before the plan.
+    `size`: height and width in pixels. `offset`: clips of the same video before the plan. `portrait_of`: that of a
+    clip, in a video of several; the memory begins anew with it at clips whose indices are in `cuts`.
     """
 
     plan: list[Clip]
@@ -84,6 +85,8 @@ class Run:
     watch: Watcher = field(default_factory=Watcher)
     drift: DriftLog = field(default_factory=DriftLog)
     offset: int = 0
+    portrait_of: Callable[[Clip], Tensor] | None = None
+    cuts: frozenset[int] = frozenset()
 
     @property
     def frames(self) -> int:
@@ -154,22 +157,25 @@ def run_clips(run: Run, sink: ClipSink, work: Work, outcome: Outcome, blend: Ble
     outcome.resumed_clips = start
     run.watch.began(run, start, plan[start].first - origin)
     for done, clip in enumerate(plan[start:], start + 1):
+        portrait = run.portrait if run.portrait_of is None else run.portrait_of(clip)
+        if clip.index in run.cuts:
+            run.bank.reset(portrait)
         latents = work.load(clip)
         if latents is not None:
-            latents = latents.to(run.portrait)
+            latents = latents.to(portrait)
             outcome.resumed_clips += 1
         else:
             latents = sample_clip(
                 run.sample,
                 clip,
-                run.portrait,
+                portrait,
                 run.bank,
                 clip_frames=run.clip_frames,
                 seed=run.seed,
                 blend=blend if blend is not None and blend.clip == clip else None,
             )
             work.save(clip, latents)
-        remember(run.bank, clip, latents, run.portrait, run.drift)
+        remember(run.bank, clip, latents, portrait, run.drift)
         sink.write(latents, clip)
         outcome.frames = max(outcome.frames, clip.first + clip.count - origin)
         work.checkpoint(run, done, sink.held)

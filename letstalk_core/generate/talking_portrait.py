@@ -41,7 +41,7 @@ from .sinks import DecodingSink
 from .stages import Stages
 from .work_folder import FRAMES_VERSION, WorkFolder, tensor_sha256
 
-__all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait"]
+__all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait", "run_fingerprint", "timed"]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class TalkingPortrait:
         summary = job.summary
         summary.frames, summary.resumed_clips = outcome.frames, outcome.resumed_clips
         summary.interrupted = outcome.interrupted
-        return _timed(summary, started, outcome.frames - outcome.resumed_frames)
+        return timed(summary, started, outcome.frames - outcome.resumed_frames)
 
     @torch.no_grad()
     def retake(
@@ -135,7 +135,7 @@ class TalkingPortrait:
         summary = job.summary
         summary.frames = run.frames
         summary.retaken = [part[0].first, part[-1].first + part[-1].count]
-        return _timed(summary, started, summary.retaken[1] - summary.retaken[0])
+        return timed(summary, started, summary.retaken[1] - summary.retaken[0])
 
     def _job(self, portrait: Portrait, audio: Sound, settings: GenerateSettings | None) -> _Job:
         bundle = self.bundle
@@ -168,7 +168,7 @@ class TalkingPortrait:
         summary = Summary(0, frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
         summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
         summary.drift.likeness = likeness
-        fingerprint = {**_fingerprint(resolved, image, source, bundle), "models": summary.models}
+        fingerprint = {**run_fingerprint(resolved, image, source, bundle), "models": summary.models}
         if resolved.carry:
             stages.carry_detail(picture, decoded, resolved.output_size)
             fingerprint["detail"] = tensor_sha256(picture)
@@ -218,14 +218,14 @@ def _aborting(sink: FrameSink) -> Iterator[None]:
         raise
 
 
-def _timed(summary: Summary, started: float, frames: int) -> Summary:
+def timed(summary: Summary, started: float, frames: int) -> Summary:
     summary.seconds = summary.frames / summary.fps
     summary.elapsed_seconds = time.monotonic() - started
     summary.frames_per_second = frames / max(summary.elapsed_seconds, 1e-9)
     return summary
 
 
-def _fingerprint(
+def run_fingerprint(
     settings: GenerateSettings, image: Tensor, source: AudioSource | WaveformSource, bundle: ModelBundle
 ) -> dict[str, Any]:
     """Everything that the frames depend on, besides the weights."""

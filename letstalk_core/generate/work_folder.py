@@ -40,7 +40,7 @@ UNSAID_MACHINE = ("torch", "cpu_instructions", "gpu")  # not in the folders of e
 MOST_THREADS = 4096
 OWN = re.compile(
     r"run\.json|lock|so_far\.mp4|retake|clip-\d{6}\.safetensors|bank-\d{6}\.safetensors|drift-\d{6}\.json"
-    r"|video-\d{6}\.mp4"
+    r"|video-\d{6}\.mp4|faces\.safetensors"
     r"|\..*\.tmp(\.\w+)?|\.tmp\w+"  # left by a killed run; safetensors writes to a hidden file of its own, too
 )
 

@@ -24,7 +24,16 @@ from .portrait.face_geometry import eye_opening, fit_head, head_pose, mouth_open
 from .portrait.find import Face, FaceFinder, default_finder
 from .portrait.track import averaged
 
-__all__ = ["MEASURES", "FaceFollower", "FilmedFaces", "FilmedMotion", "measure", "read_faces", "read_motion"]
+__all__ = [
+    "COLUMN",
+    "MEASURES",
+    "FaceFollower",
+    "FilmedFaces",
+    "FilmedMotion",
+    "measure",
+    "read_faces",
+    "read_motion",
+]
 
 MEASURES = (
     *("yaw", "pitch", "roll", "size", "x", "y", "pivot_x", "pivot_y"),  # degrees; roll radians; pixels
@@ -178,20 +187,27 @@ class FilmedFaces:
             raise FaceNotFoundError("no face in any of the frames; use a film of a face seen from the front")
         return rows.median(0).values
 
+    def smooth(self, shot: range, smoothing: float = 2.0) -> Tensor:
+        """Measures (f, 13) of one shot that shows a face: gaps bridged, averaged over time as in `motion`."""
+        part = slice(shot.start, shot.stop)
+        return averaged(_bridged(self.measures[part], self.seen[part]), smoothing)
+
     def motion(self, about: Tensor | None = None, smoothing: float = 2.0) -> FilmedMotion:
         """The channels of movement of each frame. `about` (13,): measures of the portrait that will move, a frame
         of the film or another picture of the same size and framing; by default each shot's own usual look.
         `smoothing`: standard deviation in frames of the average over head and brows; no lag, and none over a cut.
         """
-        rows = torch.zeros(len(self), len(MOVEMENTS), dtype=torch.float64)
-        for shot in self.shots:
-            known = self.seen[shot.start : shot.stop]
-            if bool(known.any()):
-                measures = _bridged(self.measures[shot.start : shot.stop], known)
-                usual = self.usual(shot)
-                found = _channels(measures, usual if about is None else about, usual, self.size[1], smoothing)
-                rows[shot.start : shot.stop] = found
-        return FilmedMotion(rows.float(), self.confidence, self.cuts, self.opening, self.width)
+        rows = torch.cat([self.shot_motion(shot, about, smoothing) for shot in self.shots])
+        return FilmedMotion(rows, self.confidence, self.cuts, self.opening, self.width)
+
+    def shot_motion(self, shot: range, about: Tensor | None = None, smoothing: float = 2.0) -> Tensor:
+        """The same for one shot: (frames, 11) float32, columns MOVEMENTS."""
+        known = self.seen[shot.start : shot.stop]
+        if not bool(known.any()):
+            return torch.zeros(len(shot), len(MOVEMENTS))
+        usual = self.usual(shot)
+        measures = _bridged(self.measures[shot.start : shot.stop], known)
+        return _channels(measures, usual if about is None else about, usual, self.size[1], smoothing).float()
 
 
 @dataclass(frozen=True, eq=False)

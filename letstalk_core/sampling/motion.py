@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..networks.motion_channels import GAZE_LIMIT, SWAY, units
+from .motion_curves import MotionCurves
 
 __all__ = [
     "BLINK_SHAPE",
@@ -52,21 +53,40 @@ def sine_sway(seconds: NDArray[np.float64], random: np.random.Generator, least: 
     return np.asarray(waves * random.uniform(least, 1.0))
 
 
+def _ease(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From 0 to 1 within the first second."""
+    share = np.clip(seconds / EASE_S, 0.0, 1.0)
+    return np.asarray(share**2 * (3 - 2 * share))
+
+
 class Movement:
     """Movement of a video: `rows(first, count)` -> (count, channels) float32, whatever was asked for before.
 
-    names: channels, out of `MOVEMENTS`. amount: scales head, brows and gaze; eyes blink at any amount.
-    Raises: ConfigError.
+    names: channels, out of `MOVEMENTS`. amount: scales head, brows and gaze; eyes blink at any amount. curves:
+    replace channels, or are added to them, coming in over the first second. Raises: ConfigError.
     """
 
-    def __init__(self, names: Sequence[str], *, seed: int, fps: float = 25.0, amount: float = 1.0) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        seed: int,
+        fps: float = 25.0,
+        amount: float = 1.0,
+        curves: MotionCurves | None = None,
+    ) -> None:
         units(names)
         check_amount(amount)
         self.names, self.seed, self.fps, self.amount = tuple(names), seed, fps, amount
+        self.curves = curves or MotionCurves()
 
     def rows(self, first: int, count: int) -> Tensor:
         seconds = (first + np.arange(count)) / self.fps
-        columns = [self._channel(name, seconds) for name in self.names]
+        columns = []
+        for name in self.names:
+            given = self.curves.rows(name, first, count)
+            column = self._channel(name, seconds) if given is None else given
+            columns.append(column + self.curves.added.get(name, 0.0) * _ease(seconds))
         found = np.stack(columns, 1) if columns else np.zeros((count, 0))
         return torch.from_numpy(found.astype(np.float32))
 
