@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .inputs import find_scene, output_size, vocals_of
+from .inputs import find_scene, motion_of, output_size, vocals_of
 from .output import check_file_name, check_temporary_folder, say, write_out
 from .size import choose_size, parse_size
 
@@ -108,6 +108,17 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="count frames, pad the sound and scale the portrait as the authors' code does",
     )
+    add(
+        "--motion",
+        metavar="FILE",
+        help="how head, lids and gaze move: a CSV or JSON table of channels over frame or time, or a film of"
+        " somebody who moves so; what it does not give is drawn from the seed",
+    )
+    add(
+        "--emotion",
+        metavar="NAME",
+        help="a look that is added: happy, sad, angry, surprised or stern; with a strength, as in happy:0.5",
+    )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
@@ -176,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
     sound = AudioSource(args.audio)
     sound.pin()  # before anything is read from it: what is encoded must be what the video plays
     heard = vocals_of(args, sound)
+    motion = motion_of(args, settings, bundle)
     with Interrupt(line) as interrupt:
         if args.retake is not None:
             assert folder is not None
@@ -183,11 +195,12 @@ def run(args: argparse.Namespace) -> int:
             summary = TalkingPortrait(bundle).retake(
                 *(portrait, heard, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
+                motion=motion,
             )
         else:
             sink, kept = make_sinks(args, settings, bundle, folder, sound, signer, pasted)
             summary = TalkingPortrait(bundle).generate(
-                portrait, heard, sink, settings, progress=interrupt.progress, work=kept
+                portrait, heard, sink, settings, progress=interrupt.progress, work=kept, motion=motion
             )
     if pasted is not None:
         summary.height, summary.width = pasted.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, FaceNotFoundError
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings
     from ..media.audio.decode import AudioSource
     from ..media.portrait.scene import Scene
+    from ..networks.load import ModelBundle
+    from ..sampling.motion_curves import MotionCurves
 
-__all__ = ["find_scene", "output_size", "vocals_of"]
+__all__ = ["find_scene", "motion_of", "output_size", "vocals_of"]
 
 SAME_LENGTH_S = 0.1  # by which a separated voice may be longer or shorter
 
@@ -58,6 +61,21 @@ def output_size(
 
     assert settings.size is not None
     return own_size(load_portrait(args.portrait), settings.size)
+
+
+def motion_of(args: argparse.Namespace, settings: GenerateSettings, bundle: ModelBundle) -> MotionCurves | None:
+    """How --motion and --emotion move head and eyes. Raises: ConfigError for a model that takes no movement."""
+    if args.motion is None and args.emotion is None:
+        return None
+    from ..generate.motion_source import load_motion, parse_emotion
+
+    if not bundle.audio_projection.config.movement:
+        raise ConfigError(
+            "--motion and --emotion need a model that is told movement; leave them out, or use the demo"
+        )
+    assert settings.fps is not None  # they are resolved
+    emotion = parse_emotion(args.emotion) if args.emotion is not None else None
+    return load_motion(Path(args.motion) if args.motion is not None else None, settings.fps, emotion)
 
 
 def vocals_of(args: argparse.Namespace, sound: AudioSource) -> AudioSource:

@@ -37,7 +37,12 @@ def check_outputs(args: argparse.Namespace, folder: Path | None, resuming: bool)
     names = {"the video": args.output, "the contact sheet": args.contact_sheet, "the drift plot": args.drift_plot}
     outputs = {name: check_file_name(path) for name, path in names.items() if path is not None}
     given = {"the portrait": args.portrait, "the recording": args.audio}
-    given |= {"the vocals": args.vocals, "the certificate": args.sign, "the key": args.sign_key}
+    given |= {
+        "the motion": args.motion,
+        "the vocals": args.vocals,
+        "the certificate": args.sign,
+        "the key": args.sign_key,
+    }
     inputs = {name: Path(path) for name, path in given.items() if path is not None}
     if args.model is not None:
         inputs |= {f"{path.name} of the model": path for path in Path(args.model).glob("*.safetensors")}

@@ -31,6 +31,7 @@ from ..sampling.denoisers import make_denoiser
 from ..sampling.long_video import plan_clips
 from ..sampling.memory_bank import MemoryBank
 from ..sampling.motion import Movement
+from ..sampling.motion_curves import MotionCurves
 from ..sampling.schedules import make_sigmas
 from .machine import machine
 from .progress import Progress, Reporter
@@ -84,18 +85,20 @@ class TalkingPortrait:
         settings: GenerateSettings | None = None,
         progress: Callable[[Progress], None] | None = None,
         work: WorkFolder | None = None,
+        motion: MotionCurves | None = None,
     ) -> Summary:
         """Write round(seconds * fps) frames to `sink`, clip by clip, and close it.
 
-        With `work`, finished clips are kept there, those of an earlier identical run are not made again, and the
-        folder is removed at the end. KeyboardInterrupt (also from `progress`) closes the sink with the frames
-        so far, if there are any, and returns a summary marked as interrupted; any other error aborts the sink and
-        passes on. A stage that gives NaN or infinity is repeated once in float32 with plain attention.
+        `motion` moves head and eyes where it is given. With `work`, finished clips are kept there, those of an
+        earlier identical run are not made again, and the folder is removed at the end. KeyboardInterrupt (also
+        from `progress`) closes the sink with the frames so far, if there are any, and returns a summary marked as
+        interrupted; any other error aborts the sink and passes on. A stage that gives NaN or infinity is repeated
+        once in float32 with plain attention.
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
         with _aborting(sink):
-            job = self._job(portrait, audio, settings)
+            job = self._job(portrait, audio, settings, motion)
             decoded = DecodingSink(sink, job.stages.decode)
             run = self._run(job, Reporter(progress, decoded))
         # One clip is decoded and written while the next is sampled.
@@ -116,6 +119,7 @@ class TalkingPortrait:
         seed: int,
         settings: GenerateSettings | None = None,
         progress: Callable[[Progress], None] | None = None,
+        motion: MotionCurves | None = None,
     ) -> Summary:
         """Make a part of a finished video anew with other noise, and join the video again (see `retake`).
 
@@ -125,7 +129,7 @@ class TalkingPortrait:
         """
         started = time.monotonic()
         with _aborting(video):
-            job = self._job(portrait, audio, settings)
+            job = self._job(portrait, audio, settings, motion)
             run = self._run(job, Reporter(progress))
         again = Retake(
             seconds=seconds, seed=seed, sample=run.sample, video=video, decode=job.stages.decode, watch=run.watch
@@ -137,7 +141,13 @@ class TalkingPortrait:
         summary.retaken = [part[0].first, part[-1].first + part[-1].count]
         return timed(summary, started, summary.retaken[1] - summary.retaken[0])
 
-    def _job(self, portrait: Portrait, audio: Sound, settings: GenerateSettings | None) -> _Job:
+    def _job(
+        self,
+        portrait: Portrait,
+        audio: Sound,
+        settings: GenerateSettings | None,
+        motion: MotionCurves | None = None,
+    ) -> _Job:
         bundle = self.bundle
         resolved = (settings or GenerateSettings()).resolve(bundle)
         assert resolved.size is not None and resolved.output_size is not None and resolved.fps is not None
@@ -156,6 +166,7 @@ class TalkingPortrait:
             seed=resolved.seed,
             fps=resolved.fps,
             amount=resolved.movement,
+            curves=motion,
         )
         stages = Stages(bundle, resolved.decode_batch)
         latent = stages.encode(image)
@@ -169,6 +180,8 @@ class TalkingPortrait:
         summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
         summary.drift.likeness = likeness
         fingerprint = {**run_fingerprint(resolved, image, source, bundle), "models": summary.models}
+        if motion:
+            fingerprint["motion"] = motion.fingerprint
         if resolved.carry:
             stages.carry_detail(picture, decoded, resolved.output_size)
             fingerprint["detail"] = tensor_sha256(picture)

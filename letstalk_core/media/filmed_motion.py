@@ -25,13 +25,7 @@ from .portrait.find import Face, FaceFinder, default_finder
 from .portrait.track import averaged
 
 __all__ = [
-    "COLUMN",
-    "MEASURES",
-    "FaceFollower",
-    "FilmedFaces",
-    "FilmedMotion",
-    "measure",
-    "read_faces",
+    *("COLUMN", "MEASURES", "READ", "FaceFollower", "FilmedFaces", "FilmedMotion", "measure", "read_faces"),
     "read_motion",
 ]
 
@@ -39,6 +33,17 @@ MEASURES = (
     *("yaw", "pitch", "roll", "size", "x", "y", "pivot_x", "pivot_y"),  # degrees; roll radians; pixels
     *("gaze_x", "lids", "corners", "opening", "width"),
 )
+READ = (
+    "smile",
+    "blink",
+    "gaze_x",
+    "shift_x",
+    "shift_y",
+    "roll",
+    "yaw",
+    "pitch",
+    "scale",
+)  # channels; the rest is 0
 COLUMN = {name: i for i, name in enumerate(MEASURES)}
 EARS = (234, 454)
 BEHIND = 0.04  # of the face's height from between the ears: about there a head turns

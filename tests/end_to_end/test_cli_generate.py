@@ -801,3 +801,32 @@ def test_a_source_that_is_no_model_gives_one_line(
     assert main(["convert", str(tmp_path / name), "-o", str(out / "m.safetensors")]) == 2
     one_error(capsys, name)
     assert list(out.iterdir()) == []
+
+
+def test_given_motion_moves_the_face_and_is_part_of_the_run(
+    portrait_png: Path,
+    make_wav: Wav,
+    out: Path,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    audio, table = make_wav(0.5), out / "motion.csv"
+    table.write_text("frame,yaw\n0,0\n12,1.2\n")
+    moved = ("--motion", str(table), "--quiet", "--overwrite")
+    assert generate(portrait_png, audio, out, tiny_bundle, "--quiet") == 0
+    drawn = (out / "v.mp4").read_bytes()
+    assert generate(portrait_png, audio, out, tiny_bundle, *moved) == 0
+    first = (out / "v.mp4").read_bytes()
+    assert first != drawn
+    stop_after(2, monkeypatch)
+    assert generate(portrait_png, audio, out, tiny_bundle, *moved, "--resume") == 130
+    monkeypatch.undo()
+    table.write_text("frame,yaw\n0,0\n12,0.6\n")
+    capsys.readouterr()
+    assert generate(portrait_png, audio, out, tiny_bundle, *moved) == 2
+    one_error(capsys, "differs in motion")
+    table.write_text("frame,yaw\n0,0\n12,1.2\n")
+    assert generate(portrait_png, audio, out, tiny_bundle, *moved) == 0 and (out / "v.mp4").read_bytes() == first
+    assert generate(portrait_png, audio, out, tiny_bundle, "--emotion", "merry", "--overwrite", "--quiet") == 2
+    one_error(capsys, "'merry'", "happy")
