@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_COMFYUI = pytest.StashKey[str]()
 NO_BROWSER = pytest.StashKey[str]()
 NO_PACKS = pytest.StashKey[str]()
-SLOW = {"browser", "experiments", "test_fuzz", "test_soak", "test_train"}
+NO_RAY = pytest.StashKey[str]()
+SLOW = {"browser", "experiments", "test_fuzz", "test_ray", "test_soak", "test_train"}
 collect_ignore = ["comfy/inside"]  # test_inside_comfyui.py runs them, in a process of their own
 
 hypothesis.settings.register_profile("letstalk", deadline=None)  # busy machines are slow, not wrong
@@ -130,6 +131,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         NO_COMFYUI: "the pack inside ComfyUI",
         NO_BROWSER: "the browser part",
         NO_PACKS: "beside other packs",
+        NO_RAY: "several workers",
     }
     for key, what in untested.items():
         if reason := config.stash.get(key, ""):

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import importlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,12 +20,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import DependencyError, LetsTalkError
+from ..errors import DependencyError
+from .failures import explain
 from .output import open_standard_streams, say
 
 __all__ = ["COMMANDS", "RESEARCH_COMMANDS", "build_parser", "main"]
 
-COMMANDS = ("generate", "dub", "info", "convert")
+COMMANDS = ("generate", "batch", "dub", "info", "convert")
 RESEARCH_COMMANDS = ("synthesize", "prepare", "encode", "train", "evaluate", "experiment")
 
 
@@ -117,43 +117,17 @@ def _stopped() -> int:
 
 def _failed(error: Exception) -> int:
     """Say what went wrong; the exit code."""
-    if isinstance(error, LetsTalkError):
-        return _fail(str(error))
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}")
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, of CUDA
-        return _fail("the device is out of memory; use a smaller --size, or --dtype bfloat16")
-    wanted = _wanted_memory(error)
-    if wanted is not None:
-        return _fail(
-            f"memory is full: {wanted}could not be had; use a smaller --size or --dtype bfloat16, or close other"
-            " programs"
-        )
+    reason = explain(error)
+    if reason is not None:
+        say(f"error: {reason}")
+        return 2
     with contextlib.suppress(OSError, ValueError):
         traceback.print_exception(error)
     say("error: this is a fault of LetsTalk; please report it with the lines above")
     return 1
-
-
-def _wanted_memory(error: Exception) -> str | None:
-    """How much main memory could not be had, if it is known; None if that is not what went wrong."""
-    text = str(error)
-    asked = re.search(r"tried to allocate (\d+) bytes", text)  # torch's words, of the CPU
-    if asked is not None and "alloc" in text:
-        return f"{int(asked[1]) / 1e9:.1f} GB more "
-    if isinstance(error, MemoryError):
-        asked = re.search(r"allocate ([\d.]+ \wiB)", text)  # NumPy's
-        return f"{asked[1]} more " if asked else "what is needed "
-    return None
-
-
-def _fail(message: str) -> int:
-    say(f"error: {' '.join(message.split())}")
-    return 2
 
 
 if __name__ == "__main__":

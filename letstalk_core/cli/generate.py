@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .inputs import find_scene, motion_of, output_size, vocals_of
+from .options import add_settings
 from .output import check_file_name, check_temporary_folder, say, write_out
 from .size import choose_size, parse_size
 
 if TYPE_CHECKING:
     from ..generate.talking_portrait import GenerateSettings, Portrait, Progress, Summary
+    from ..networks.load import ModelBundle
 
-__all__ = ["DEMO_NOTE", "Interrupt", "add_parser", "run", "same_threads"]
+__all__ = ["DEMO_NOTE", "Interrupt", "add_arguments", "add_parser", "load_models", "make", "run", "same_threads"]
 
 DEMO_NOTE = (
     "note: using the bundled demo model, a small one: good on drawn faces, early on photographs, whose mouths blur"
@@ -35,78 +38,22 @@ def add_parser(subparsers: Any) -> None:
         " with what is done. A killed run continues when the same command is given again; until it is done,"
         " OUTPUT.work/so_far.mp4 plays what is finished.",
     )
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything that `make` reads."""
     add = parser.add_argument
     add("portrait", help="picture of one face")
     add("audio", help="speech: any sound or video file")
     add("-o", "--output", help="video to write, .mp4")
     add("--png", metavar="DIR", help="also (or only) write numbered PNG frames to this folder")
     add("--contact-sheet", metavar="PNG", help="also write a picture of evenly spaced frames")
-    add("--model", metavar="DIR", help="model folder (default: the demo model)")
-    add("--steps", type=int, help="sampling steps per clip (default: by model)")
-    add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
-    add("--schedule", choices=("model", "karras"), default="model", help="noise levels (default: the model's)")
-    add("--shift", type=float, help="flow models: above 1 spends more steps at high noise (default: by model)")
-    add("--seed", type=int, default=0, help="same seed, same video (default 0)")
-    add("--fps", type=float, help="frames per second (default: what the model was trained at)")
-    add(
-        "--cfg-audio",
-        type=float,
-        metavar="SCALE",
-        help="audio guidance; 1 is none and fastest (default: by model)",
-    )
-    add(
-        "--cfg-portrait", type=float, default=1.0, metavar="SCALE", help="portrait guidance; 1 is none and fastest"
-    )
-    add(
-        "--size",
-        metavar="N|WxH|own",
-        help="size of the video in pixels; own: that of the animated part of the picture, for models with carry"
-        " (default: what the model was trained at)",
-    )
-    add("--no-carry", action="store_true", help="plain frames, without the portrait's own detail carried along")
-    add("--no-crop", action="store_true", help="animate the whole picture instead of the part around its face")
-    add("--crop-face", action="store_true", help="a video of that part alone, not of the whole picture")
-    add(
-        "--face-detector",
-        choices=("bundled", "yunet"),
-        default="bundled",
-        help="what finds the face; yunet needs kornia and its weights (default bundled)",
-    )
-    add(
-        "--memory-noise",
-        type=float,
-        metavar="SIGMA",
-        help="noise on remembered frames, 0 to 1 (default: by model)",
-    )
-    add(
-        "--match-statistics",
-        action="store_true",
-        help="hold remembered frames to the portrait's colour statistics",
-    )
-    add(
-        "--drift-level",
-        type=float,
-        default=0.0,
-        metavar="SCORE",
-        help="pull the memory back to the portrait after clips that are less like it than this, 0 to 1 (default 0:"
-        " never)",
-    )
-    add(
-        "--movement",
-        type=float,
-        default=1.0,
-        metavar="AMOUNT",
-        help="how much head, brows and gaze move, 0 to 2, for models conditioned on it (default 1)",
-    )
     add(
         "--vocals",
         metavar="FILE",
         help="the voice of AUDIO alone, separated from music: what the model hears; the video plays AUDIO",
-    )
-    add(
-        "--as-authors",
-        action="store_true",
-        help="count frames, pad the sound and scale the portrait as the authors' code does",
     )
     add(
         "--motion",
@@ -114,16 +61,8 @@ def add_parser(subparsers: Any) -> None:
         help="how head, lids and gaze move: a CSV or JSON table of channels over frame or time, or a film of"
         " somebody who moves so; what it does not give is drawn from the seed",
     )
-    add(
-        "--emotion",
-        metavar="NAME",
-        help="a look that is added: happy, sad, angry, surprised or stern; with a strength, as in happy:0.5",
-    )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
-    add("--compile", action="store_true", help="compile the networks first (minutes; for long runs on a GPU)")
-    add("--threads", type=int, help="CPU threads; a continued run keeps the number it began with")
+    add_settings(parser)
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
     add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
     add("--keep-work", action="store_true", help="keep OUTPUT.work when the video is done, for --retake")
@@ -139,20 +78,40 @@ def add_parser(subparsers: Any) -> None:
         metavar="SEED",
         help="its noise (default 1); --seed stays the video's",
     )
-    add("--sign", metavar="CERT", help="sign the video (Content Credentials) with this certificate chain, PEM")
-    add("--sign-key", metavar="KEY", help="private key of the first certificate, PEM")
     add("--overwrite", action="store_true", help="replace existing results")
     add("--json", action="store_true", help="print a summary as JSON on stdout")
     add("--quiet", action="store_true", help="print errors only")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    return 130 if make(args).interrupted else 0
+
+
+def load_models(args: argparse.Namespace) -> ModelBundle:
+    """The models that the options ask for, where and as they ask for it. Raises: ConfigError, CheckpointError."""
+    from ..networks.load import load_bundle
+    from .hardware import choose_device, choose_dtype, keep_freed_memory
+
+    device = choose_device(args.device)
+    keep_freed_memory()
+    bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    if args.compile:
+        bundle.dit.compile()
+        bundle.autoencoder.decoder.compile()
+    if bundle.is_demo and not args.quiet:
+        say(DEMO_NOTE)
+    return bundle
+
+
+def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBundle] = load_models) -> Summary:
+    """The video of one portrait and one recording, with everything else that is asked for.
+
+    `load` gives the models, after all has been checked that needs none. Raises: LetsTalkError.
+    """
     from ..generate.talking_portrait import TalkingPortrait
     from ..generate.work_folder import RUN_FILE
     from ..media.audio.decode import AudioSource
-    from ..networks.load import load_bundle
-    from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
+    from .hardware import use_threads
     from .progress import ProgressLine
     from .results import check_outputs, draw_drift, draw_sheet, make_signer, make_sinks, make_video
 
@@ -165,15 +124,8 @@ def run(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     if resuming and not args.restart:
         same_threads(args, folder)
-    device = choose_device(args.device)
-    keep_freed_memory()
-    bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    bundle = load(args)
     settings = choose_size(settings, size, bundle).resolve(bundle)
-    if args.compile:
-        bundle.dit.compile()
-        bundle.autoencoder.decoder.compile()
-    if bundle.is_demo and not args.quiet:
-        say(DEMO_NOTE)
     if resuming and not args.restart and not args.quiet:
         say(f"note: continues from {folder}")
     line = ProgressLine(quiet=args.quiet)
@@ -207,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     draw_sheet(args)
     draw_drift(args, summary)
     _report(args, summary, folder if args.resume or args.keep_work else None)
-    return 130 if summary.interrupted else 0
+    return summary
 
 
 def _work_folder(args: argparse.Namespace) -> Path | None:
