@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from ..letstalk_core.errors import ConfigError
 from .adapters.audio import encode_audio, reuse_output, sound_of
 from .adapters.conditioning import encode_portrait, make_conditioning
-from .adapters.schema import advanced, make_schema
+from .adapters.schema import make_schema
+from .adapters.widgets import shared
 
 __all__ = ["NODES"]
 
@@ -29,6 +30,7 @@ class LetsTalkEncodeAudio(io.ComfyNode):
             description="What is said in every video frame. Wire an audio encoder (LetsTalk's or ComfyUI's"
             " wav2vec2), or the output of the native Audio Encoder Encode for the same audio.",
             search_aliases=["wav2vec2", "speech features"],
+            folded=frozenset({"silence_threshold", "normalize"}),
             inputs=[
                 io.Audio.Input(
                     "audio",
@@ -55,16 +57,14 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     step=0.01,
                     tooltip="Video frames per second. Models are trained at 25; other rates are less exact.",
                 ),
-                advanced(
-                    io.Float.Input(
-                        "silence_threshold",
-                        default=-60.0,
-                        min=-100.0,
-                        max=0.0,
-                        step=1.0,
-                        tooltip="dB of full scale. The encoder hears silence where the sound is quieter, so that"
-                        " noise in pauses moves no mouth. -100: off. The video keeps its sound.",
-                    )
+                io.Float.Input(
+                    "silence_threshold",
+                    default=-60.0,
+                    min=-100.0,
+                    max=0.0,
+                    step=1.0,
+                    tooltip="dB of full scale. The encoder hears silence where the sound is quieter, so that"
+                    " noise in pauses moves no mouth. -100: off. The video keeps its sound.",
                 ),
                 io.Float.Input(
                     "start_seconds",
@@ -82,14 +82,12 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     step=0.1,
                     tooltip="Seconds of audio to use, and so the length of the video. 0: to the end.",
                 ),
-                advanced(
-                    io.Boolean.Input(
-                        "normalize",
-                        default=True,
-                        optional=True,
-                        tooltip="The encoder hears the speech at -23 LUFS; what plays stays as it is. Off: as"
-                        " recorded, as in the paper. Not used with encoder_output.",
-                    )
+                io.Boolean.Input(
+                    "normalize",
+                    default=True,
+                    optional=True,
+                    tooltip="The encoder hears the speech at -23 LUFS; what plays stays as it is. Off: as"
+                    " recorded, as in the paper. Not used with encoder_output.",
                 ),
             ],
             outputs=[
@@ -137,37 +135,22 @@ class LetsTalkEncodePortrait(io.ComfyNode):
             description="The middle of a picture, scaled to the size of the video and encoded. Use LetsTalk Crop"
             " Portrait first for pictures in which the face is small.",
             search_aliases=["vae encode", "reference image"],
+            folded=frozenset({"frame"}),
             inputs=[
                 io.Image.Input(
                     "image",
                     tooltip="A picture of a face, or frames of a video; of another shape, the middle is used.",
                 ),
                 io.Vae.Input("vae", tooltip="LetsTalk Load Autoencoder: the one that the model was trained with."),
+                shared("width", "Width of the video in pixels (demo model: 256)."),
+                shared("height", "Height of the video in pixels (demo model: 256)."),
                 io.Int.Input(
-                    "width",
-                    default=256,
-                    min=32,
-                    max=4096,
-                    step=32,
-                    tooltip="Width of the video in pixels (demo model: 256).",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=256,
-                    min=32,
-                    max=4096,
-                    step=32,
-                    tooltip="Height of the video in pixels (demo model: 256).",
-                ),
-                advanced(
-                    io.Int.Input(
-                        "frame",
-                        default=0,
-                        min=0,
-                        max=10_000_000,
-                        optional=True,
-                        tooltip="Which picture of several to use, counted from 1. 0: the first with a good face.",
-                    )
+                    "frame",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    optional=True,
+                    tooltip="Which picture of several to use, counted from 1. 0: the first with a good face.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="portrait")],
@@ -207,15 +190,11 @@ class LetsTalkConditioning(io.ComfyNode):
                     max=1024,
                     tooltip="Frames of the empty latent for native samplers: what the model was trained on, 16.",
                 ),
-                io.Float.Input(
+                shared(
                     "movement",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="How much head, brows and gaze move: 0 holds the head still, 1 is usual. Eyes blink at"
+                    "How much head, brows and gaze move: 0 holds the head still, 1 is usual. Eyes blink at"
                     " any value. For models conditioned on motion, such as the demo; others move as they learned.",
+                    optional=True,
                 ),
             ],
             outputs=[

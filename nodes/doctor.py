@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from .adapters.doctor import report
 from .adapters.schema import make_schema
+from .adapters.widgets import shared
 
 __all__ = ["NODES"]
 
@@ -26,13 +27,7 @@ class LetsTalkDoctor(io.ComfyNode):
             search_aliases=["diagnose", "benchmark", "report"],
             is_output_node=True,
             inputs=[
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=1000,
-                    tooltip="Sampling steps for which the time is estimated. 0: the model's own number.",
-                ),
+                shared("steps", "Sampling steps for which the time is estimated. 0: the model's own number."),
                 io.Boolean.Input(
                     "audio_guidance",
                     default=False,

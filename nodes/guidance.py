@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from .adapters.guider import make_guider, make_model_sigmas
 from .adapters.schema import make_schema
+from .adapters.widgets import shared
 
 __all__ = ["NODES"]
 
@@ -29,23 +30,15 @@ class LetsTalkGuiderNode(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A LetsTalk model from Load DiT, LoRA and patches applied."),
                 io.Conditioning.Input("positive", tooltip="From LetsTalk Conditioning; no negative is needed."),
-                io.Float.Input(
+                shared(
                     "audio_scale",
-                    default=0.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    tooltip="How much more than learned the mouth follows the speech, as a factor. 0: the model's"
+                    "How much more than learned the mouth follows the speech, as a factor. 0: the model's"
                     " own value; 1: no guidance, as for the demo model, which has it trained in; much more"
                     " distorts the face. Anything but 1 doubles the work.",
                 ),
-                io.Float.Input(
+                shared(
                     "portrait_scale",
-                    default=1.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    tooltip="How much more than learned the face keeps to the portrait, as a factor. 1: no"
+                    "How much more than learned the face keeps to the portrait, as a factor. 1: no"
                     " guidance. A value that differs from 1 and from audio_scale adds one more pass.",
                 ),
             ],
@@ -70,12 +63,9 @@ class LetsTalkSigmas(io.ComfyNode):
             search_aliases=["scheduler", "steps", "shift"],
             inputs=[
                 io.Model.Input("model", tooltip="A LetsTalk model from Load DiT."),
-                io.Int.Input(
+                shared(
                     "steps",
-                    default=0,
-                    min=0,
-                    max=1000,
-                    tooltip="Sampling steps of every clip. More takes longer and follows the model more closely."
+                    "Sampling steps of every clip. More takes longer and follows the model more closely."
                     " 0: the model's own number.",
                 ),
                 io.Combo.Input(

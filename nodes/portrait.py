@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.errors import ConfigError
 from .adapters.images import FACE_CHOICES, crop_pictures, paste_frames, paste_video
 from .adapters.schema import BoundingBox, Crop, make_schema
+from .adapters.widgets import shared
 
 __all__ = ["NODES"]
 
@@ -39,29 +40,11 @@ class LetsTalkCropPortrait(io.ComfyNode):
                     " else found by the pack itself. detector: YuNet, whose weights are a download of their own."
                     " whole picture: the largest middle part, for pictures that are portraits already.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=256,
-                    min=32,
-                    max=4096,
-                    step=32,
-                    tooltip="Width of the crop in pixels: as the model animates it (demo model: 256).",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=256,
-                    min=32,
-                    max=4096,
-                    step=32,
-                    tooltip="Height of the crop in pixels: as the model animates it (demo model: 256).",
-                ),
-                io.Float.Input(
+                shared("width", "Width of the crop in pixels: as the model animates it (demo model: 256)."),
+                shared("height", "Height of the crop in pixels: as the model animates it (demo model: 256)."),
+                shared(
                     "margin",
-                    default=0.6,
-                    min=0.0,
-                    max=3.0,
-                    step=0.05,
-                    tooltip="Room around the face on each side, as a part of the longer side of its box. More"
+                    "Room around the face on each side, as a part of the longer side of its box. More"
                     " shows more hair and shoulders and makes the face smaller.",
                 ),
                 io.Float.Input(

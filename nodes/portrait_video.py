@@ -10,14 +10,15 @@ from .adapters.clip_run import model_name
 from .adapters.folders import list_bundles, resolve_bundle
 from .adapters.images import AUTO, FACE_CHOICES
 from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
-from .adapters.schema import BoundingBox, advanced, make_schema
+from .adapters.schema import BoundingBox, make_schema
+from .adapters.widgets import shared, timing
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 from .loaders import check_name, file_fingerprint
 
 __all__ = ["NODES"]
 
-MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
+FOLDED = frozenset({"steps", "audio_scale", "face", "margin", "crf", "unfinished"})
 IMAGES_OUTPUT = 1
 
 
@@ -48,6 +49,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                 "portrait animation",
                 "talking photo",
             ],
+            folded=FOLDED,
             inputs=[
                 io.Image.Input("image", tooltip="A picture with a face, of any size; of several, a good one."),
                 io.Audio.Input(
@@ -59,22 +61,8 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                     tooltip="The bundled models, or a folder in models/letstalk with dit, autoencoder and"
                     " audio_encoder.safetensors.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Noise seed. Another seed changes the motion, not the person.",
-                ),
-                io.Float.Input(
-                    "movement",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="How much head, brows and gaze move: 0 holds the head still, 1 is usual.",
-                ),
+                shared("seed", "Noise seed. Another seed changes the motion, not the person."),
+                shared("movement", "How much head, brows and gaze move: 0 holds the head still, 1 is usual."),
                 io.Float.Input(
                     "max_seconds",
                     default=0.0,
@@ -89,68 +77,34 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                     default=RESULTS[0],
                     tooltip="whole picture: the face moves in its picture. face only: the crop that is animated.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "steps",
-                        default=0,
-                        min=0,
-                        max=1000,
-                        optional=True,
-                        tooltip="Sampling steps for each clip. 0: the model's own number.",
-                    )
+                shared("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True),
+                shared(
+                    "audio_scale",
+                    "Audio guidance scale. 0: the model's own, 1: none; more exaggerates the lips and"
+                    " doubles the time.",
+                    optional=True,
                 ),
-                advanced(
-                    io.Float.Input(
-                        "audio_scale",
-                        default=0.0,
-                        min=0.0,
-                        max=20.0,
-                        step=0.1,
-                        optional=True,
-                        tooltip="Audio guidance scale. 0: the model's own, 1: none; more exaggerates the lips and"
-                        " doubles the time.",
-                    )
+                io.Combo.Input(
+                    "face",
+                    options=FACE_CHOICES,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="Where the face is. auto: the mask or bbox if wired, else it is found; portraits"
+                    " and pictures without a face stay whole.",
                 ),
-                advanced(
-                    io.Combo.Input(
-                        "face",
-                        options=FACE_CHOICES,
-                        default=AUTO,
-                        optional=True,
-                        tooltip="Where the face is. auto: the mask or bbox if wired, else it is found; portraits"
-                        " and pictures without a face stay whole.",
-                    )
+                shared(
+                    "margin",
+                    "Room around the face that is animated with it, in parts of the size of the face.",
+                    optional=True,
                 ),
-                advanced(
-                    io.Float.Input(
-                        "margin",
-                        default=0.6,
-                        min=0.0,
-                        max=3.0,
-                        step=0.05,
-                        optional=True,
-                        tooltip="Room around the face that is animated with it, in parts of the size of the face.",
-                    )
+                shared(
+                    "crf", "H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst.", optional=True
                 ),
-                advanced(
-                    io.Int.Input(
-                        "crf",
-                        default=18,
-                        min=1,
-                        max=51,
-                        optional=True,
-                        tooltip="H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst.",
-                    )
-                ),
-                advanced(
-                    io.Combo.Input(
-                        "unfinished",
-                        options=list(UNFINISHED),
-                        default=UNFINISHED[0],
-                        optional=True,
-                        tooltip="After a cancelled run of the same settings and seed: continue after its clips, or"
-                        " start anew.",
-                    )
+                shared(
+                    "unfinished",
+                    "After a cancelled run of the same settings and seed: continue after its clips, or"
+                    " start anew.",
+                    optional=True,
                 ),
                 io.Audio.Input(
                     "sound",
@@ -167,8 +121,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
                 io.Image.Output(display_name="images", tooltip="All frames. Costs memory only where it is wired."),
                 io.Image.Output(display_name="last_frame"),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video and others."),
-                io.Int.Output(display_name="frames", tooltip="Number of frames."),
+                *timing(),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             is_output_node=True,

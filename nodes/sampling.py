@@ -11,8 +11,9 @@ from .adapters.carry import OFF, SIZES
 from .adapters.clip_run import ClipRun, model_name, prepare_run
 from .adapters.guider import schedule_names
 from .adapters.render import IMAGES, Part, render_latents, render_video
-from .adapters.schema import Memory, MemorySettingsType, advanced, make_schema
+from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.video_input import lazy_frames
+from .adapters.widgets import MAX_SEED, shared, timing
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 
@@ -20,8 +21,9 @@ __all__ = ["NODES"]
 
 CATEGORY = "LetsTalk/sampling"
 DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colour, sharpness."
-FOLDED = frozenset({"schedule", "crf", "work_folder", "unfinished", "retake_from", "retake_to", "retake_seed"})
-MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
+FOLDED = frozenset(
+    {"schedule", "crf", "work_folder", "unfinished", "retake_from", "retake_to", "retake_seed", "detail"}
+)
 IMAGES_OUTPUT = 1  # of Talking Video
 
 
@@ -46,48 +48,31 @@ def _inputs() -> list[Any]:
             tooltip="Replaces model, positive and both scales: LetsTalk Guider, or ComfyUI's CFGGuider or"
             " DualCFGGuider over LetsTalk conditionings.",
         ),
-        io.Int.Input(
+        shared(
             "seed",
-            default=0,
-            min=0,
-            max=MAX_SEED,
-            control_after_generate=True,
-            tooltip="Start of all noise. Same graph, seed and device give the same video; another seed changes"
+            "Start of all noise. Same graph, seed and device give the same video; another seed changes"
             " motion, not the person. Every clip has noise of its own.",
         ),
-        io.Int.Input(
+        shared(
             "steps",
-            default=0,
-            min=0,
-            max=1000,
-            tooltip="Steps for each clip; time grows with them. 0: the model's own number, usually 12 for flow"
+            "Steps for each clip; time grows with them. 0: the model's own number, usually 12 for flow"
             " models and 30 for others. Not used when sigmas are connected.",
         ),
-        advanced(
-            io.Combo.Input(
-                "schedule",
-                options=schedule_names(),
-                default="model",
-                tooltip="Noise schedule. model and karras are those of the standalone program, the others are"
-                " ComfyUI's. Not used when sigmas are connected.",
-            )
+        io.Combo.Input(
+            "schedule",
+            options=schedule_names(),
+            default="model",
+            tooltip="Noise schedule. model and karras are those of the standalone program, the others are"
+            " ComfyUI's. Not used when sigmas are connected.",
         ),
-        io.Float.Input(
+        shared(
             "audio_scale",
-            default=0.0,
-            min=0.0,
-            max=20.0,
-            step=0.1,
-            tooltip="How strongly speech drives the face. 0: the model's own way, for the demo 1 with clear lips"
+            "How strongly speech drives the face. 0: the model's own way, for the demo 1 with clear lips"
             " trained in. 1 is plain, more exaggerates; values other than 1 cost one more pass per step.",
         ),
-        io.Float.Input(
+        shared(
             "portrait_scale",
-            default=1.0,
-            min=0.0,
-            max=20.0,
-            step=0.1,
-            tooltip="How strongly the portrait holds: 1 plain, more stiffens the picture. Values other than 1 cost"
+            "How strongly the portrait holds: 1 plain, more stiffens the picture. Values other than 1 cost"
             " one more pass per step.",
         ),
         io.Int.Input(
@@ -158,8 +143,7 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
                 ),
                 Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
                 io.Image.Output(display_name="drift", tooltip=DRIFT),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video and others."),
-                io.Int.Output(display_name="frames", tooltip="Number of frames."),
+                *timing(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -195,78 +179,58 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     " recording, say with music. start_seconds of Encode Audio is skipped in it too: do not wire"
                     " its output sound here.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "crf",
-                        default=18,
-                        min=1,
-                        max=51,
-                        tooltip="H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst.",
-                    )
+                shared("crf", "H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst."),
+                io.String.Input(
+                    "work_folder",
+                    default="",
+                    optional=True,
+                    tooltip="Name of a folder in output/letstalk_work that keeps finished clips, also when the"
+                    " video is done, for retakes. Other settings than its own are refused. Empty: a folder"
+                    " named by the settings, deleted when the video is done.",
                 ),
-                advanced(
-                    io.String.Input(
-                        "work_folder",
-                        default="",
-                        optional=True,
-                        tooltip="Name of a folder in output/letstalk_work that keeps finished clips, also when the"
-                        " video is done, for retakes. Other settings than its own are refused. Empty: a folder"
-                        " named by the settings, deleted when the video is done.",
-                    )
+                shared(
+                    "unfinished",
+                    "What to do with clips that an earlier run of the same settings has finished before it"
+                    " was cancelled or killed: continue after them, or delete them and start anew.",
+                    optional=True,
+                ),
+                io.Float.Input(
+                    "retake_from",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Where the retake begins, in seconds of the video, rounded down to a segment of"
+                    " about two seconds. Needs retake_to.",
+                ),
+                io.Float.Input(
+                    "retake_to",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Where the retake of the finished video in work_folder ends, in seconds; the rest"
+                    " stays as it is. All other settings must be those of that video. 0: no retake.",
+                ),
+                io.Int.Input(
+                    "retake_seed",
+                    default=1,
+                    min=0,
+                    max=MAX_SEED,
+                    optional=True,
+                    tooltip="Noise of the retake; another number gives another take. seed stays that of the"
+                    " video.",
                 ),
                 io.Combo.Input(
-                    "unfinished",
-                    options=list(UNFINISHED),
-                    default=UNFINISHED[0],
+                    "detail",
+                    options=[*SIZES, OFF],
+                    default=SIZES[0],
                     optional=True,
-                    tooltip="What to do with clips that an earlier run of the same settings has finished before it"
-                    " was cancelled or killed: continue after them, or delete them and start anew.",
-                ),
-                advanced(
-                    io.Float.Input(
-                        "retake_from",
-                        default=0.0,
-                        min=0.0,
-                        max=1_000_000.0,
-                        step=0.1,
-                        optional=True,
-                        tooltip="Where the retake begins, in seconds of the video, rounded down to a segment of"
-                        " about two seconds. Needs retake_to.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "retake_to",
-                        default=0.0,
-                        min=0.0,
-                        max=1_000_000.0,
-                        step=0.1,
-                        optional=True,
-                        tooltip="Where the retake of the finished video in work_folder ends, in seconds; the rest"
-                        " stays as it is. All other settings must be those of that video. 0: no retake.",
-                    )
-                ),
-                advanced(
-                    io.Int.Input(
-                        "retake_seed",
-                        default=1,
-                        min=0,
-                        max=MAX_SEED,
-                        optional=True,
-                        tooltip="Noise of the retake; another number gives another take. seed stays that of the"
-                        " video.",
-                    )
-                ),
-                advanced(
-                    io.Combo.Input(
-                        "detail",
-                        options=[*SIZES, OFF],
-                        default=SIZES[0],
-                        optional=True,
-                        tooltip="Brings the portrait's own skin, hair, clothes and background into the frames, if"
-                        " the model has carry.safetensors. Larger sizes take their detail from the picture given"
-                        " to Encode Portrait: double size makes 512 of 256 pixels. off: plain frames.",
-                    )
+                    tooltip="Brings the portrait's own skin, hair, clothes and background into the frames, if"
+                    " the model has carry.safetensors. Larger sizes take their detail from the picture given"
+                    " to Encode Portrait: double size makes 512 of 256 pixels. off: plain frames.",
                 ),
             ],
             outputs=[
@@ -278,8 +242,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                 Memory.Output(display_name="memory", tooltip="What the next sampler goes on from."),
                 io.Image.Output(display_name="drift", tooltip=DRIFT),
                 io.Image.Output(display_name="last_frame"),
-                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video and others."),
-                io.Int.Output(display_name="frames", tooltip="Number of frames."),
+                *timing(),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
