@@ -73,6 +73,18 @@ def folders(folder_paths: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Module
 
 
 @pytest.fixture(scope="session")
+def espeak() -> None:
+    """Skips tests of drawn or measured speech where the library is not installed."""
+    from letstalk_core.errors import DependencyError
+    from letstalk_research.data.synthetic.speech import espeak_version
+
+    try:
+        espeak_version()
+    except DependencyError as error:
+        pytest.skip(f"ESPEAK-NG IS MISSING, NOTHING THAT SPEAKS IS TESTED: {error}")
+
+
+@pytest.fixture(scope="session")
 def comfyui(request: pytest.FixtureRequest) -> Path:
     """A real ComfyUI checkout whose packages are installed; without one the tests that ask for it are skipped."""
     folder = run.find_comfyui()

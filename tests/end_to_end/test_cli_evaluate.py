@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 
 from letstalk_core.cli.__main__ import main
-from letstalk_core.errors import DependencyError
-from letstalk_research.data.synthetic.speech import espeak_version
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_espeak() -> None:
-    try:
-        espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING, EVALUATION IS NOT TESTED: {error}")
+pytestmark = pytest.mark.usefixtures("espeak")
 
 
 def test_evaluate_writes_a_report_and_does_not_overwrite_it(

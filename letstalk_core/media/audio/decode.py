@@ -63,11 +63,6 @@ class _Source:
             self._moments = moments
         return self._moments
 
-    def mean_std(self) -> tuple[float, float]:
-        """Mean and standard deviation of the whole recording (see `WaveformMoments.std`)."""
-        moments = self.moments()
-        return moments.mean, moments.std
-
     @property
     def samples(self) -> int:
         """Exact length at 16 kHz, counted, because lengths in headers are often wrong."""

@@ -82,25 +82,15 @@ class AudioTrack:
         frames: int,
         fps: float,
         *,
-        kind: str = "",
-        encoder_file: Path | None = None,
-        waveform: Tensor | None = None,
-        sample_rate: int = SAMPLE_RATE,
-        start_seconds: float = 0.0,
         spool: Path | None = None,
+        **sound: Any,
     ) -> AudioTrack:
         """Collect blocks (k, layers, dim), `frames` frames in all, as `features.encode_audio` yields them.
 
+        `sound` is what the track takes beside them.
         More than `SPOOL_BYTES` go to a file in the folder `spool`, if one is given; the file goes when the track
         does. Raises: ConfigError if other than `frames` frames come, NumericalError, OutputError.
         """
-        sound: dict[str, Any] = {
-            "kind": kind,
-            "encoder_file": encoder_file,
-            "waveform": waveform,
-            "sample_rate": sample_rate,
-            "start_seconds": start_seconds,
-        }
         stream = _checked(blocks, frames)
         first = next(stream)
         size = frames * first[0].numel() * first.element_size()

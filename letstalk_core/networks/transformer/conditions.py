@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,15 +26,6 @@ class Conditions:
     audio: Tensor
     memory: Tensor
     movement: Tensor | None = None
-
-    def without_audio(self) -> Conditions:
-        return replace(self, audio=torch.zeros_like(self.audio))
-
-    def without_portrait(self) -> Conditions:
-        return replace(self, portrait=torch.zeros_like(self.portrait))
-
-    def without_memory(self) -> Conditions:
-        return replace(self, memory=torch.zeros_like(self.memory))
 
     def to(self, device: Device = None, dtype: DType = None) -> Conditions:
         """The same conditions on another device or in another dtype."""

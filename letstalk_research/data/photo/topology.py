@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    *("BROWS", "CHEEKS", "CHIN", "CORNERS", "EARS", "EYES", "FOREHEAD", "LOWER_INNER", "LOWER_LIP"),
-    *("MESH_POINTS", "MIRROR", "MOUTH", "NASOLABIAL", "NOSE_TIP", "OVAL", "POINTS", "TOP", "UPPER_INNER"),
-    *("UPPER_LIP", "Eye"),
-]
+from letstalk_core.networks import face_points
+from letstalk_core.networks.face_points import CHIN, LOWER_INNER, NOSE_TIP, OVAL, POINTS, UPPER_INNER
 
-POINTS, MESH_POINTS = 478, 468  # with and without the irises
-TOP, CHIN, NOSE_TIP = 10, 152, 1  # hairline, chin
+__all__ = [
+    "BROWS", "CHEEKS", "CHIN", "CORNERS", "EARS", "EYES", "FOREHEAD", "LOWER_INNER", "LOWER_LIP", "MESH_POINTS",
+    "MIRROR", "MOUTH", "NASOLABIAL", "NOSE_TIP", "OVAL", "POINTS", "TOP", "UPPER_INNER", "UPPER_LIP", "Eye",
+]  # fmt: skip
+
+MESH_POINTS = 468  # without the irises
+TOP = 10  # hairline
 EARS = (234, 454)
-MOUTH = (61, 291)  # the outer corners
+MOUTH = face_points.CORNERS
 CORNERS = (61, 76, 62, 78, 291, 306, 292, 308)  # of all four rings
-UPPER_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # with both corners
-LOWER_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 UPPER_LIP = (  # four rings from outside to inside, without corners
     (185, 40, 39, 37, 0, 267, 269, 270, 409),
     (184, 74, 73, 72, 11, 302, 303, 304, 408),
@@ -69,12 +69,8 @@ EYES = (
         iris=(473, 474, 475, 476, 477),
     ),
 )
-BROWS = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285)
+BROWS = face_points.BROWS[0] + face_points.BROWS[1]
 FOREHEAD = (103, 67, 109, 10, 338, 297, 332, 104, 69, 108, 151, 337, 299, 333, 68, 298, 9)
-OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149,
-    150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 CHEEKS = (50, 205, 101, 36, 280, 425, 330, 266)
 # From the wing of the nose to beside the mouth
 NASOLABIAL = ((129, 203, 206, 216, 212), (358, 423, 426, 436, 432))

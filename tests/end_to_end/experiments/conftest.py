@@ -9,14 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from letstalk_core.errors import DependencyError
 from letstalk_core.files import file_sha256
 from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.configs import AudioEncoderConfig, AutoencoderConfig
 from letstalk_research.data.manifest import ClipRecord, append_records
-from letstalk_research.data.synthetic.speech import espeak_version
 from letstalk_research.experiments.budget import Budget
 from letstalk_research.experiments.variants import DataFacts, measure_data
 
@@ -114,11 +112,3 @@ def budget() -> Budget:
 @pytest.fixture(scope="session")
 def encoder() -> AudioEncoder:
     return AudioEncoder(ENCODER).eval()
-
-
-@pytest.fixture(scope="session")
-def espeak() -> None:
-    try:
-        espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING, EXPERIMENTS ARE NOT TESTED: {error}")

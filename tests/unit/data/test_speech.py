@@ -21,6 +21,8 @@ from letstalk_research.data.synthetic.texts import (
     random_utterance,
 )
 
+pytestmark = pytest.mark.usefixtures("espeak")
+
 
 def assert_phonemes_cover(utterance: Utterance) -> None:
     spans = [(p.start_s, p.end_s) for p in utterance.phonemes]
@@ -28,14 +30,6 @@ def assert_phonemes_cover(utterance: Utterance) -> None:
     assert spans[-1][1] == pytest.approx(utterance.seconds, abs=1e-9)
     np.testing.assert_allclose([end for _, end in spans[:-1]], [start for start, _ in spans[1:]], atol=1e-9)
     assert all(end > start for start, end in spans)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_espeak(request: pytest.FixtureRequest) -> None:
-    try:
-        speech.espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING, SPEECH IS NOT TESTED: {error}")
 
 
 @pytest.mark.parametrize("voice", ["en-us", "de+f3", "fr+klatt2", "pl"])

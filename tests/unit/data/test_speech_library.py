@@ -15,7 +15,7 @@ from letstalk_research.data.synthetic import voices as voices_module
 from letstalk_research.data.synthetic.forced_alignment import align, with_pauses
 from letstalk_research.data.synthetic.phone_sets import ARPABET, ITALIAN, labelled_utterance
 from letstalk_research.data.synthetic.recordings import cut_at_pauses, read_recordings
-from letstalk_research.data.synthetic.speech import Phoneme, Utterance, espeak_version, join, silence, synthesise
+from letstalk_research.data.synthetic.speech import Phoneme, Utterance, join, silence, synthesise
 from letstalk_research.data.synthetic.speech_library import SpeechLibrary, mixture, prepared
 from letstalk_research.data.synthetic.variation import CODECS, paced, shifted, through_codec, varied
 from letstalk_research.data.synthetic.visemes import viseme_curves, viseme_targets
@@ -118,9 +118,8 @@ def test_stretched_sounds_give_their_pauses_back() -> None:
     assert with_pauses(noisy, [("a", 0.0, 0.52), ("b", 0.52, 1.5)]) == [("a", 0.0, 0.52), ("b", 0.52, 1.5)]
 
 
-def test_alignment_finds_the_times_that_espeak_knows() -> None:
+def test_alignment_finds_the_times_that_espeak_knows(espeak: None) -> None:
     pytest.importorskip("pocketsphinx", reason="POCKETSPHINX IS MISSING, ALIGNMENT IS NOT TESTED")
-    needs_espeak()
     text = "My brother moves the yellow boat, and the baby opens five purple butterflies."
     spoken = synthesise(text, "en-us", rate=150)
     found = align(spoken.waveform, text)
@@ -138,19 +137,11 @@ def test_alignment_finds_the_times_that_espeak_knows() -> None:
         align(spoken.waveform, "... !")
 
 
-def test_alignment_pronounces_words_that_no_dictionary_has() -> None:
+def test_alignment_pronounces_words_that_no_dictionary_has(espeak: None) -> None:
     pytest.importorskip("pocketsphinx", reason="POCKETSPHINX IS MISSING, ALIGNMENT IS NOT TESTED")
-    needs_espeak()
     text = "the bomblavius moves"
     symbols = {p.symbol for p in align(synthesise(text, "en-us").waveform, text).phonemes}
     assert {"b", "m", "v", "l"} <= symbols
-
-
-def needs_espeak() -> None:
-    try:
-        espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING: {error}")
 
 
 def test_without_pocketsphinx_recordings_name_the_remedy(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.errors import ConfigError
 from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.protocols import FrameSink
 from letstalk_research.data.synthetic.faces import render
 from letstalk_research.data.synthetic.identity import Identity
 from letstalk_research.data.synthetic.motion import motion_from_speech
-from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, Utterance, espeak_version, silence
+from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, Utterance, silence
 from letstalk_research.evaluation import demo_suite
 from letstalk_research.evaluation.demo_suite import Budget, run_demo
 from letstalk_research.evaluation.hard_voices import disturbed
@@ -42,6 +42,8 @@ TINY = Budget(
     speed_runs=1,
     poses=64,
 )
+
+pytestmark = pytest.mark.usefixtures("espeak")
 
 
 class Mover:
@@ -68,14 +70,6 @@ class Mover:
 
     def round_trip(self, frames: Tensor) -> Tensor:
         return frames
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_espeak() -> None:
-    try:
-        espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING, EVALUATION IS NOT TESTED: {error}")
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from letstalk_core.errors import ConfigError, DependencyError, MediaError
+from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.protocols import FrameSink
 from letstalk_research.data.synthetic.motion import MOTION
-from letstalk_research.data.synthetic.speech import Utterance, espeak_version
+from letstalk_research.data.synthetic.speech import Utterance
 from letstalk_research.data.synthetic.texts import random_utterance
 from letstalk_research.evaluation.face_curves import CURVES, bridged, face_curves, shape_error
 from letstalk_research.evaluation.photo_suite import PhotoBudget, run_photo
@@ -85,11 +85,7 @@ class Actor:
 
 
 @pytest.fixture(scope="module")
-def tests(tmp_path_factory: pytest.TempPathFactory) -> list[TestStill]:
-    try:
-        espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING, EVALUATION IS NOT TESTED: {error}")
+def tests(tmp_path_factory: pytest.TempPathFactory, espeak: None) -> list[TestStill]:
     return load_test_stills(write_stills(tmp_path_factory.mktemp("stills"), held_out=2))
 
 

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.errors import ConfigError
 from letstalk_core.protocols import FrameSink
-from letstalk_research.data.synthetic.speech import espeak_version
 from letstalk_research.evaluation.suite import run_suite
 from letstalk_research.evaluation.trials import draw_trial
 
 SIZE, FPS, FRAMES = 96, 25.0, 40
+
+pytestmark = pytest.mark.usefixtures("espeak")
 
 
 def blurred(frames: Tensor, side: int) -> Tensor:
@@ -48,14 +49,6 @@ class Drawing:
 
     def round_trip(self, frames: Tensor) -> Tensor:
         return blurred(frames, 48)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_espeak() -> None:
-    try:
-        espeak_version()
-    except DependencyError as error:
-        pytest.skip(f"ESPEAK-NG IS MISSING, EVALUATION IS NOT TESTED: {error}")
 
 
 def test_right_frames_score_high_in_time_and_against_chance(tmp_path: Path) -> None:
