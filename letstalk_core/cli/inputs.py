@@ -25,13 +25,17 @@ SAME_LENGTH_S = 0.1  # by which a separated voice may be longer or shorter
 
 def find_scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None:
     """The picture and the part of it around its face; None with --no-crop."""
+    from ..media.portrait.detect import KorniaFaceDetector
+    from ..media.portrait.find import portrait_notes
+    from ..media.portrait.image import load_portrait
+    from ..media.portrait.scene import Scene
+
     if args.no_crop:
         if args.crop_face:
             raise ConfigError("--no-crop and --crop-face exclude each other; leave out one of them")
+        if not args.quiet:
+            _tell(args, portrait_notes(load_portrait(args.portrait)))
         return None
-    from ..media.portrait.detect import KorniaFaceDetector
-    from ..media.portrait.image import load_portrait
-    from ..media.portrait.scene import Scene
 
     assert settings.size is not None  # they are resolved
     detector = KorniaFaceDetector() if args.face_detector == "yunet" else None
@@ -43,9 +47,13 @@ def find_scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | 
             f"{args.portrait}: {error}, or add --no-crop to animate the whole picture as it is"
         ) from None
     if not args.quiet:
-        for note in scene.notes:
-            say(f"note: {args.portrait}: {note}")
+        _tell(args, scene.notes)
     return scene
+
+
+def _tell(args: argparse.Namespace, notes: list[str]) -> None:
+    for note in notes:
+        say(f"note: {args.portrait}: {note}")
 
 
 def output_size(

@@ -447,6 +447,9 @@ class FacesConfig(Config):
     mesh_side: int = 128  # pixels of an upright face, cut out
     mesh_widths: tuple[int, ...] = (16, 32, 48, 80, 96)
     code: int = 80  # numbers that the basis of shapes turns into points
+    # Of the qualities of a face, above which its eyes are covered, its mouth is, its eyes are closed; and the
+    # height of eyes by their width, up to which they may be.
+    limits: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 0.16)
 
     def validate(self) -> None:
         _require_positive(self, "detector_widths", "mesh_side", "mesh_widths", "code")
@@ -454,6 +457,8 @@ class FacesConfig(Config):
         _require_at_most(self, "side", "mesh_side")
         for name in ("detector_widths", "mesh_widths"):
             _require(len(getattr(self, name)) == 5, f"faces config: {name} needs five numbers")
+        _require_positive(self, "limits")
+        _require(len(self.limits) == 4, "faces config: limits needs four numbers")
         _require(self.mesh_side % 32 == 0, f"faces config: mesh_side={self.mesh_side} must be a multiple of 32")
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.generate.detail import own_size
 from ...letstalk_core.media.portrait.crop import fit_to
+from ...letstalk_core.media.portrait.find import portrait_notes
 from ...letstalk_core.media.portrait.likeness import compare_portrait, far_from_portrait
 from ...letstalk_core.networks.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
@@ -47,6 +49,8 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
     whole = to_bytes(image[number]).cpu()
     picture = fit_to(whole, (height, width))[None]
     fitted = from_bytes(picture)
+    for note in portrait_notes(fit_to(whole, own_size(whole, (height, width)))):
+        warn(f"image: {note}")
     guard = NumericalGuard(float32_vae)
     stage, remedy = "vae: encoding of the portrait", "check the autoencoder's file"
     latents = guard(stage, vae, lambda vae: vae.encode(fitted), remedy=remedy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +14,9 @@ from ...letstalk_core.media.portrait.detect import KorniaFaceDetector, cached_we
 from ...letstalk_core.media.portrait.find import Face, check_face, default_finder, find_face
 from ...letstalk_core.pixels import to_bytes
 from .folders import list_models, resolve_model
-from .progress import check_interrupt
+from .progress import check_interrupt, warn
 
 __all__ = ["detector_weights", "face_detector", "good_frame", "usable_face"]
-
-log = logging.getLogger(__name__)
 
 GOOD = 0.8  # confidence of a face that looks at the camera, unhidden
 SEARCHED = 250  # frames; ten seconds without a good face have none
@@ -57,7 +54,7 @@ def usable_face(image: Tensor) -> Face:
             f"image: {error}, mark the face with a MASK or a BBOX, or set face to 'whole picture'"
         ) from None
     for note in notes:
-        log.warning("LetsTalk: image: %s", note)
+        warn(f"image: {note}")
     return face
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +31,6 @@ __all__ = ["RESULTS", "Bundle", "PortraitVideo", "animate", "load_bundle", "plac
 WHOLE_PICTURE, FACE = RESULTS = ["whole picture", "face only"]
 FPS = 25.0
 MARGIN, RAISE_BY, FEATHER = 0.6, 0.1, 0.1  # as Crop Portrait and Paste Back have them
-log = logging.getLogger(__name__)
 FINE = 8  # crf of what is pasted and encoded once more
 
 
@@ -81,14 +79,14 @@ def place_face(
 ) -> tuple[Tensor, Cropped]:
     """The face of one picture as IMAGE of `size` (height, width), and the way back into the whole picture.
 
-    Without a mask and a box the face is found; a portrait, or a picture without a face, stays whole.
+    Without a mask and a box the face is found; a portrait, or a picture without a face, stays whole, and Encode
+    Portrait then tells what it sees in it.
     Raises: ConfigError or FaceNotFoundError naming the input.
     """
     marked = bbox is not None or (mask is not None and bool((mask > 0.5).any()))
     if face == AUTO and not marked:
         picture = to_bytes(image[0]).cpu()
         if not default_finder().faces(picture):
-            log.warning("LetsTalk: image: no face was found; the middle of the picture is animated")
             face = WHOLE
         elif usable_face(picture) and Scene.find(picture, size).is_whole:
             face = WHOLE

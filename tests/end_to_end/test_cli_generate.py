@@ -335,6 +335,9 @@ def test_a_picture_without_a_face_is_refused_before_anything_is_made(
 ) -> None:
     assert crop_and_generate(portrait_png, make_wav(0.1), out, tiny_bundle) == 2
     one_error(capsys, "portrait.png", "no face", "--no-crop")
+    assert crop_and_generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--no-crop", "--steps", "1") == 0
+    assert f"note: {portrait_png}: no face was found" in capsys.readouterr().err
+    (out / "v.mp4").unlink()
     assert crop_and_generate(portrait_png, make_wav(0.1), out, tiny_bundle, "--no-crop", "--crop-face") == 2
     one_error(capsys, "--no-crop and --crop-face")
     assert list(out.iterdir()) == []

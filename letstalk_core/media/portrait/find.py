@@ -19,12 +19,13 @@ from einops import rearrange
 from torch import Tensor
 
 from ...errors import FaceNotFoundError
+from ...networks.configs import FacesConfig
 from ...networks.face_landmarks import CELL, QUALITIES, FaceNetworks
 from ...networks.load import DEMO_FOLDER, load_model
 from .crop import check_image, resize
 from .face_geometry import eye_opening, head_pose, mouth_opening, upright_square
 
-__all__ = ["Face", "FaceFinder", "check_face", "default_finder", "find_face"]
+__all__ = ["Face", "FaceFinder", "check_face", "default_finder", "find_face", "portrait_notes"]
 
 WEIGHTS = DEMO_FOLDER / "faces.safetensors"
 SIDES = (128, 256)  # pixels of the longer side that the detector sees
@@ -36,7 +37,7 @@ PROPOSED, SURE = 0.25, 0.8  # score of a cell to be looked at; confidence of a f
 OVERLAP = 0.35  # of two faces, above which they are one
 TURNED, LEANING = 38.0, 60.0  # degrees: of yaw or pitch, and of roll
 MIN_PIXELS = 32  # of the height of a face
-HIDDEN, SHUT, OPEN_EYE = 0.6, 0.6, 0.16
+SMALL = 0.25  # of the height of a portrait that its face should have
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Face:
     mouth_opening: float  # parts of the eye distance
     eye_openings: tuple[float, float]  # height by width: right, left
     qualities: dict[str, float]  # 0..1, keys QUALITIES
+    limits: tuple[float, float, float, float] = FacesConfig.limits  # of the networks that saw it
     others: int = 0  # further faces in the picture
 
     @property
@@ -172,6 +174,7 @@ class FaceFinder:
             mouth_opening=float(mouth_opening(points)),
             eye_openings=(right, left),
             qualities=values,
+            limits=self.networks.config.limits,
         )
 
     def _mesh(self, whole: _Pyramid, x: float, y: float, size: float, turn: float) -> tuple[Tensor, Tensor]:
@@ -270,6 +273,18 @@ def check_face(face: Face) -> list[str]:
     return notes
 
 
+def portrait_notes(image: Tensor, finder: FaceFinder | None = None) -> list[str]:
+    """What the user should know of a picture (h, w, 3) uint8 RGB that is animated as it is, one line each."""
+    try:
+        face = find_face(image, finder)
+        if face.size < SMALL * image.shape[0]:
+            part = face.size / image.shape[0]
+            return [f"the face has {part:.0%} of the picture's height; crop closer around it"]
+        return check_face(face)
+    except FaceNotFoundError as error:
+        return [str(error)]
+
+
 def _problems(face: Face) -> Sequence[str]:
     found = []
     if face.size < MIN_PIXELS:
@@ -281,10 +296,11 @@ def _problems(face: Face) -> Sequence[str]:
     if abs(face.yaw) > TURNED or abs(face.pitch) > TURNED:
         way = f"{abs(face.yaw):.0f} degrees to the side" if abs(face.yaw) > TURNED else "up or down"
         found.append(f"the face is turned away ({way}); use a picture that looks into the camera")
-    if face.qualities["eyes_hidden"] > HIDDEN:
+    eyes_hidden, mouth_hidden, eyes_shut, open_eye = face.limits
+    if face.qualities["eyes_hidden"] > eyes_hidden:
         found.append("the eyes are covered (sunglasses or a hand?); use a picture that shows them")
-    if face.qualities["mouth_hidden"] > HIDDEN:
+    if face.qualities["mouth_hidden"] > mouth_hidden:
         found.append("the mouth is covered (a hand or a mask?); use a picture that shows it")
-    if face.qualities["eyes_shut"] > SHUT and max(face.eye_openings) < OPEN_EYE:
+    if face.qualities["eyes_shut"] > eyes_shut and max(face.eye_openings) < open_eye:
         found.append("the eyes are closed; use a picture with open eyes")
     return found

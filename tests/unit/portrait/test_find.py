@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.face_geometry import eye_distance
 from letstalk_core.media.portrait.find import Face, FaceFinder, check_face, default_finder, find_face
 from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.face_landmarks import QUALITIES
 from letstalk_core.networks.load import DEMO_FOLDER
 
@@ -178,6 +180,14 @@ def test_what_speaks_against_a_photograph_is_one_line_with_a_remedy(
     assert all(word in str(refused.value) for word in words) and "\n" not in str(refused.value)
     if "qualities" not in changes:
         assert len(check_face(a_face(**changes, qualities=qualities(drawn=0.9)))) == 1  # drawn: told, not refused
+
+
+def test_the_weights_say_where_a_quality_becomes_a_reason(tmp_path: Path, portrait: Tensor) -> None:
+    networks = default_finder().networks
+    strict = dataclasses.replace(networks.config, limits=(0.01, 0.6, 0.6, 0.16))
+    save_checkpoint(tmp_path / "strict.safetensors", {"faces": (strict, networks.state_dict())})
+    notes = check_face(find_face(portrait, FaceFinder(tmp_path / "strict.safetensors")))
+    assert any("eyes are covered" in note for note in notes) and check_face(find_face(portrait)) == []
 
 
 def test_the_finder_is_a_detector_of_boxes(portrait: Tensor) -> None:
