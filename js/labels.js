@@ -16,7 +16,7 @@ const ZH = {
   "bundled demo portrait": "内置演示肖像",
   "bundled demo scene": "内置演示场景",
   "bundled demo speech": "内置演示语音",
-  "bundled, drawn faces": "内置，手绘人脸",
+  bundled: "内置",
 };
 const BRACKETED = /^(.+) \((.+)\)$/;
 

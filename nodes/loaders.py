@@ -169,8 +169,8 @@ class LetsTalkLoadPortrait(io.ComfyNode):
                 io.Combo.Input(
                     "image",
                     options=list_inputs("portrait"),
-                    tooltip="Bundled portraits (drawn, for the demo model), or a picture from the input folder;"
-                    " `name [output]` is one from the output folder.",
+                    tooltip="Bundled portraits (like photographs, or drawn; of people who do not exist), or a"
+                    " picture from the input folder; `name [output]` is one from the output folder.",
                 )
             ],
             outputs=[

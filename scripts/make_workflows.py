@@ -20,10 +20,11 @@ from blueprint import blueprint
 from workflow_file import Link, Node, Workflow
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = "demo (bundled, drawn faces)"
+DEMO = "demo (bundled)"
 ALWAYS = """\
-The bundled demo model animates **drawn faces only**, at 256 x 256 and 25 frames per second; it has never seen a \
-photograph. With a model of your own, choose its files in the loaders.
+The bundled demo model animates **photographs and drawn faces** at 256 x 256 and 25 frames per second; \
+photographs are early: faces stay themselves, mouths move little. With a model of your own, choose its files in \
+the loaders.
 
 Hover over an input for its unit and effect, or open the node's help page."""
 

@@ -145,7 +145,7 @@ def model_name(patcher: Any) -> str:
     path = letstalk_model(patcher).path
     if path is None:
         return "unnamed model"
-    return "demo (drawn faces only)" if path.parent == DEMO_FOLDER else f"{path.parent.name}/{path.stem}"
+    return "demo" if path.parent == DEMO_FOLDER else f"{path.parent.name}/{path.stem}"
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def _file(kind: str, name: str) -> list[str]:
         f"  {_contents(header)}",
     ]
     if path.parent == DEMO_FOLDER:
-        lines.append("  drawn faces only, not for photographs")
+        lines.append("  for photographs (early) and drawn faces, 256 x 256")
     return lines
 
 
@@ -181,7 +181,7 @@ def _next(model: Any, vae: Any) -> list[str]:
     if "264" not in _encoder():
         found.append("install another PyAV (pip install --upgrade av): without H.264 few players show videos")
     if len(list_bundles()) == 1:
-        found.append(f"put a model folder into models/{FOLDER} to animate photographs: the demo knows drawn faces")
+        found.append(f"put a model folder into models/{FOLDER} for better photographs: the demo is small")
     left = [folder for folder in work_root().glob("auto-*") if folder.is_dir()]
     if left:
         found.append(

@@ -41,7 +41,8 @@ __all__ = [
 
 FOLDER = "letstalk"
 EXTENSIONS = (".safetensors", ".sft")
-DEMO_NAME = "demo (bundled, drawn faces)"
+DEMO_NAME = "demo (bundled)"
+OLD_DEMO_NAME = "demo (bundled, drawn faces)"  # in workflows of 0.1
 COMFYUI_FOLDERS = {"dit": "diffusion_models", "autoencoder": "vae", "audio_encoder": "audio_encoders"}
 FOREIGN = {  # a tensor that tells a public file without a LetsTalk header from the other models in its folder
     "autoencoder": re.compile(r"encoder\.(down_blocks|stages)\.\d+\.(\d+|op_list)\."),
@@ -98,6 +99,7 @@ def list_models(kind: str) -> list[str]:
 def resolve_model(kind: str, name: str) -> Path:
     """The file of a name that `list_models` gave out. Raises: CheckpointError."""
     models = _models(kind)
+    name = DEMO_NAME if name == OLD_DEMO_NAME else name
     if name not in models:
         raise CheckpointError(
             f"{kind}: no file {name!r} of this kind; put it into models/{FOLDER}"
@@ -115,6 +117,7 @@ def list_bundles() -> list[str]:
 def resolve_bundle(name: str) -> Path:
     """The folder of a name that `list_bundles` gave out. Raises: CheckpointError."""
     found = _bundles()
+    name = DEMO_NAME if name == OLD_DEMO_NAME else name
     if name not in found:
         raise CheckpointError(
             f"model: no model folder {name!r}; put dit, autoencoder and audio_encoder.safetensors into a folder in"

@@ -71,6 +71,9 @@ def test_the_bundled_model_comes_first_and_is_there(folders: ModuleType, models:
     for kind in ("dit", "autoencoder", "audio_encoder"):
         assert folders.list_models(kind) == [folders.DEMO_NAME]
         assert folders.resolve_model(kind, folders.DEMO_NAME).is_file()
+        in_old_workflows = folders.resolve_model(kind, "demo (bundled, drawn faces)")
+        assert in_old_workflows == folders.resolve_model(kind, folders.DEMO_NAME)
+    assert folders.resolve_bundle("demo (bundled, drawn faces)") == folders.resolve_bundle(folders.DEMO_NAME)
 
 
 def test_models_are_listed_by_what_is_in_them(folders: ModuleType, models: Path) -> None:

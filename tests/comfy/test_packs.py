@@ -24,7 +24,7 @@ PACKS = {  # folder: a node that is there when it loaded
 }
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
 Needs = Callable[[str], None]
-MODEL = "demo (bundled, drawn faces)"
+MODEL = "demo (bundled)"
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_no_node_covers_another_and_each_lies_in_a_titled_group(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_each_has_a_note_and_a_picture(name: str) -> None:
     notes = [node["widgets_values"][0] for node in load_ui(name)["nodes"] if node["type"] == "MarkdownNote"]
-    assert notes and "drawn faces only" in notes[0]
+    assert notes and "photographs and drawn faces" in notes[0]
     picture = FOLDER / f"{name}.jpg"
     assert picture.stat().st_size < 60_000
     with Image.open(picture) as image:

@@ -143,7 +143,7 @@ def test_one_way_into_encode_audio_is_needed(comfy_nodes: Any) -> None:
 
 
 def test_the_chain_runs_as_a_graph(run_graph: Any) -> None:
-    demo = "demo (bundled, drawn faces)"
+    demo = "demo (bundled)"
     graph = {
         "vae": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": demo}},
         "enc": {"class_type": "LetsTalkLoadAudioEncoder", "inputs": {"audio_encoder": demo}},

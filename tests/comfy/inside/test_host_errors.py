@@ -30,7 +30,7 @@ def chinese(base: Path) -> Iterator[None]:
 def failing(run_graph: Any) -> dict[str, Any]:
     """What ComfyUI tells the browser of a Talking Video without a model."""
     graph = {
-        "1": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": "demo (bundled, drawn faces)"}},
+        "1": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": "demo (bundled)"}},
         "2": {
             "class_type": "LetsTalkTalkingVideo",
             "inputs": {"vae": ["1", 0], "seed": 0, "steps": 0, "schedule": "model", "audio_scale": 0.0}

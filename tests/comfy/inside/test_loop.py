@@ -17,7 +17,7 @@ import torch
 import nodes as comfy_nodes_module
 
 LOOPS = Path(os.environ["COMFYUI_PATH"]) / "tests" / "execution" / "testing_nodes" / "testing-pack"
-DEMO = "demo (bundled, drawn faces)"
+DEMO = "demo (bundled)"
 SPEECH = {"start_seconds": 0.0, "length_seconds": 2.0, "fps": 25.0, "silence_threshold": -60.0}
 CLIP, ROUNDS = 16, 2
 Graph = dict[str, dict[str, Any]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sampling_setup import streams
 
-DEMO = "demo (bundled, drawn faces)"
+DEMO = "demo (bundled)"
 
 
 def graph(image: str, **inputs: Any) -> dict[str, Any]:
@@ -140,3 +140,33 @@ def test_a_detector_that_was_asked_for_must_be_there(run_graph: Any) -> None:
 def test_bad_choices_are_named(run_graph: Any, inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         run_graph(graph("ada (bundled demo portrait)", **inputs))
+
+
+def covered(sub: Any) -> torch.Tensor:
+    """IMAGE of a photograph with something before the mouth."""
+    load, demo = sub("letstalk_core.media.portrait.image"), sub("letstalk_core.networks.load").DEMO_FOLDER
+    picture = load.load_portrait(demo / "portraits" / "eva.jpg")
+    points = sub("letstalk_core.media.portrait.find").find_face(picture).points
+    lips = points[list(sub("letstalk_core.networks.face_points").LIPS), :2]
+    around = 0.4 * (lips.amax(0) - lips.amin(0)).max()
+    (x0, y0), (x1, y1) = (lips.amin(0) - around).int().tolist(), (lips.amax(0) + around).int().tolist()
+    picture[y0:y1, x0:x1] = torch.tensor([160, 196, 216], dtype=torch.uint8)
+    return picture[None].float() / 255
+
+
+def test_pictures_that_will_not_do_are_refused_or_warned_of_before_sampling(
+    comfy_nodes: dict[str, Any], sub: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = sub("nodes.adapters.portrait_video").place_face
+    bad, nobody = covered(sub), torch.full((1, 200, 300, 3), 0.5)
+    with pytest.raises(Exception, match=r"image: the mouth is covered .*, or set face to 'whole picture'"):
+        place(bad, "auto", None, None, (256, 256))
+    assert place(nobody, "auto", None, None, (256, 256))[0].shape == (1, 256, 256, 3)
+    vae = sub("nodes.adapters.vae").load_vae(
+        sub("letstalk_core.networks.load").DEMO_FOLDER / "autoencoder.safetensors"
+    )
+    assert not caplog.records
+    for picture, words in ((bad, "image: the mouth is covered"), (nobody, "image: no face was found")):
+        comfy_nodes["LetsTalkEncodePortrait"].execute(picture, vae, 64, 64)
+        assert words in caplog.text
+        caplog.clear()

@@ -14,7 +14,7 @@ import torch
 from sampling_setup import make_kit, prepare, streams, temp_files
 from torch import Tensor
 
-MODEL = "demo (bundled, drawn faces)"
+MODEL = "demo (bundled)"
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_a_graph_from_files_to_a_saved_video_and_its_memory(run_graph: Any, base
     saved = base / "output" / run_graph.ui["10"]["images"][0]["filename"]
     assert streams(saved)[0] == 20
     shown = run_graph.ui["9"]
-    assert shown["letstalk"] == [{"clips": 2, "frames": 20, "seconds": 0.8, "model": "demo (drawn faces only)"}]
+    assert shown["letstalk"] == [{"clips": 2, "frames": 20, "seconds": 0.8, "model": "demo"}]
     assert (base / "temp" / shown["images"][0]["filename"]).exists()
     assert list((base / "output" / "letstalk").glob("m_*.safetensors"))
     run_graph(graph(*bundled))
