@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("videos", nargs="+", help="video files, or folders of them")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="training folder; made or added to")
-    parser.add_argument("--size", type=int, default=512, help="side of the clips in pixels (default 512)")
+    parser.add_argument("--size", type=int, default=256, help="side of the clips in pixels (default 256)")
     crop = parser.add_mutually_exclusive_group()
     crop.add_argument("--box", help="fixed crop x0,y0,x1,y1 in pixels instead of face detection")
     crop.add_argument("--no-detect", action="store_true", help="crop the middle of the picture")
@@ -31,10 +31,20 @@ def add_parser(subparsers: Any) -> None:
         "--min-sharpness", type=float, default=8.0, help="blur filter; 0 switches it off (default 8)"
     )
     parser.add_argument(
-        "--val-share", type=float, default=0.05, help="share of videos to validate on (default 0.05)"
+        "--val-share", type=float, default=0.05, help="share of videos or time to validate on (default 0.05)"
     )
     parser.add_argument(
-        "--format", choices=("mp4", "safetensors"), default="mp4", help="of the clips (default mp4)"
+        "--split",
+        choices=("auto", "video", "time"),
+        default="auto",
+        help="validate on whole videos, or on the end of all of them (default auto: the end of a single video)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "mp4"),
+        default="safetensors",
+        help="of the clips: safetensors gives any frame at once, mp4 takes a fiftieth of the space (default"
+        " safetensors)",
     )
     parser.add_argument("--autoencoder", metavar="FILE", help="with --audio-encoder: encode the clips as well")
     parser.add_argument("--audio-encoder", metavar="FILE", help="see --autoencoder")
@@ -60,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         box=_box(args.box),
         video_format=args.format,
         val_share=args.val_share,
+        split=args.split,
     )
     detector: FaceDetector | None = None
     if settings.box is None and not args.no_detect:

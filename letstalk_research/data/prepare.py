@@ -1,13 +1,17 @@
 """Ordinary videos of talking heads into a training folder: shots, cropped to the face, at 25 fps and 16 kHz.
 
 Each video is read twice: once to find shots and faces, once to crop and write, so memory does not depend on its
-length. What is left out is counted by reason. Source: docs/model.md, Data.
+length. Crops are framed as `letstalk generate` frames a portrait. What is left out is counted by reason. Source:
+docs/model.md, Data.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -25,13 +29,15 @@ from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
 from letstalk_core.media.audio.decode import load_video_sound
+from letstalk_core.media.portrait.crop import resize
+from letstalk_core.media.portrait.scene import frame_face
 from letstalk_core.media.video.reader import read_video
 from letstalk_core.protocols import FaceDetector
 
 from .manifest import ClipRecord, Manifest, append_records
 from .video_clips import write_video_clip
 
-__all__ = ["PrepareReport", "PrepareSettings", "Shot", "find_shots", "prepare_videos"]
+__all__ = ["PrepareReport", "PrepareSettings", "Shot", "find_shots", "hold_out", "prepare_videos"]
 
 logger = logging.getLogger(__name__)
 FPS = 25
@@ -45,18 +51,18 @@ FACE_PARTS = ((0.22, 0.66, 0.78, 0.95), (0.10, 0.20, 0.48, 0.48), (0.52, 0.20, 0
 class PrepareSettings:
     """How videos are cut and what is left out. Raises: ConfigError."""
 
-    size: int = 512  # side of the clips, pixels
+    size: int = 256  # side of the clips, pixels
     min_seconds: float = 1.2
     max_seconds: float = 10.0  # longer shots become several clips
-    face_scale: float = 1.9  # side of the crop, in heights of the face box
-    min_face: float = 0.12  # height of the face, as a share of `size`, in pixels of the video
+    min_face: float = 0.25  # height of the face, as a share of `size`, in pixels of the video
     face_share: float = 0.8  # part of the looks that must find a face
     box: tuple[int, int, int, int] | None = None  # fixed crop x0 y0 x1 y1 instead of faces
     min_brightness: float = 25.0  # mean of 0..255
     min_sharpness: float = 8.0  # variance of the Laplacian of the grey crop at 256 px
     cut: float = 30.0  # mean difference of 0..255 between neighbouring small pictures that is a new shot
-    video_format: str = "mp4"  # or "safetensors"
-    val_share: float = 0.05  # of the videos
+    video_format: str = "safetensors"  # any frame at once, 0.3 GB a minute at 256 pixels; or "mp4", small and slow
+    val_share: float = 0.05  # of the videos, or of their time
+    split: str = "auto"  # "video": whole videos are validated on; "time": the end of all; auto: time for one video
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -67,6 +73,10 @@ class PrepareSettings:
             )
         if self.video_format not in ("mp4", "safetensors"):
             raise ConfigError(f"format {self.video_format!r} must be mp4 or safetensors")
+        if self.split not in ("auto", "video", "time"):
+            raise ConfigError(f"split {self.split!r} must be auto, video or time")
+        if not 0 <= self.val_share < 1:
+            raise ConfigError(f"val_share={self.val_share} must be in 0..1, not 1")
         if self.box is not None and (self.box[0] >= self.box[2] or self.box[1] >= self.box[3]):
             raise ConfigError(f"box {self.box} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1")
 
@@ -75,7 +85,7 @@ class PrepareSettings:
 class Shot:
     """Frames [first, first + count) of a video that become one clip, and its crop x0 y0 side in pixels.
 
-    faces: boxes (x0 y0 x1 y1) seen in it, by frame; empty for fixed crops.
+    faces: boxes (x0 y0 x1 y1) seen in it, by frame; empty for fixed crops. split: "train" or "val".
     """
 
     first: int
@@ -84,6 +94,7 @@ class Shot:
     y0: int
     side: int
     faces: dict[int, tuple[float, float, float, float]] = field(default_factory=dict)
+    split: str = "train"
 
 
 @dataclass
@@ -192,14 +203,15 @@ def _judge(
         if x1 > width or y1 > height:
             raise ConfigError(f"box {settings.box} leaves the picture of {width}x{height} pixels")
     elif found:
-        side = settings.face_scale * _median([b[3] - b[1] for b in found.values()])
-        lowest = [min(b[i] for b in found.values()) for i in (0, 1)]
-        highest = [max(b[i] for b in found.values()) for i in (2, 3)]
-        if max(h - low for h, low in zip(highest, lowest, strict=True)) > side:
+        usual = [_median([b[i] for b in found.values()]) for i in range(4)]
+        crop = frame_face(usual, frame_size, (settings.size, settings.size))
+        low, high = (
+            [pick(b[i] for b in found.values()) for i in axes] for pick, axes in ((min, (0, 1)), (max, (2, 3)))
+        )
+        if max(b - a for a, b in zip(low, high, strict=True)) > crop.y1 - crop.y0:
             reasons["face moves too far"] += 1
             return
-        cx, cy = (lowest[0] + highest[0]) / 2, (lowest[1] + highest[1]) / 2
-        x0, y0, x1, y1 = (round(v) for v in (cx - side / 2, cy - side / 2, cx + side / 2, cy + side / 2))
+        x0, y0, x1, y1 = crop.x0, crop.y0, crop.x1, crop.y1
     else:
         x0, y0, x1, y1 = 0, 0, width, height
     side_pixels = min(x1 - x0, y1 - y0, width, height)
@@ -223,21 +235,67 @@ def prepare_videos(
     With a detector the crop follows the largest face of each shot; without one it is the box or the middle.
     Unusable videos and shots are left out and counted. Raises: OutputError, ConfigError.
     """
-    folder, report = Path(folder), PrepareReport()
+    folder, report, videos = Path(folder), PrepareReport(), [Path(v) for v in videos]
     have = Manifest(folder, missing_ok=True)
-    for video in map(Path, videos):
+
+    def shots_of(video: Path) -> list[Shot]:
         report.videos += 1
-        try:
-            sound = load_video_sound(video)
-            shots = list(find_shots(video, settings, detector, report.reasons))
+        with _counted(report.reasons):
+            return list(find_shots(video, settings, detector, report.reasons))
+        return []
+
+    by_time = settings.split == "time" or (settings.split == "auto" and len(videos) == 1)
+    plan = ((video, shots_of(video)) for video in videos)
+    for video, shots in hold_out(list(plan), settings) if by_time else plan:
+        if not by_time and _mark(video)[1] < settings.val_share:
+            shots = [dataclasses.replace(shot, split="val") for shot in shots]
+        with _counted(report.reasons):
+            sound = load_video_sound(video) if shots else torch.zeros(0)
             for record in _cut(video, shots, sound, folder, settings, have, report.reasons):
                 append_records(folder, [record])
                 report.clips += 1
                 report.frames += record.frames
-        except MediaError as error:
-            logger.warning("left out: %s", error)
-            report.reasons["no sound" if "audio stream" in str(error) else "unreadable"] += 1
     return report
+
+
+@contextlib.contextmanager
+def _counted(reasons: Counter[str]) -> Iterator[None]:
+    """A video that cannot be used ends the block and counts."""
+    try:
+        yield
+    except MediaError as error:
+        logger.warning("left out: %s", error)
+        reasons["no sound" if "audio stream" in str(error) else "unreadable"] += 1
+
+
+def _mark(video: Path) -> tuple[str, float]:
+    """What tells a video from others of its name, and a random number from 0 to 1 that is its own."""
+    digest = hashlib.sha256(str(video.resolve()).encode()).hexdigest()
+    return digest[:6], int(digest[:8], 16) / 2**32
+
+
+def hold_out(
+    videos: Sequence[tuple[Path, Sequence[Shot]]], settings: PrepareSettings
+) -> list[tuple[Path, list[Shot]]]:
+    """The last `val_share` of the time of all shots becomes the validation split; the shot on the border is cut,
+    where both parts are long enough."""
+    shortest = math.ceil(settings.min_seconds * FPS)
+    left = round((1 - settings.val_share) * sum(shot.count for _, shots in videos for shot in shots))
+    result = []
+    for video, shots in videos:
+        parts: list[Shot] = []
+        for shot in shots:
+            train = min(shot.count, max(0, left))
+            left -= shot.count
+            if 0 < train < shot.count and min(train, shot.count - train) < shortest:
+                train = shot.count if 2 * train > shot.count else 0
+            if train:
+                parts.append(dataclasses.replace(shot, count=train))
+            if train < shot.count:
+                rest = {"first": shot.first + train, "count": shot.count - train}
+                parts.append(dataclasses.replace(shot, **rest, split="val"))
+        result.append((video, parts))
+    return result
 
 
 def _cut(
@@ -250,9 +308,7 @@ def _cut(
     reasons: Counter[str],
 ) -> Iterator[ClipRecord]:
     """Second reading: crop and write the shots."""
-    mark = hashlib.sha256(str(video.resolve()).encode()).hexdigest()
-    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', video.stem).strip('-')[:40] or 'video'}-{mark[:6]}"
-    split = "val" if int(mark[:8], 16) / 2**32 < settings.val_share else "train"
+    name = f"{re.sub(r'[^A-Za-z0-9]+', '-', video.stem).strip('-')[:40] or 'video'}-{_mark(video)[0]}"
     frames = enumerate(read_video(video, FPS))
     for number, shot in enumerate(shots):
         clip_id = f"{name}-{number:04d}"
@@ -274,14 +330,11 @@ def _cut(
             raise MediaError(f"{video}: became shorter while it was read; do not change it during a run")
         path = f"clips/{clip_id}.{settings.video_format}"
         _write(folder / path, torch.stack(images), heard, _regions(shot, settings.size))
-        yield ClipRecord(id=clip_id, clip=path, frames=shot.count, identity=name, split=split, fps=float(FPS))
+        yield ClipRecord(id=clip_id, clip=path, frames=shot.count, identity=name, split=shot.split, fps=float(FPS))
 
 
 def _crop(image: Tensor, shot: Shot, size: int) -> Tensor:
-    patch = image[shot.y0 : shot.y0 + shot.side, shot.x0 : shot.x0 + shot.side]
-    x = rearrange(patch.float(), "h w c -> 1 c h w")
-    x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    return rearrange(x.round().clamp(0, 255).to(torch.uint8), "1 c h w -> h w c").contiguous()
+    return resize(image[shot.y0 : shot.y0 + shot.side, shot.x0 : shot.x0 + shot.side], (size, size))
 
 
 def _regions(shot: Shot, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,10 +15,22 @@ from .detect import largest_face
 from .find import FaceFinder, check_face, find_face
 from .paste import PasteBack
 
-__all__ = ["PastingSink", "Scene"]
+__all__ = ["PastingSink", "Scene", "frame_face"]
 
 MARGIN, RAISE_BY = 0.4, 0.09  # the face gets 0.56 of the crop's height, its middle 0.05 of it below the crop's
 WHOLE = 0.75  # a picture of the right shape of which a crop takes this part is a portrait already
+
+
+def frame_face(box: Sequence[float] | Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> CropTransform:
+    """The crop of `size` around a face box (x0, y0, x1, y1); all of a picture that is a portrait already.
+
+    Sizes are (height, width). Raises: ConfigError.
+    """
+    crop = CropTransform.around(box, image_size, size, MARGIN, RAISE_BY)
+    whole = CropTransform.centre(image_size, size)
+    if (whole.y1 - whole.y0, whole.x1 - whole.x0) == image_size and crop.y1 - crop.y0 >= WHOLE * image_size[0]:
+        return whole
+    return crop
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,7 @@ class Scene:
             box = torch.tensor(face.box)
         else:
             box = largest_face(finder(picture))
-        crop = CropTransform.around(box, image_size, size, MARGIN, RAISE_BY)
-        whole = CropTransform.centre(image_size, size)
-        if whole.y1 - whole.y0 == image_size[0] and whole.x1 - whole.x0 == image_size[1]:
-            if crop.y1 - crop.y0 >= WHOLE * image_size[0]:
-                crop = whole
-        return cls(picture, crop, notes)
+        return cls(picture, frame_face(box, image_size, size), notes)
 
     @property
     def portrait(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.portrait.scene import Scene
 from letstalk_research.data.clips import open_clip
 from letstalk_research.data.manifest import Manifest
-from letstalk_research.data.prepare import PrepareSettings, find_shots, prepare_videos
+from letstalk_research.data.prepare import PrepareSettings, Shot, find_shots, hold_out, prepare_videos
 from letstalk_research.data.video_clips import write_video_clip
 
 WIDTH, HEIGHT = 128, 96
@@ -64,7 +66,7 @@ def test_the_crop_follows_the_face_and_guesses_mouth_and_eyes(tmp_path: Path) ->
     clip = open_clip(tmp_path / "out", record)
     frames, (mouth, left, right) = clip.frames(), clip.regions()[7].tolist()
     assert tuple(frames.shape) == (20, 32, 32, 3)
-    assert frames[0, 18, 16].min() > 200  # the face is in the middle
+    assert frames[0, 13, 16].min() > 200  # the face is in the middle
     assert 8 < mouth[0] < mouth[2] < 24
     assert mouth[1] > max(left[3], right[3]) > 8
     assert left[2] <= right[0]
@@ -107,3 +109,34 @@ def test_a_box_outside_the_picture_is_refused(tmp_path: Path) -> None:
 def test_bad_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         PrepareSettings(**values)  # type: ignore[arg-type]
+
+
+def test_the_crop_is_that_of_generate(tmp_path: Path) -> None:
+    picture = textured(0.8, 1)
+    video = write(tmp_path / "v.mp4", picture)
+    (shot,) = find_shots(video, SETTINGS, find_square, Counter())
+    crop = Scene.find(picture[0], (32, 32), find_square).crop
+    assert (shot.x0, shot.y0, shot.side) == pytest.approx((crop.x0, crop.y0, crop.x1 - crop.x0), abs=1)
+
+
+def test_one_recording_is_trained_on_and_its_end_validated(tmp_path: Path) -> None:
+    video = write(tmp_path / "v.mp4", textured(4.0, 1))
+    prepare_videos([video], tmp_path / "out", replace(SETTINGS, val_share=0.2))
+    records = list(Manifest(tmp_path / "out"))
+    assert [(r.split, r.frames) for r in records] == [("train", 25)] * 3 + [("val", 25)]
+
+
+def test_time_is_split_over_all_videos_and_a_shot_is_cut_where_both_parts_are_long_enough() -> None:
+    videos = [(Path(name), [Shot(0, 50, 0, 0, 9), Shot(50, 50, 0, 0, 9)]) for name in ("a", "b")]
+
+    def held(share: float) -> list[list[tuple[int, int, str]]]:
+        settings = replace(SETTINGS, val_share=share)
+        return [[(s.first, s.count, s.split) for s in shots] for _, shots in hold_out(videos, settings)]
+
+    assert held(0.1) == [
+        [(0, 50, "train"), (50, 50, "train")],
+        [(0, 50, "train"), (50, 30, "train"), (80, 20, "val")],
+    ]
+    assert held(0.02)[1] == [(0, 50, "train"), (50, 50, "train")]  # 4 frames would be no clip
+    assert held(0.73)[0] == [(0, 50, "train"), (50, 50, "val")]
+    assert [s for shots in held(0.73) for _, _, s in shots] == ["train", "val", "val", "val"]
