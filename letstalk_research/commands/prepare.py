@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from letstalk_core.protocols import FaceDetector
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "find_videos", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,6 +46,11 @@ def add_parser(subparsers: Any) -> None:
         help="of the clips: safetensors gives any frame at once, mp4 takes a fiftieth of the space (default"
         " safetensors)",
     )
+    parser.add_argument(
+        "--no-motion",
+        action="store_true",
+        help="do not read how head, lids, gaze and brows move, which models conditioned on motion need",
+    )
     parser.add_argument("--autoencoder", metavar="FILE", help="with --audio-encoder: encode the clips as well")
     parser.add_argument("--audio-encoder", metavar="FILE", help="see --autoencoder")
     parser.add_argument(
@@ -58,7 +63,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from letstalk_core.errors import ConfigError
 
-    from ..data.prepare import PrepareSettings, prepare_videos
+    from ..data.filmed import FilmReader
+    from ..data.prepare import prepare_videos
+    from ..data.shots import PrepareSettings
 
     if bool(args.autoencoder) != bool(args.audio_encoder):
         raise ConfigError("--autoencoder and --audio-encoder go together; give both or neither")
@@ -79,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
         weights = args.detector_weights
         detector = default_finder() if weights is None else KorniaFaceDetector(weights, device=args.device)
-    report = prepare_videos(_files(args.videos), args.output, settings, detector)
+    read = None if args.no_motion or args.format == "mp4" else FilmReader()
+    report = prepare_videos(find_videos(args.videos), args.output, settings, detector, read)
     left_out = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common()) or "nothing"
     seconds = report.frames / 25
     sys.stderr.write(f"{report.videos} videos: {report.clips} clips, {seconds:.1f} s; left out: {left_out}\n")
@@ -103,7 +111,7 @@ def _box(text: str | None) -> tuple[int, int, int, int] | None:
     return x0, y0, x1, y1
 
 
-def _files(names: list[str]) -> list[str]:
+def find_videos(names: list[str]) -> list[str]:
     """Files, and the videos of folders. Raises: ConfigError if there are none."""
     from pathlib import Path
 

@@ -326,8 +326,8 @@ def _columns(path: Path, motion: Tensor | None, names: list[str], wanted: tuple[
     missing = [name for name in wanted if name not in names]
     if motion is None or motion.ndim != 2 or motion.shape[1] != len(names) or missing:
         raise MediaError(
-            f"{path}: does not say how {', '.join(missing or wanted)} move in frames and portraits; train without"
-            " movement in [projection], or make clips that know it"
+            f"{path}: does not say how {', '.join(missing or wanted)} move in frames and portraits; make clips"
+            " that know it, as `letstalk prepare` does, or train without movement in [projection]"
         )
     return motion[:, [names.index(name) for name in wanted]].float()
 

@@ -14,7 +14,8 @@ from letstalk_core.errors import ConfigError
 from letstalk_core.media.portrait.scene import Scene
 from letstalk_research.data.clips import open_clip
 from letstalk_research.data.manifest import Manifest
-from letstalk_research.data.prepare import PrepareSettings, Shot, find_shots, hold_out, prepare_videos
+from letstalk_research.data.prepare import prepare_videos
+from letstalk_research.data.shots import PrepareSettings, Shot, find_shots, hold_out
 from letstalk_research.data.video_clips import write_video_clip
 
 WIDTH, HEIGHT = 128, 96
