@@ -271,6 +271,7 @@ class DiTObjective(Config):
     eyes_weight: float = 2.0
     vlb_weight: float = 0.001  # of the variance term, when the variance is learned
     gradient_checkpointing: bool = False
+    lora_rank: int = 0  # train changes of this rank to the linear layers of `loop.init` alone; 0: all weights
     sample_steps: int = 8
     sample_clips: int = 3  # validation clips in a sample strip
 
@@ -299,6 +300,7 @@ class DiTObjective(Config):
             f"[objective] smallest_sigma={self.smallest_sigma} must be in 0..1, not 0",
         )
         _require(self.sample_steps > 0, f"[objective] sample_steps={self.sample_steps} must be > 0")
+        _require(self.lora_rank >= 0, f"[objective] lora_rank={self.lora_rank} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,7 +449,9 @@ def _build(config: type[C], table: Any, where: str) -> C:
 
 
 def _preset(config: type[Config], name: Any) -> Config:
+    """The shape of a name, or that of the network in a model file."""
     from letstalk_core.networks import presets
+    from letstalk_core.networks.checkpoint import read_header
 
     tables: dict[type[Config], Mapping[str, Config]] = {
         AutoencoderConfig: presets.AUTOENCODER,
@@ -457,9 +461,12 @@ def _preset(config: type[Config], name: Any) -> Config:
         DiTConfig: presets.DIT,
         FacesConfig: presets.FACES,
     }
+    if isinstance(name, str) and name.endswith(".safetensors"):
+        found: Config = read_header(name).part(config.kind)[1]
+        return found
     table = tables.get(config, {})
     if not isinstance(name, str) or name not in table:
-        raise ConfigError(f"preset={name!r} is unknown; known are {sorted(table)}")
+        raise ConfigError(f"preset={name!r} is unknown; known are {sorted(table)}, or a model file")
     return table[name]
 
 

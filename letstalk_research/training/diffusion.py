@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from letstalk_core.errors import ConfigError, MediaError
+from letstalk_core.files import atomic_path
 from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header, save_checkpoint
 from letstalk_core.networks.nn.attention import without_autocast
 from letstalk_core.networks.projection import AudioProjection
@@ -22,6 +24,7 @@ from letstalk_core.pixels import from_unit
 from ..data.latents import LatentStore, Window, draw_clips, draw_windows
 from ..data.manifest import Manifest
 from .config import DiTRecipe
+from .lora import add_lora, lora_tensors, merged_state
 from .losses import region_weights
 from .memory_noise import disturb_memory
 from .objectives import add_noise, draw_times, variance_bound
@@ -31,7 +34,7 @@ from .runtime import seed_of
 __all__ = ["DiTStage"]
 
 logger = logging.getLogger(__name__)
-FILE = "dit.safetensors"
+FILE, LORA_FILE = "dit.safetensors", "lora.safetensors"
 BUCKETS = 4  # of the noise level, for logging
 STRIP_FRAMES = 8
 
@@ -150,6 +153,8 @@ class DiTStage:
             )
         if recipe.loop.init and recipe.objective.init_from:
             raise ConfigError("[loop] init and [objective] init_from both give start values; set one of them")
+        if recipe.objective.lora_rank and not recipe.loop.init:
+            raise ConfigError("[objective] lora_rank needs [loop] init, the model that is changed")
         torch.manual_seed(recipe.loop.seed)
         module = _DiTModule(recipe)
         if recipe.loop.init:
@@ -162,6 +167,8 @@ class DiTStage:
             if recipe.objective.init_from:
                 for line in warm_start(module.dit, recipe.objective.init_from).lines():
                     logger.info("%s: %s", recipe.objective.init_from, line)
+        if recipe.objective.lora_rank:
+            add_lora(module, recipe.objective.lora_rank)
         self.module: nn.Module = module
         self._net = module
         self.manifest = Manifest(recipe.data.folder)
@@ -300,7 +307,16 @@ class DiTStage:
             "dit": (self.recipe.model, self._net.dit),
             "audio_projection": (self.recipe.projection, self._net.audio_projection),
         }
-        halves = {k: (c, {n: t.half() for n, t in net.state_dict().items()}) for k, (c, net) in parts.items()}
+        halves = {k: (c, {n: t.half() for n, t in merged_state(net).items()}) for k, (c, net) in parts.items()}
         hashes = {f"letstalk.{k}": v for k, v in self.stores["train"].hashes.items() if v}
         save_checkpoint(folder / FILE, halves, {"letstalk.recipe": "dit", **hashes})
-        return [folder / FILE]
+        if not self.recipe.objective.lora_rank:
+            return [folder / FILE]
+        names = {
+            "diffusion_model.": self._net.dit,
+            "diffusion_model.audio_projection.": self._net.audio_projection,
+        }
+        changes = {k: t for prefix, net in names.items() for k, t in lora_tensors(net, prefix).items()}
+        with atomic_path(folder / LORA_FILE) as temporary:
+            save_file({k: t.cpu().contiguous() for k, t in changes.items()}, str(temporary), metadata=hashes)
+        return [folder / FILE, folder / LORA_FILE]

@@ -74,9 +74,10 @@ class Result:
     exported: list[Path] = field(default_factory=list)
 
 
-def train(stage: Stage) -> Result:
+def train(stage: Stage, watch: Callable[[float, int], None] | None = None) -> Result:
     """Train a stage until its budget is used up or a signal asks to stop; resumes what its run folder holds.
 
+    `watch` is told after each step which part of the budget is used, 0 to 1, and the number of steps.
     Raises: ConfigError if the folder belongs to another model, CheckpointError if its states cannot be read,
     DependencyError without accelerate, NumericalError if training cannot go on.
     """
@@ -84,7 +85,7 @@ def train(stage: Stage) -> Result:
     stop = StopRequest()
     try:
         with stop.installed():
-            return run.loop(stop)
+            return run.loop(stop, watch or (lambda share, step: None))
     finally:
         run.close()
 
@@ -214,7 +215,7 @@ class _Run:
         minutes = self.seconds / 60 / loop.max_minutes if loop.max_minutes else 0.0
         return max(steps, minutes)
 
-    def loop(self, stop: StopRequest) -> Result:
+    def loop(self, stop: StopRequest, watch: Callable[[float, int], None]) -> Result:
         loop, accumulate = self.recipe.loop, self.recipe.optimizer.accumulate
         self.batches = Prefetcher(self._plan, self.step * accumulate, self.recipe.data.workers)
         self.last_checkpoint = clock = window = time.monotonic()
@@ -248,6 +249,7 @@ class _Run:
                 values = {k: float(v) / n for k, v in sums.items() if (n := float(counts[k]))}
                 self._log(values, norm, rate, count / max(1e-9, now - window))
                 sums, counts, count = {}, {}, 0
+            watch(min(1.0, self.progress()), self.step)
             self._periodic(done, final=done or stop.signal is not None)
             window = time.monotonic() if count == 0 else window
         if self.step == started_at and self.progress() >= 1:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.presets import AUTOENCODER
 from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe, load_recipe, recipe_path
 
 SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
@@ -79,3 +82,12 @@ def test_a_python_without_a_toml_reader_is_told_what_to_install(monkeypatch: pyt
 def test_a_missing_recipe_lists_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match="demo_dit"):
         load_recipe("dit", "no_such_recipe")
+
+
+def test_a_network_has_the_shape_of_a_model_file(tmp_path: Path) -> None:
+    config = replace(AUTOENCODER["demo"], scaling_factor=0.625)
+    save_checkpoint(tmp_path / "own.safetensors", {"autoencoder": (config, {})})
+    changes = [f"model.preset={tmp_path / 'own.safetensors'}", "model.image_size=128"]
+    recipe = load_recipe("autoencoder", "demo_autoencoder", changes)
+    assert isinstance(recipe, AutoencoderRecipe)
+    assert recipe.model == replace(config, image_size=128)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
@@ -202,3 +203,22 @@ def test_samples_are_drawn_under_bfloat16_autocast(make_recipe: MakeRecipe, tmp_
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         stage.sample(tmp_path / "strip.png", torch.device("cpu"))
     assert (tmp_path / "strip.png").stat().st_size > 0
+
+
+def test_low_rank_training_changes_nothing_but_what_its_file_says(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    first = train(build_stage(make_recipe("dit", f"loop.run={tmp_path / 'first'}"))).exported[0]
+    with pytest.raises(ConfigError, match="lora_rank needs"):
+        build_stage(make_recipe("dit", "objective.lora_rank=2"))
+    changes = ("objective.lora_rank=2", f"loop.init={first}", "optimizer.lr=0.01", "optimizer.name=adamw")
+    whole, small = train(build_stage(make_recipe("dit", f"loop.run={tmp_path / 'second'}", *changes))).exported
+    before, after, low = (load_file(path) for path in (first, whole, small))
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    for key in before:
+        part, name = key.split(".", 1)
+        layer = f"diffusion_model.{'' if part == 'dit' else part + '.'}{name.removesuffix('.weight')}"
+        if key in changed:
+            added = low[f"{layer}.lora_up.weight"].float() @ low[f"{layer}.lora_down.weight"].float()
+            torch.testing.assert_close(after[key].float(), before[key].float() + added, rtol=2e-3, atol=2e-3)
+    assert any(key.startswith("audio_projection.") for key in changed) and len(changed) < len(before)
+    assert {float(v) for key, v in low.items() if key.endswith(".alpha")} == {2.0}
