@@ -119,7 +119,7 @@ def flipped_bytes(soak: Soak) -> Outcome:
 def node_inputs(soak: Soak) -> Outcome:
     """Numbers, texts and choices that the schemas exclude, into every input of every node; where ComfyUI is."""
     comfyui = run.find_comfyui()
-    if comfyui is None or run.missing(run.read_requirements(comfyui / "requirements.txt")):
+    if comfyui is None or not run.has(sys.executable, run.read_lines(comfyui / "requirements.txt")):
         return Outcome({"not tried": "no ComfyUI here"})
     command = [sys.executable, str(INSIDE), "test_hostile_values.py", "-q"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
