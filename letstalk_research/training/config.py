@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.networks.configs import (
@@ -49,11 +49,10 @@ __all__ = [
 
 C = TypeVar("C", bound=Config)
 MAX_CHARACTERS, MAX_DOTS = 2**18, 200  # of a recipe, and of a line in it
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
+Share = Annotated[float, ">= 0", "<= 1"]
+Weight = Annotated[float, ">= 0"]
+Interval = Annotated[int, ">= 0"]
+Count = Annotated[int, "> 0"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +62,15 @@ class DataConfig(Config):
     kind = "[data]"
 
     folder: str = "data"  # holds manifest.jsonl; for the audio stage, the cache of utterances
-    batch_size: int = 8  # per process
-    workers: int = 1  # threads that prepare batches ahead; 0 prepares them between steps
-    reread_every: int = 100  # steps between looks for clips added to the manifest
-    validation_items: int = 64  # frames (autoencoder), utterances (audio) or clips (dit) of the validation split
+    batch_size: Count = 8  # per process
+    # threads that prepare batches ahead; 0 prepares them between steps
+    workers: Annotated[int, ">= 0", "<= 64"] = 1
+    reread_every: Count = 100  # steps between looks for clips added to the manifest
+    validation_items: Count = 64  # frames (autoencoder), utterances (audio) or clips (dit) of the validation split
     flip: bool = True  # mirror images at random (autoencoder)
-    crop_size: int = 0  # pixels of the windows that most batches are cut to (autoencoder); 0: whole images
-    crop_share: float = 0.75  # part of the batches that is
-    crop_batch: int = 8  # windows in such a batch
-
-    def validate(self) -> None:
-        _require(self.crop_size >= 0, f"[data] crop_size={self.crop_size} must be >= 0")
-        _require(0 <= self.crop_share <= 1, f"[data] crop_share={self.crop_share} must be in 0..1")
-        _require(self.crop_batch > 0, f"[data] crop_batch={self.crop_batch} must be > 0")
-        _require(self.batch_size > 0, f"[data] batch_size={self.batch_size} must be > 0")
-        _require(0 <= self.workers <= 64, f"[data] workers={self.workers} must be in 0..64")
-        _require(self.reread_every > 0, f"[data] reread_every={self.reread_every} must be > 0")
-        _require(self.validation_items > 0, f"[data] validation_items={self.validation_items} must be > 0")
+    crop_size: Interval = 0  # pixels of the windows that most batches are cut to (autoencoder); 0: whole images
+    crop_share: Share = 0.75  # part of the batches that is
+    crop_batch: Count = 8  # windows in such a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,50 +85,29 @@ class LoopConfig(Config):
     kind = "[loop]"
 
     run: str = "run"  # folder of checkpoints, logs, samples and exported models
-    steps: int = 0
-    max_minutes: float = 0.0
+    steps: Interval = 0
+    max_minutes: Weight = 0.0
     seed: int = 0
-    device: str = "auto"  # "cpu", or "auto" for the GPU that accelerate finds
-    precision: str = "auto"  # "fp32" or "bf16"; auto: bf16 where the hardware multiplies it fast, else fp32
-    num_threads: int = 0  # CPU threads of torch; 0 leaves its default
-    gradient_clip: float = 1.0
-    clip_after: int = 0  # steps before clipping begins
+    device: Annotated[str, ("auto", "cpu")] = "auto"  # "cpu", or "auto" for the GPU that accelerate finds
+    # auto: bf16 where the hardware multiplies it fast, else fp32
+    precision: Annotated[str, ("auto", "fp32", "bf16")] = "auto"
+    num_threads: Interval = 0  # CPU threads of torch; 0 leaves its default
+    gradient_clip: Annotated[float, "> 0"] = 1.0
+    clip_after: Interval = 0  # steps before clipping begins
     skip_factor: float = 8.0  # skip steps whose gradient norm exceeds this times the running median; 0: never
-    ema_decay: float = 0.999
+    ema_decay: Annotated[float, ">= 0", "< 1"] = 0.999
     init: str = ""  # exported model to start from
-    log_every: int = 20
-    validate_every: int = 500
-    sample_every: int = 500
-    export_every: int = 500
-    checkpoint_every: int = 500
+    log_every: Interval = 20
+    validate_every: Interval = 500
+    sample_every: Interval = 500
+    export_every: Interval = 500
+    checkpoint_every: Interval = 500
     checkpoint_minutes: float = 10.0  # checkpoint at the latest after so many minutes
 
     def validate(self) -> None:
-        _require(
-            self.steps > 0 or self.max_minutes > 0,
-            "[loop] steps and max_minutes are both 0; give steps or max_minutes",
-        )
-        _require(self.steps >= 0 and self.max_minutes >= 0, "[loop] steps and max_minutes must not be negative")
-        _require(
-            self.precision in ("auto", "fp32", "bf16"),
-            f"[loop] precision={self.precision!r} must be auto, fp32 or bf16",
-        )
-        _require(self.device in ("auto", "cpu"), f"[loop] device={self.device!r} must be auto or cpu")
-        _require(0 <= self.ema_decay < 1, f"[loop] ema_decay={self.ema_decay} must be in [0, 1)")
-        _require(self.gradient_clip > 0, f"[loop] gradient_clip={self.gradient_clip} must be > 0")
-        _require(
-            self.skip_factor == 0 or self.skip_factor > 1,
-            f"[loop] skip_factor={self.skip_factor} must be 0 or > 1",
-        )
-        for name in (
-            "log_every",
-            "validate_every",
-            "sample_every",
-            "export_every",
-            "checkpoint_every",
-            "num_threads",
-        ):
-            _require(getattr(self, name) >= 0, f"[loop] {name}={getattr(self, name)} must not be negative")
+        self.require(self.steps > 0 or self.max_minutes > 0, "steps and max_minutes are both 0; give one of them")
+        usual = self.skip_factor == 0 or self.skip_factor > 1
+        self.require(usual, f"skip_factor={self.skip_factor} must be 0 or > 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,26 +116,19 @@ class OptimizerConfig(Config):
 
     kind = "[optimizer]"
 
-    name: str = "adamw"  # or "muon": Muon for hidden matrices and convolutions, AdamW for the rest
-    lr: float = 1e-4
-    muon_lr: float = 0.0  # 0: same as lr (updates are scaled to the size of AdamW's)
-    betas: tuple[float, float] = (0.9, 0.98)
+    # Muon for hidden matrices and convolutions, AdamW for the rest
+    name: Annotated[str, ("adamw", "muon")] = "adamw"
+    lr: Annotated[float, "> 0"] = 1e-4
+    muon_lr: Weight = 0.0  # 0: same as lr (updates are scaled to the size of AdamW's)
+    betas: tuple[Annotated[Share, "< 1"], Annotated[Share, "< 1"]] = (0.9, 0.98)
     eps: float = 1e-8
     weight_decay: float = 0.0
     muon_momentum: float = 0.95
     muon_max_side: int = 0  # larger matrices (smaller side) stay with AdamW, dear in small batches; 0: no limit
-    warmup_steps: int = 0
-    flat: float = 1.0  # part of the budget before the decay begins; 1: constant rate
+    warmup_steps: Interval = 0
+    flat: Share = 1.0  # part of the budget before the decay begins; 1: constant rate
     final_factor: float = 0.03
-    accumulate: int = 1  # batches per step
-
-    def validate(self) -> None:
-        _require(self.name in ("adamw", "muon"), f"[optimizer] name={self.name!r} must be adamw or muon")
-        _require(self.lr > 0 and self.muon_lr >= 0, f"[optimizer] lr={self.lr} must be > 0 and muon_lr >= 0")
-        _require(all(0 <= b < 1 for b in self.betas), f"[optimizer] betas={self.betas} must be in [0, 1)")
-        _require(0 <= self.flat <= 1, f"[optimizer] flat={self.flat} must be in 0..1")
-        _require(self.warmup_steps >= 0, f"[optimizer] warmup_steps={self.warmup_steps} must not be negative")
-        _require(self.accumulate > 0, f"[optimizer] accumulate={self.accumulate} must be > 0")
+    accumulate: Count = 1  # batches per step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,20 +137,14 @@ class AutoencoderObjective(Config):
 
     kind = "[objective]"
 
-    mouth_weight: float = 4.0  # of a pixel in the mouth's box, against 1 elsewhere
-    eyes_weight: float = 4.0
-    region_softness: float = 6.0  # width of the boxes' soft edge, pixels
-    gradient_weight: float = 0.5  # L1 between finite differences: edges
-    multiscale_weight: float = 0.5  # L1 of the pictures shrunk 4 and 16 times
-    latent_weight: float = 1e-3  # pulls latents to zero mean and unit variance per channel
-    latent_noise: float = 0.05  # noise on latents before decoding, in standard deviations
+    mouth_weight: Weight = 4.0  # of a pixel in the mouth's box, against 1 elsewhere
+    eyes_weight: Weight = 4.0
+    region_softness: Weight = 6.0  # width of the boxes' soft edge, pixels
+    gradient_weight: Weight = 0.5  # L1 between finite differences: edges
+    multiscale_weight: Weight = 0.5  # L1 of the pictures shrunk 4 and 16 times
+    latent_weight: Weight = 1e-3  # pulls latents to zero mean and unit variance per channel
+    latent_noise: Weight = 0.05  # noise on latents before decoding, in standard deviations
     decoder_only: bool = False  # freeze the encoder; its latents, and so cached ones, stay valid
-
-    def validate(self) -> None:
-        for f in dataclasses.fields(self):
-            _require(
-                getattr(self, f.name) >= 0, f"[objective] {f.name}={getattr(self, f.name)} must not be negative"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,26 +153,19 @@ class AudioObjective(Config):
 
     kind = "[objective]"
 
-    utterances: int = 2000  # spoken and cached before training
-    crop_seconds: tuple[float, float] = (2.0, 4.0)
+    utterances: Annotated[int, "> 1"] = 2000  # spoken and cached before training
+    crop_seconds: tuple[Annotated[float, ">= 0.2"], float] = (2.0, 4.0)
     column_weights: tuple[float, ...] = (3.0, 1.5, 1.5, 1.0, 1.0, 0.5)  # jaw wide round teeth voiced energy
     layer_loss: float = 0.2  # weight of the same loss read from every earlier layer
-    augment: float = 0.8  # part of the crops that are disturbed
+    augment: Share = 0.8  # part of the crops that are disturbed
     recordings: tuple[str, ...] = ()  # folders with metadata.csv, see `data.synthetic.recordings`
     engines: tuple[str, ...] = ()  # "flite", "festival": more voices than espeak-ng's
-    speech_share: float = 0.5  # part of the utterances that recordings and engines speak, if there are any
+    speech_share: Share = 0.5  # part of the utterances that recordings and engines speak, if there are any
 
     def validate(self) -> None:
-        _require(0 <= self.speech_share <= 1, f"[objective] speech_share={self.speech_share} must be in 0..1")
-        _require(self.utterances > 1, f"[objective] utterances={self.utterances} must be > 1")
         low, high = self.crop_seconds
-        _require(
-            0.2 <= low <= high, f"[objective] crop_seconds={self.crop_seconds} must be 0.2 <= shortest <= longest"
-        )
-        _require(
-            len(self.column_weights) == 6, f"[objective] column_weights={self.column_weights} needs 6 numbers"
-        )
-        _require(0 <= self.augment <= 1, f"[objective] augment={self.augment} must be in 0..1")
+        self.require(low <= high, f"crop_seconds={self.crop_seconds} must be shortest <= longest")
+        self.require(len(self.column_weights) == 6, f"column_weights={self.column_weights} needs 6 numbers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,22 +175,19 @@ class CarryObjective(Config):
     kind = "[objective]"
 
     autoencoder: str = ""  # model whose frames the masks see
-    mouth_weight: float = 4.0  # of a pixel in the mouth's box, against 1 elsewhere
-    eyes_weight: float = 6.0
-    region_softness: float = 8.0  # width of the boxes' soft edge, pixels
-    gradient_weight: float = 0.5  # L1 between finite differences: edges
-    multiscale_weight: float = 0.5  # L1 of the pictures shrunk 4 and 16 times
-    steady_weight: float = 1.0  # L1 of the change from frame to frame
-    flow_weight: float = 0.5  # error of the flow where clips tell it, in half pictures
-    latent_noise: float = 0.3  # most noise on latents, in standard deviations
-    noisy_share: float = 0.6  # part of the pairs with noise
-    better_share: float = 0.4  # part of the pairs whose round trips are drawn towards the truth
+    mouth_weight: Weight = 4.0  # of a pixel in the mouth's box, against 1 elsewhere
+    eyes_weight: Weight = 6.0
+    region_softness: Weight = 8.0  # width of the boxes' soft edge, pixels
+    gradient_weight: Weight = 0.5  # L1 between finite differences: edges
+    multiscale_weight: Weight = 0.5  # L1 of the pictures shrunk 4 and 16 times
+    steady_weight: Weight = 1.0  # L1 of the change from frame to frame
+    flow_weight: Weight = 0.5  # error of the flow where clips tell it, in half pictures
+    latent_noise: Weight = 0.3  # most noise on latents, in standard deviations
+    noisy_share: Weight = 0.6  # part of the pairs with noise
+    better_share: Weight = 0.4  # part of the pairs whose round trips are drawn towards the truth
 
     def validate(self) -> None:
-        _require(bool(self.autoencoder), "[objective] autoencoder is empty; give the model file the masks are for")
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            _require(f.name == "autoencoder" or value >= 0, f"[objective] {f.name}={value} must not be negative")
+        self.require(bool(self.autoencoder), "autoencoder is empty; give the model file the masks are for")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,56 +198,32 @@ class DiTObjective(Config):
 
     autoencoder: str = ""  # model that decodes the sample strips; empty: no strips
     init_from: str = ""  # SANA transformer whose spatial attention and Mix-FFN to start from
-    cold_start: float = 0.15  # part of the samples whose memory is the portrait repeated
-    far_portrait: float = 0.3  # part of the samples whose portrait is a far frame of the clip
-    blink_share: float = 0.0  # part of the samples that come from clips in which the eyes close
-    drop_audio: float = 0.1
-    drop_portrait: float = 0.1
-    drop_memory: float = 0.1
-    model_guidance: float = 0.0  # trains guidance by sound into the network: g stands for a scale of 1 / (1 - g)
+    cold_start: Share = 0.15  # part of the samples whose memory is the portrait repeated
+    far_portrait: Share = 0.3  # part of the samples whose portrait is a far frame of the clip
+    blink_share: Share = 0.0  # part of the samples that come from clips in which the eyes close
+    drop_audio: Share = 0.1
+    drop_portrait: Share = 0.1
+    drop_memory: Share = 0.1
+    # trains guidance by sound into the network: g stands for a scale of 1 / (1 - g)
+    model_guidance: Annotated[Share, "< 1"] = 0.0
     timestep_mean: float = 0.0  # logit-normal timesteps (flow)
-    timestep_std: float = 1.0
-    uniform_timesteps: float = 0.1  # part of the samples whose timestep is uniform instead
-    smallest_sigma: float = 0.05  # of a sample output's loss: errors count by 1 / max(sigma, this)^2
-    memory_ddpm_steps: int = 50  # DDPM noise on memory at a step below this; 0: none
+    timestep_std: Annotated[float, "> 0"] = 1.0
+    uniform_timesteps: Share = 0.1  # part of the samples whose timestep is uniform instead
+    # of a sample output's loss: errors count by 1 / max(sigma, this)^2
+    smallest_sigma: Annotated[Share, "> 0"] = 0.05
+    memory_ddpm_steps: Annotated[int, ">= 0", "<= 1000"] = 50  # DDPM noise on memory at a step below this; 0: none
     memory_sigma: float = 0.0  # or Gaussian noise of a level drawn from 0..this, in latent units; 0: none
-    memory_mask: float = 0.25  # part of the memory's positions that is zeroed
-    memory_mask_probability: float = 1.0  # part of the samples in which it is
+    memory_mask: Share = 0.25  # part of the memory's positions that is zeroed
+    memory_mask_probability: Share = 1.0  # part of the samples in which it is
     pixel_noise_copies: bool = False  # use the noisy encoded copies that `letstalk encode --noisy-copies` wrote
     mouth_weight: float = 2.5  # of a latent cell over the mouth
     eyes_weight: float = 2.0
     vlb_weight: float = 0.001  # of the variance term, when the variance is learned
     gradient_checkpointing: bool = False
-    lora_rank: int = 0  # train changes of this rank to the linear layers of `loop.init` alone; 0: all weights
-    sample_steps: int = 8
+    # train changes of this rank to the linear layers of `loop.init` alone; 0: all weights
+    lora_rank: Interval = 0
+    sample_steps: Count = 8
     sample_clips: int = 3  # validation clips in a sample strip
-
-    def validate(self) -> None:
-        for name in (
-            "cold_start",
-            "far_portrait",
-            "blink_share",
-            "drop_audio",
-            "drop_portrait",
-            "drop_memory",
-            "uniform_timesteps",
-            "memory_mask",
-            "memory_mask_probability",
-        ):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"[objective] {name}={value} must be in 0..1")
-        _require(
-            0 <= self.model_guidance < 1,
-            f"[objective] model_guidance={self.model_guidance} must be in 0..1, not 1",
-        )
-        _require(self.timestep_std > 0, f"[objective] timestep_std={self.timestep_std} must be > 0")
-        _require(0 <= self.memory_ddpm_steps <= 1000, "[objective] memory_ddpm_steps must be in 0..1000")
-        _require(
-            0 < self.smallest_sigma <= 1,
-            f"[objective] smallest_sigma={self.smallest_sigma} must be in 0..1, not 0",
-        )
-        _require(self.sample_steps > 0, f"[objective] sample_steps={self.sample_steps} must be > 0")
-        _require(self.lora_rank >= 0, f"[objective] lora_rank={self.lora_rank} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,26 +233,16 @@ class FacesObjective(Config):
     kind = "[objective]"
 
     portraits: str = ""  # folder of stills with portraits.csv and landmarks.npz, to make missing heads of
-    drawn: int = 700  # drawn people among them, and turned heads
-    turned: int = 500
+    drawn: Count = 700  # drawn people among them, and turned heads
+    turned: Count = 500
     backgrounds: str = ""  # folder of pictures without faces; empty: parts of portraits and drawn textures only
-    detector_side: int = 128  # pixels of the detector's pictures
-    components: int = 80  # at most, of the first basis of shapes
+    detector_side: Annotated[int, "> 0", "a multiple of 32"] = 128  # pixels of the detector's pictures
+    components: Count = 80  # at most, of the first basis of shapes
     looks_only: bool = False  # the second looks at lips and eyes alone, from `loop.init`: cheap, and last
-    point_weight: float = 20.0  # of the mean distance of points, in half sides of the crop
-    fine_weight: float = 3.0  # of lips and eyes among the points
-    depth_weight: float = 0.3
-    place_weight: float = 0.3  # of a face's place, size and turn against the score of the cells
-
-    def validate(self) -> None:
-        _require(
-            self.detector_side > 0 and self.detector_side % 32 == 0,
-            f"[objective] detector_side={self.detector_side} must be a multiple of 32",
-        )
-        for name in ("components", "drawn", "turned"):
-            _require(getattr(self, name) > 0, f"[objective] {name}={getattr(self, name)} must be > 0")
-        for name in ("point_weight", "fine_weight", "depth_weight", "place_weight"):
-            _require(getattr(self, name) >= 0, f"[objective] {name}={getattr(self, name)} must not be negative")
+    point_weight: Weight = 20.0  # of the mean distance of points, in half sides of the crop
+    fine_weight: Weight = 3.0  # of lips and eyes among the points
+    depth_weight: Weight = 0.3
+    place_weight: Weight = 0.3  # of a face's place, size and turn against the score of the cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,14 +332,15 @@ def load_recipe(stage: str, path: str | os.PathLike[str], overrides: Sequence[st
     for override in overrides:
         _apply_override(values, override)
     found = values.pop("stage", stage)
-    _require(found == stage, f"{path}: stage={found!r}; start it with `letstalk train {found}`, not {stage!r}")
+    if found != stage:
+        raise ConfigError(f"{path}: stage={found!r}; start it with `letstalk train {found}`, not {stage!r}")
     recipe_class = RECIPES.get(stage)
     if recipe_class is None:
         raise ConfigError(f"unknown training stage {stage!r}; known are {sorted(RECIPES)}")
     hints = typing.get_type_hints(recipe_class)
     tables = {f.name for f in dataclasses.fields(recipe_class)}
-    for key in values:
-        _require(key in tables, f"{path}: unknown table or key {key!r}; known are {sorted({'stage', *tables})}")
+    for key in values.keys() - tables:
+        raise ConfigError(f"{path}: unknown table or key {key!r}; known are {sorted({'stage', *tables})}")
     values.setdefault("loop", {})
     for name in ("model", "projection"):
         if name in tables:
@@ -493,13 +407,15 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
-    _require(bool(equals) and len(parts) == 2 and all(parts), f"--set {override}: needs the form table.key=value")
+    if not (equals and len(parts) == 2 and all(parts)):
+        raise ConfigError(f"--set {override}: needs the form table.key=value")
     try:
         value = _parse_toml(f"value = {text}", override)["value"]
     except ConfigError:
         value = text.strip()  # a bare word is a string: --set loop.run=runs/one
     table = values.setdefault(parts[0], {})
-    _require(isinstance(table, dict), f"--set {override}: {parts[0]} is not a table")
+    if not isinstance(table, dict):
+        raise ConfigError(f"--set {override}: {parts[0]} is not a table")
     table[parts[1]] = value
 
 
