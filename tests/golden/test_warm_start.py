@@ -112,7 +112,7 @@ def test_blocks_compute_what_the_public_model_computes_without_text(timestep: fl
         guides = {}
         for name, attention in block.guide_attention.items():
             attention.out.weight.zero_()
-            guides[name] = block.key_value(name, torch.randn(2, 3, attention.key.in_features))
+            guides[name] = attention.key_value(torch.randn(2, 3, attention.key.in_features))
         tokens, memory, _ = block(tokens, memory, None, embedding, guides, (4, 3))
     torch.testing.assert_close(tokens[:, 0], hidden[0], rtol=1e-5, atol=1e-5)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from ...protocols import Device, DType, Operations
 __all__ = [
     "Attend",
     "CrossAttention",
-    "Guide",
     "KeyValue",
     "LinearAttention",
     "SoftmaxAttention",
@@ -26,23 +25,8 @@ __all__ = [
 ]
 
 KeyValue = tuple[Tensor, Tensor]
-
-
-class Guide(NamedTuple):
-    """Keys and values of a condition for one block.
-
-    rows: the entries of the batch that have this condition, where the others have none: tokens of zeros. Keys and
-    values are those of these entries only. None if all have it.
-    """
-
-    key_value: KeyValue
-    rows: tuple[int, ...] | None = None
-
-
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)
 EPS = 1e-8
-
-
 FEW_KEYS = 64
 
 
@@ -174,11 +158,6 @@ class CrossAttention(nn.Module):
             rearrange(layer(context), "b k (h d) -> b h k d", h=self.num_heads) for layer in (self.key, self.value)
         )
         return key, value
-
-    def nothing(self, x: Tensor) -> Tensor:
-        """What tokens of zeros give: their values are zeros, so it is the bias of the output. Shapes: -> (d,)."""
-        out: Tensor = self.out(x.new_zeros(x.shape[-1]))
-        return out
 
     def forward(self, x: Tensor, key_value: KeyValue, attend: Attend = softmax_attention) -> Tensor:
         """x (..., n, d) whose elements divide evenly over the batch of the keys, in order -> the same shape."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from ..configs import DiTConfig
 from ..nn.attention import (
     Attend,
     CrossAttention,
-    Guide,
+    KeyValue,
     LinearAttention,
     SoftmaxAttention,
     TemporalAttention,
@@ -116,18 +115,13 @@ class Block(nn.Module):
         self.feed_forward = GLUMBConv(dim, hidden, operations=operations, device=device, dtype=dtype)
         self.modulation = Modulation(dim, 6, operations=operations, device=device, dtype=dtype)
 
-    def key_value(self, name: str, tokens: Tensor, rows: tuple[int, ...] | None = None) -> Guide:
-        """Keys and values of a guide's tokens (b, k, width) for this block, which are those of `rows` if given."""
-        attention: CrossAttention = self.guide_attention[name]  # type: ignore[assignment]
-        return Guide(attention.key_value(tokens), rows)
-
     def forward(
         self,
         x: Tensor,
         memory: Tensor,
         carried: Tensor | None,
         embedding: Tensor,
-        guides: Mapping[str, Guide],
+        guides: Mapping[str, KeyValue],
         grid: tuple[int, int],
         attend: Attend = softmax_attention,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -136,7 +130,7 @@ class Block(nn.Module):
         time = add_residual(time, self.temporal_out(self.temporal_attention(self.temporal_norm(time), attend)))
         memory, x = time[:, : memory.shape[1]], time[:, memory.shape[1] :]
         for name, attention in self.guide_attention.items():
-            x = _read_guide(attention, x, guides[name], attend)
+            x = add_residual(x, attention(layer_norm(x), guides[name], attend))
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(embedding)
         x, carried = self._space(x, carried, shift, scale, gate)
         y = mix_feed_forward(self.feed_forward, norm_modulate(x, shift_ff, scale_ff), grid)
@@ -153,17 +147,6 @@ class Block(nn.Module):
         if carried is not None and not self.last:
             carried = torch.addcmul(carried, gate, y[:, :, n:])
         return x, carried
-
-
-def _read_guide(attention: Any, x: Tensor, guide: Guide, attend: Attend) -> Tensor:
-    """x (b, f, n, d) with what it reads of the guide."""
-    if guide.rows is None:
-        return add_residual(x, attention(layer_norm(x), guide.key_value, attend))
-    y = x + attention.nothing(x)
-    if guide.rows:
-        some = x[list(guide.rows)]
-        y[list(guide.rows)] = add_residual(some, attention(layer_norm(some), guide.key_value, attend))
-    return y
 
 
 class FinalLayer(nn.Module):

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import ConfigError
 from ...protocols import Device, DType, Operations
 from ..configs import DiTConfig
-from ..nn.attention import Attend, Guide, softmax_attention
+from ..nn.attention import Attend, softmax_attention
 from ..nn.embeddings import PatchEmbedding, TimestepEmbedding, space_table, time_table
 from .blocks import Block, FinalLayer, Modulation
 from .fusion import EncodedConditions, SiameseBranch, beside, guide_widths
@@ -117,13 +117,7 @@ class LetsTalkDiT(nn.Module):
         grid = (x.shape[-2] // patch, x.shape[-1] // patch)
         known: EncodedConditions | None = None if cache is None else cache.get(CACHE_KEY)
         if known is None:
-            known = self.encode_conditions(
-                portrait.to(x.dtype),
-                memory.to(x.dtype),
-                audio.to(x.dtype),
-                attend,
-                skip_silence=cache is not None and not torch.is_grad_enabled(),
-            )
+            known = self.encode_conditions(portrait.to(x.dtype), memory.to(x.dtype), audio.to(x.dtype), attend)
             if cache is not None:
                 cache[CACHE_KEY] = known
         elif known.memory.shape[:3] != (x.shape[0], memory.shape[1], grid[0] * grid[1]):
@@ -150,18 +144,9 @@ class LetsTalkDiT(nn.Module):
         return out
 
     def encode_conditions(
-        self,
-        portrait: Tensor,
-        memory: Tensor,
-        audio: Tensor,
-        attend: Attend = softmax_attention,
-        *,
-        skip_silence: bool = False,
+        self, portrait: Tensor, memory: Tensor, audio: Tensor, attend: Attend = softmax_attention
     ) -> EncodedConditions:
-        """All of the network that does not depend on the noisy clip; shapes as in `forward`.
-
-        skip_silence: look which clips have audio of zeros only, as guidance gives; they then cost no attention.
-        """
+        """All of the network that does not depend on the noisy clip; shapes as in `forward`."""
         frames = audio.shape[1]
         patch = self.config.patch_size
         grid = (portrait.shape[-2] // patch, portrait.shape[-1] // patch)
@@ -180,17 +165,12 @@ class LetsTalkDiT(nn.Module):
                 tokens[name] = self.branches[name](own + time if name == "audio" else own, own_grid, attend)
             else:
                 tokens[name] = [own] * len(self.blocks)
-        blocks: list[Any] = list(self.blocks)
-        rows: dict[str, tuple[int, ...] | None] = dict.fromkeys(tokens)
-        if skip_silence and self.config.audio_fusion == "direct" and not torch.compiler.is_compiling():
-            spoken = audio.flatten(1).any(dim=1).tolist()
-            if not all(spoken):
-                rows["audio"] = tuple(i for i, found in enumerate(spoken) if found)
-        guides: list[dict[str, Guide]] = [
-            {name: _guide(block, name, own[i], rows[name]) for name, own in tokens.items()}
+        blocks: Any = self.blocks
+        guides = tuple(
+            {name: block.guide_attention[name].key_value(own[i].flatten(0, 1)) for name, own in tokens.items()}
             for i, block in enumerate(blocks)
-        ]
-        return EncodedConditions(self._embed_frames(memory) + before, beside(carried, frames), tuple(guides))
+        )
+        return EncodedConditions(self._embed_frames(memory) + before, beside(carried, frames), guides)
 
     def _embed_frames(self, x: Tensor) -> Tensor:
         """Latent frames (b, f, c, h, w) -> tokens (b, f, n, d) with their positions in space."""
@@ -229,13 +209,6 @@ class LetsTalkDiT(nn.Module):
                 f"audio: has shape {list(audio.shape)}, needs ({b}, {f}, tokens, {config.audio_token_dim});"
                 " tokens come from the audio projection of the same checkpoint"
             )
-
-
-def _guide(block: Any, name: str, tokens: Tensor, rows: tuple[int, ...] | None) -> Guide:
-    """The guide of one block out of a condition's tokens (b, t, k, d)."""
-    chosen = tokens if rows is None else tokens[list(rows)]
-    guide: Guide = block.key_value(name, chosen.flatten(0, 1), rows)
-    return guide
 
 
 def _is_common(timestep: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...protocols import Device, DType, Operations
 from ..configs import DiTConfig
-from ..nn.attention import Attend, Guide, TemporalAttention, softmax_attention
+from ..nn.attention import Attend, KeyValue, TemporalAttention, softmax_attention
 from ..nn.feed_forward import GLUMBConv
 from .blocks import layer_norm, mix_feed_forward, spatial_attention
 
@@ -32,7 +32,7 @@ class EncodedConditions:
 
     memory: Tensor
     carried: Tensor | None
-    guides: tuple[Mapping[str, Guide], ...]
+    guides: tuple[Mapping[str, KeyValue], ...]
 
 
 def guide_widths(config: DiTConfig) -> dict[str, int]:
