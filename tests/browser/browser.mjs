@@ -50,7 +50,7 @@ async function runIt({ page, seen, shoot }) {
   seen.saved_values = await page.evaluate(() => {
     const node = window.app.graph._nodes.find((n) => n.type === "LetsTalkPortraitVideo");
     const set = (name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
-    set("steps", 8); // on a fast machine the run must still last until a stretch plays
+    set("steps", 4); // on a fast machine the run must still last until a stretch plays
     set("max_seconds", 6.4);
     const values = node.serialize().widgets_values;
     const own = node.widgets.filter((widget) => !widget.name.startsWith("letstalk_"));

@@ -34,16 +34,15 @@ def test_every_workflow_is_listed_and_loads_without_missing_nodes(seen: dict[str
         assert workflow["nodes"] and not workflow["missing"], f"{name}: {workflow}"
 
 
-def test_finished_stretches_are_counted_and_play_in_the_node(seen: dict[str, Any]) -> None:
+def test_finished_stretches_play_in_the_node_while_the_rest_is_made(seen: dict[str, Any]) -> None:
     running = [panel for panel in seen["panels"] if panel["phase"] == "running"]
     lines = [panel["line"] for panel in running]
     assert lines[0].startswith("clip 1 of 10 · 0.0 s of 6.4 s"), lines
     assert any(re.match(r"clip [2-9] of 10 · [1-5]\.\d s of 6\.4 s", line) for line in lines), lines
     done = [panel["done"] for panel in running]  # looked at ten times a second, so some states may be missed
     assert done == sorted(done) and done[0] == 0 and done[-1] >= 50
-    # A short run may be over before a busy machine has loaded the first stretch, so this looks at all states.
-    playing = [panel for panel in seen["panels"] if panel["ready"] >= 3 and panel["time"] > 0]
-    assert playing, "no stretch played"
+    playing = [panel for panel in running if panel["ready"] >= 3 and panel["time"] > 0]
+    assert playing, "no stretch played before the end"
     assert all(panel["type"] == "temp" for panel in playing)
     assert playing[0]["duration"] >= 1.9
 
