@@ -179,6 +179,10 @@ function listen() {
   });
   api.addEventListener("execution_error", (/** @type {any} */ { detail }) => {
     const why = String(detail?.exception_message ?? "").trim();
+    const failed = keyOf(tabOf(detail?.prompt_id), detail?.node_id);
+    if (SAMPLERS.has(detail?.node_type) && runs.get(failed)?.phase !== "running") {
+      runs.set(failed, { ...idleRun(), phase: "running", prompt: detail.prompt_id }); // it failed before its first clip
+    }
     endRuns((run, key) => {
       const own = key.endsWith(`/${detail?.node_id}`);
       return halt(run, own ? "failed" : "stopped", own ? why : "", Date.now());

@@ -144,7 +144,8 @@ export function describe(run, text, now) {
     else if (run.secondsLeft !== null) parts.push(text.left(clock(run.secondsLeft - (now - run.toldAt) / 1000)));
     return parts.join(" · ");
   }
-  parts.push(run.phase === "stopped" ? text.stopped : text.failed, text.of(made, all));
+  parts.push(run.phase === "stopped" ? text.stopped : text.failed);
+  if (run.frames) parts.push(text.of(made, all));
   if (run.note) parts.push(run.note);
   return parts.join(" · ");
 }
