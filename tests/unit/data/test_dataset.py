@@ -4,24 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.errors import ConfigError
 from letstalk_research.data.clips import open_clip
 from letstalk_research.data.manifest import Manifest
 from letstalk_research.data.synthetic import dataset
 from letstalk_research.data.synthetic.dataset import draw_clip, synthesize
 from letstalk_research.data.synthetic.motion import MOTION
-from letstalk_research.data.synthetic.speech import Utterance, espeak_version, synthesise
+from letstalk_research.data.synthetic.speech import Utterance, synthesise
 
-
-def espeak_missing() -> bool:
-    try:
-        espeak_version()
-    except DependencyError:
-        return True
-    return False
-
-
-pytestmark = pytest.mark.skipif(espeak_missing(), reason="espeak-ng is not installed: drawn clips need its speech")
+pytestmark = pytest.mark.usefixtures("espeak")
 
 
 def test_a_folder_of_clips_can_be_read_back(tmp_path: Path) -> None:
