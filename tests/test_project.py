@@ -151,3 +151,15 @@ def test_no_file_is_left_unfinished() -> None:
     pattern = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + "X)" + r"\b")
     found = [f"{name}: {match.group()}" for name, text in tracked_text_files() for match in pattern.finditer(text)]
     assert not found, "\n".join(found)
+
+
+def test_the_registrys_archive_is_small_and_free_of_what_comfyui_never_runs() -> None:
+    """Of the tracked files, what `.comfyignore` leaves is what ComfyUI-Manager downloads."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    ignored = tuple(run.read_lines(ROOT / ".comfyignore"))
+    packed = [name for name in listed.stdout.split("\0") if name and not name.startswith(ignored)]
+    apart = ("letstalk_research/", "tests/", "benchmarks/", "scripts/")
+    assert [name for name in packed if name.startswith(apart)] == []
+    assert sum((ROOT / name).stat().st_size for name in packed if (ROOT / name).exists()) < 70e6

@@ -90,6 +90,7 @@ def values(report: Report) -> dict[str, float]:
     return {row.name: row.value.mean for row in report.rows}
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_a_second_run_measures_nothing(
     evaluate: Callable[..., Report], tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_every_part_is_measured_and_a_second_run_measures_nothing(
     assert json.dumps(again.to_dict()) == json.dumps(report.to_dict())
 
 
+@pytest.mark.slow
 def test_a_subject_that_moves_like_the_data_is_as_lively_and_steady(evaluate: Callable[..., Report]) -> None:
     found = values(evaluate(Mover(), parts=("diversity", "idle", "drift")))
     assert 0.4 < found["diversity: head"] < 2.0
@@ -120,6 +122,7 @@ def test_a_subject_that_moves_like_the_data_is_as_lively_and_steady(evaluate: Ca
     assert 0.9 < found["drift: sharpness, last minute to first"] < 1.1
 
 
+@pytest.mark.slow
 def test_a_stiff_head_and_fading_frames_are_found_out(evaluate: Callable[..., Report]) -> None:
     report = evaluate(Mover(amount=0.1, fade=0.5), parts=("diversity", "drift"))
     rows = {row.name: row for row in report.rows}

@@ -104,6 +104,7 @@ def test_the_puppet_moves_as_the_model_is_told(tests: list[TestStill]) -> None:
     assert np.corrcoef(opening, trial.motion[:, JAW])[0, 1] > 0.6
 
 
+@pytest.mark.slow
 def test_a_perfect_model_meets_the_aims_and_a_still_does_not(tests: list[TestStill], tmp_path: Path) -> None:
     budget = PhotoBudget(clips=2, seconds=SECONDS, speed_runs=1, speed_seconds=SECONDS)
     found = {}
@@ -134,6 +135,7 @@ def test_a_perfect_model_meets_the_aims_and_a_still_does_not(tests: list[TestSti
     assert (tmp_path / "puppet" / "photo_sheet_0.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_other_settings_do_not(tests: list[TestStill], tmp_path: Path) -> None:
     actor = Actor(tests)
 
@@ -168,6 +170,7 @@ def test_curves_do_not_depend_on_place_size_and_turn() -> None:
     assert np.array_equal(bridged(np.array([0.0, np.nan, 1.0])), [0.0, 0.5, 1.0])
 
 
+@pytest.mark.slow
 def test_films_are_compared_with_their_own_sound(
     tests: list[TestStill], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ class Drawing:
         return blurred(frames, 48)
 
 
+@pytest.mark.slow
 def test_right_frames_score_high_in_time_and_against_chance(tmp_path: Path) -> None:
     report = run_suite(Drawing(), clips=2, seconds=FRAMES / FPS, poses=96, out_dir=tmp_path)
     mean = {name: interval.mean for name, interval in report.metrics.items()}

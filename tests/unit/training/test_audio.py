@@ -50,6 +50,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 OPTIONS = ("loop.steps=3", "objective.utterances=4", "objective.crop_seconds=[0.4, 0.6]", "loop.validate_every=3")
 
 
+@pytest.mark.slow
 def test_the_audio_stage_trains_validates_and_exports(make_recipe: Callable[..., Recipe]) -> None:
     result = train(build_stage(make_recipe("audio", *OPTIONS, "loop.sample_every=3")))
     assert [p.name for p in result.exported] == ["audio_encoder.safetensors", "audio_head.safetensors"]
@@ -68,6 +69,7 @@ def test_utterances_are_spoken_once_and_kept(make_recipe: Callable[..., Recipe],
     assert batches[0]["audio"].shape[1] == 640 * batches[0]["curves"].shape[1]
 
 
+@pytest.mark.slow
 def test_recordings_join_the_utterances_and_have_their_own_validation(
     make_recipe: Callable[..., Recipe], data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def save_autoencoder(make_recipe: MakeRecipe, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_training_logs_levels_validates_and_draws_strips(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     autoencoder = save_autoencoder(make_recipe, tmp_path)
     options = ("loop.steps=3", "loop.validate_every=3", "loop.sample_every=3", "objective.sample_steps=2")

@@ -129,6 +129,7 @@ def recipe(heads: Path, run: Path, *more: str) -> FacesRecipe:
     return loaded
 
 
+@pytest.mark.slow
 def test_a_run_of_two_steps_writes_networks_that_load(heads: Path, tmp_path: Path) -> None:
     result = train(FacesStage(recipe(heads, tmp_path / "run")))
     (path,) = result.exported

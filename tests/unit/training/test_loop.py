@@ -123,6 +123,7 @@ def test_minutes_end_a_run_that_has_steps_left(make_recipe: MakeRecipe) -> None:
     assert [p.name for p in result.exported] == ["dit.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_exports_averaged_half_precision_weights(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     result = train(build_stage(make_recipe("autoencoder", "loop.validate_every=2", "loop.sample_every=4")))
     header = read_header(result.exported[0])
