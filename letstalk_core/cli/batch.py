@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
+from ..errors import ConfigError, OutputError
 from ..files import FileLock, atomic_path
 from .attempt import Models, Row, attempt
 from .hardware import at_least
 from .jobs import TABLE, Job, read_jobs
 from .options import add_settings
 from .output import say, write_out
+from .split import clear, share
 
 __all__ = ["add_parser", "run"]
 
@@ -47,6 +48,12 @@ def add_parser(subparsers: Any) -> None:
         help="run on Ray, one worker a GPU, or a core where there is none: on this machine, or on the cluster at"
         " ADDRESS (auto: the one that this machine is part of)",
     )
+    add(
+        "--split",
+        type=float,
+        metavar="SECONDS",
+        help="share long recordings, too: cut them at pauses of the speech into parts of at least so many seconds",
+    )
     add("--retries", type=int, default=1, help="how often a job is tried again that no input is to blame for")
     add("--restart", action="store_true", help="delete what unfinished runs of other jobs left")
     add("--overwrite", action="store_true", help="replace existing videos that are of other jobs")
@@ -59,6 +66,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     at_least(1, workers=args.workers)
     at_least(0, retries=args.retries)
+    if args.split is not None and not args.split > 1:
+        raise ConfigError(f"split={args.split:g} must be more than 1 second")
     folder = Path(args.folder)
     jobs = read_jobs(Path(args.jobs), folder, args)
     try:
@@ -81,15 +90,23 @@ def _run(args: argparse.Namespace, jobs: list[Job], table: _Table) -> int:
     todo = table.begin(jobs)
     if len(todo) < len(jobs) and not args.quiet:
         say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs are done already")
+    tasks, splits = share(todo, args.split)
     alone = args.ray is None and args.workers is None
-    results = _here(todo, args) if alone else _on_ray(todo, args)
+
+    def note(job: Job, row: Row) -> None:
+        table.put(job, row)
+        if row["state"] == "failed":
+            say(f"failed: {job.place}: {row['error']}")
+        elif row["state"] == "done" and not alone and not args.quiet:
+            say(f"{table.count('done')} of {len(jobs)} done: {job.output}")
+
     try:
-        for job, row in results:
-            table.put(job, row)
-            if row["state"] == "failed":
-                say(f"failed: {job.place}: {row['error']}")
-            elif row["state"] == "done" and not alone and not args.quiet:
-                say(f"{table.count('done')} of {len(jobs)} done: {job.output}")
+        for split in set(splits.values()):
+            if not split.left:
+                note(split.job, split.join())
+        for task, row in _here(tasks, args) if alone else _on_ray(tasks, args):
+            owner = splits.get(task.output)
+            note(*((task, row) if owner is None else (owner.job, owner.put(task, row))))
     finally:
         done, failed = table.count("done"), table.count("failed")
         if not args.quiet:
@@ -157,6 +174,7 @@ class _Table:
             if state in ("running", "replacing", "stopped"):
                 job.args.overwrite = True  # what is there, if anything, is what this job left
             if _is_done(job, state):
+                clear(job)
                 row = {**known, "state": "done"}
             else:
                 todo.append(job)

@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace existing results")
     add("--json", action="store_true", help="print a summary as JSON on stdout")
     add("--quiet", action="store_true", help="print errors only")
+    parser.set_defaults(part=None)  # of a longer video, for jobs of a batch: silent
 
 
 def run(args: argparse.Namespace) -> int:
@@ -152,7 +153,11 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
         else:
             sink, kept = make_sinks(args, settings, bundle, folder, sound, signer, pasted)
             summary = TalkingPortrait(bundle).generate(
-                portrait, heard, sink, settings, progress=interrupt.progress, work=kept, motion=motion
+                *(portrait, heard, sink, settings),
+                progress=interrupt.progress,
+                work=kept,
+                motion=motion,
+                part=args.part,
             )
     if pasted is not None:
         summary.height, summary.width = pasted.size

@@ -23,7 +23,7 @@ TABLE = "batch.csv"  # says what became of the jobs, in the folder of results
 REQUIRED = ("portrait", "audio")
 INPUTS = (*REQUIRED, "vocals", "motion", "model", "sign", "sign_key")  # relative to the file of jobs
 RESULTS = ("output", "png", "contact_sheet", "drift_plot")  # relative to the folder of results
-OF_THE_RUN = {"resume", "restart", "retake", "retake_seed", "overwrite", "json", "quiet"}  # not of one job
+OF_THE_RUN = {"resume", "restart", "retake", "retake_seed", "overwrite", "json", "quiet", "part"}  # not of one job
 ELSEWHERE = {*OF_THE_RUN, "device", "threads", "compile"}  # what they change is not worth a second video
 WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 

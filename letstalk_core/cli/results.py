@@ -158,7 +158,7 @@ def make_video(
         settings.output_size if scene is None else scene.size,
         folder,
         clip_frames * segment_clips(settings.fps, clip_frames),
-        audio=sound,
+        audio=sound if args.part is None else None,
         metadata=lambda: _metadata(settings, bundle, work),
         seal=seal,
         paste=scene,

@@ -28,12 +28,12 @@ from ..pixels import from_unit
 from ..protocols import FrameSink
 from ..sampling.clip import Clip, ConditionedSampler, Guidance, SolverClipSampler, conditioned
 from ..sampling.denoisers import make_denoiser
-from ..sampling.long_video import plan_clips
 from ..sampling.memory_bank import MemoryBank
 from ..sampling.motion import Movement
 from ..sampling.motion_curves import MotionCurves
 from ..sampling.schedules import make_sigmas
 from .machine import machine
+from .parts import Part, first_heard, plan_part, run_up
 from .progress import Progress, Reporter
 from .retake import Retake, retake
 from .run import Run, Watcher, generate
@@ -58,6 +58,7 @@ class _Job:
     stages: Stages
     portrait: Tensor
     conditions: Callable[[Tensor, Clip], Conditions]
+    plan: list[Clip]
     summary: Summary
     fingerprint: dict[str, Any]
 
@@ -86,8 +87,9 @@ class TalkingPortrait:
         progress: Callable[[Progress], None] | None = None,
         work: WorkFolder | None = None,
         motion: MotionCurves | None = None,
+        part: Part | None = None,
     ) -> Summary:
-        """Write round(seconds * fps) frames to `sink`, clip by clip, and close it.
+        """Write round(seconds * fps) frames, or those of `part`, to `sink`, clip by clip, and close it.
 
         `motion` moves head and eyes where it is given. With `work`, finished clips are kept there, those of an
         earlier identical run are not made again, and the folder is removed at the end. KeyboardInterrupt (also
@@ -98,9 +100,11 @@ class TalkingPortrait:
         """
         started = time.monotonic()
         with _aborting(sink):
-            job = self._job(portrait, audio, settings, motion)
+            job = self._job(portrait, audio, settings, motion, part)
             decoded = DecodingSink(sink, job.stages.decode)
             run = self._run(job, Reporter(progress, decoded))
+            if part is not None:
+                run_up(run, part)
         # One clip is decoded and written while the next is sampled.
         outcome = generate(run, ThreadedSink(decoded, capacity=1), work)
         summary = job.summary
@@ -147,8 +151,9 @@ class TalkingPortrait:
         audio: Sound,
         settings: GenerateSettings | None,
         motion: MotionCurves | None = None,
+        part: Part | None = None,
     ) -> _Job:
-        bundle = self.bundle
+        bundle, clip_frames = self.bundle, self.bundle.dit.config.clip_frames
         resolved = (settings or GenerateSettings()).resolve(bundle)
         assert resolved.size is not None and resolved.output_size is not None and resolved.fps is not None
         height, width = resolved.output_size
@@ -157,9 +162,9 @@ class TalkingPortrait:
         source = as_source(audio)
         if isinstance(source, AudioSource):
             source.pin()
-        clip_frames = bundle.dit.config.clip_frames
         heard = PaddedSource(source, resolved.fps, clip_frames) if resolved.as_authors else source
-        features = AudioFeatures.encode(bundle.audio_encoder, heard, resolved.fps)
+        first = 0 if part is None else first_heard(part, clip_frames, bundle.audio_projection.config.window)
+        features = AudioFeatures.encode(bundle.audio_encoder, heard, resolved.fps, first=first)
         frames = heard.shown if isinstance(heard, PaddedSource) else features.frames
         moves = Movement(
             bundle.audio_projection.config.movement,
@@ -175,8 +180,9 @@ class TalkingPortrait:
         if (warning := far_from_portrait(likeness)) is not None:
             log.warning("portrait: %s", warning)
         conditions = stages.conditions(latent, features, moves)
-        clips = len(plan_clips(frames, clip_frames))
-        summary = Summary(0, frames, 0.0, clips, resolved.fps, width, height, resolved.seed)
+        plan = plan_part(part if part is not None else Part(0, 0, frames), clip_frames)
+        frames = sum(clip.count for clip in plan)
+        summary = Summary(0, frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
         summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
         summary.drift.likeness = likeness
         fingerprint = {**run_fingerprint(resolved, image, source, bundle), "models": summary.models}
@@ -185,7 +191,9 @@ class TalkingPortrait:
         if resolved.carry:
             stages.carry_detail(picture, decoded, resolved.output_size)
             fingerprint["detail"] = tensor_sha256(picture)
-        return _Job(resolved, stages, latent, conditions, summary, fingerprint)
+        if part is not None:
+            fingerprint["part"] = [part.first, part.count]
+        return _Job(resolved, stages, latent, conditions, plan, summary, fingerprint)
 
     def _run(self, job: _Job, report: Reporter) -> Run:
         settings, config = job.settings, self.bundle.dit.config
@@ -196,7 +204,7 @@ class TalkingPortrait:
             own, lambda network: self.solver_sampler(settings, report.step_begins, network)
         )
         return Run(
-            plan=plan_clips(job.summary.total_frames, config.clip_frames),
+            plan=job.plan,
             portrait=job.portrait,
             bank=MemoryBank.for_model(config, settings=settings.memory, seed=settings.seed),
             sample=conditioned(sample, job.conditions),

@@ -69,8 +69,11 @@ def encode_audio(
     fps: float = 25.0,
     window_seconds: float = 20.0,
     context_seconds: float = 2.0,
+    first: int = 0,
 ) -> Iterator[Tensor]:
     """Encode a file, source or 16 kHz waveform: yields (k, layers, d), `frame_count(seconds, fps)` frames in all.
+
+    Windows that end before frame `first` are left out; the others give what they give in a whole pass.
 
     The sound is read twice: once for its statistics, once to be encoded. Tensors are on the encoder's device.
     A window that holds NaN or infinity is encoded again in float32.
@@ -81,15 +84,27 @@ def encode_audio(
     moments = source.moments(config.conv_kernel[0], config.conv_stride[0])
     frames = source.frames(fps)
     reader = _Samples(source)
-    # The positional convolution counts frames, not seconds: wav2vec2-base sees 64 on each side at any fps.
-    least_context = config.num_conv_pos_embeddings // 2 + CONTEXT_MARGIN
     guard = NumericalGuard()
-    for window in plan_windows(frames, fps, window_seconds, context_seconds, least_context):
+    for window in _windows(encoder, frames, fps, window_seconds, context_seconds, first):
         heard = _hear(encoder, reader, moments, window, frames)
         stage = f"audio features of frames {window.begin} to {window.end - 1}"
         states = guard(stage, encoder, partial(_encode_window, heard=heard, moments=moments), remedy=REMEDY)
         begin = window.first - window.begin
         yield states[begin : begin + window.count]
+
+
+def _windows(
+    encoder: AudioEncoder,
+    frames: int,
+    fps: float,
+    window_seconds: float = 20.0,
+    context_seconds: float = 2.0,
+    first: int = 0,
+) -> list[AudioWindow]:
+    # The positional convolution counts frames, not seconds: wav2vec2-base sees 64 on each side at any fps.
+    least_context = encoder.config.num_conv_pos_embeddings // 2 + CONTEXT_MARGIN
+    plan = plan_windows(frames, fps, window_seconds, context_seconds, least_context)
+    return [window for window in plan if window.first + window.count > first]
 
 
 @dataclass(frozen=True)
@@ -180,7 +195,10 @@ class AudioFeatures:
         """Features of a recording, encoded as they are asked for (see `encode_audio`)."""
         source = sound if isinstance(sound, PaddedSource) else as_source(sound)
         source.moments(encoder.config.conv_kernel[0], encoder.config.conv_stride[0])
-        return cls(encode_audio(encoder, source, fps, **settings), source.frames(fps), fps)
+        frames = source.frames(fps)
+        features = cls(encode_audio(encoder, source, fps, **settings), frames, fps)
+        features._start = _windows(encoder, frames, fps, **settings)[0].first
+        return features
 
     def windows(self, first: int, count: int, window: int) -> Tensor:
         """Windows of frames first..first+count-1, ends repeated: (count, window, layers, d)."""

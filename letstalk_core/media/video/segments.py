@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
 from .writer import ENCODERS, Sink, VideoWriter, available_encoder, check_video_name, frame_rate, frame_size
 
-__all__ = ["SO_FAR", "SegmentedVideo", "join_segments", "segment_clips", "segment_path"]
+__all__ = ["SO_FAR", "SegmentedVideo", "join_videos", "segment_clips", "segment_path"]
 
 SO_FAR = "so_far.mp4"
 PASTED = 4  # frames pasted at once: whole pictures may be large
@@ -169,9 +170,8 @@ class SegmentedVideo(Sink):
 
     def join(self, frames: int) -> None:
         """The first `frames` frames, whole segments, as the final file. Raises: OutputError, MediaError."""
-        join_segments(
-            self.folder, self.path, self.fps, frames, self._audio, video_tags(self._metadata), self._seal
-        )
+        pieces = _whole_segments(self.folder)
+        join_videos(pieces, self.path, self.fps, frames, self._audio, video_tags(self._metadata), self._seal)
 
     def _so_far(self, segments: int) -> Joiner:
         """The file that plays while the run goes on; an earlier run's stays until the new one is as long."""
@@ -239,8 +239,8 @@ class SegmentedVideo(Sink):
                 self._hidden.unlink(missing_ok=True)
 
 
-def join_segments(
-    folder: Path,
+def join_videos(
+    pieces: Iterable[Path],
     path: Path,
     fps: Fraction,
     frames: int,
@@ -248,7 +248,7 @@ def join_segments(
     tags: Mapping[str, str],
     seal: Callable[[Path], None] | None = None,
 ) -> None:
-    """The first `frames` frames, whole segments, and the sound as one file, which `seal` may change before it has
+    """The first pieces, `frames` frames in all, and the sound as one file, which `seal` may change before it has
     its name. Raises: OutputError, MediaError, and what `seal` raises."""
     joiner: Joiner | None = None
     temporary: Path | None = None
@@ -257,13 +257,10 @@ def join_segments(
         remove_leftovers_of(path)  # the segments are locked for one run, and so is what becomes of them
         temporary = new_temporary(path)
         joiner = Joiner(temporary, fps, audio, tags)
-        index = 0
-        while joiner.frames < frames:
-            segment = segment_path(folder, index)
-            if not _is_whole(segment):
-                raise OutputError(f"{segment}: is damaged; repeat the command, which makes it again")
-            joiner.add(segment)
-            index += 1
+        for piece in pieces:
+            joiner.add(piece)
+            if joiner.frames >= frames:
+                break
         joiner.close()
         if isinstance(audio, AudioSource):
             audio.check_unchanged()
@@ -282,6 +279,14 @@ def join_segments(
         with contextlib.suppress(OSError):
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _whole_segments(folder: Path) -> Iterator[Path]:
+    for index in itertools.count():
+        segment = segment_path(folder, index)
+        if not _is_whole(segment):
+            raise OutputError(f"{segment}: is damaged; repeat the command, which makes it again")
+        yield segment
 
 
 class _SegmentWriter(VideoWriter):

@@ -213,3 +213,16 @@ def test_states_of_a_wrong_shape_are_refused(bad: Tensor) -> None:
         AudioFeatures(torch.zeros(3, 1, 1), frames=4)
     with pytest.raises(ConfigError, match="number of frames"):
         AudioFeatures(iter([bad]))
+
+
+@pytest.mark.parametrize("first", [0, 1, 30, 77])
+def test_features_from_a_frame_on_are_those_of_a_whole_pass(tone: Tone, first: int) -> None:
+    encoder, sound, settings = small(), tone(4.0), {"window_seconds": 1.0, "context_seconds": 0.5}
+    whole = AudioFeatures.encode(encoder, sound, **settings)
+    later = AudioFeatures.encode(encoder, sound, **settings, first=first)
+    assert later.frames == whole.frames
+    for frame in range(first + 2, whole.frames - 4, 8):  # forward, as a run asks
+        assert torch.equal(later.windows(frame, 4, 5), whole.windows(frame, 4, 5))
+    if first > 50:
+        with pytest.raises(ConfigError, match="is gone"):
+            AudioFeatures.encode(encoder, sound, **settings, first=first).windows(0, 4, 5)
