@@ -48,4 +48,4 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     roots = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt()
     apart = (a.mean - b.mean).square().sum()
-    return float(apart + a.covariance.trace() + b.covariance.trace() - 2 * roots.sum())
+    return max(0.0, float(apart + a.covariance.trace() + b.covariance.trace() - 2 * roots.sum()))

@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from letstalk_core.media.portrait.crop import resize
-
 from ..face_curves import bridged
 
 __all__ = ["SyncNet", "mfcc", "sync_crops", "sync_scores"]
@@ -127,10 +125,12 @@ def sync_crops(frames: Tensor, points: Array) -> Tensor:
     faces = []
     for frame, (x, y, half) in zip(frames, boxes, strict=True):
         pad = int(half * (1 + 2 * CROP))
-        wide = F.pad(frame.movedim(-1, 0), (pad, pad, pad, pad), value=110).movedim(0, -1)
+        wide = F.pad(frame.movedim(-1, 0), (pad, pad, pad, pad), value=110)
         top, left, side = int(y + pad - half), int(x + pad - half * (1 + CROP)), int(2 * half * (1 + CROP))
-        faces.append(resize(wide[top : top + side, left : left + side], (SIDE, SIDE), "bilinear"))
-    return torch.stack(faces)
+        cut = wide[None, :, top : top + side, left : left + side].float()
+        # Without antialiasing, as the network's own pipeline does it.
+        faces.append(F.interpolate(cut, size=(SIDE, SIDE), mode="bilinear").round().to(torch.uint8))
+    return torch.cat(faces).movedim(1, -1)
 
 
 @torch.no_grad()

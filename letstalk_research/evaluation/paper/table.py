@@ -134,7 +134,9 @@ def run_table(
         found = made[row].values() if row in made else dict.fromkeys(row.names, NOTHING)
         remark = _remark(row, files)
         for name, value in found.items():
-            table.values[name], table.remarks[name], table.better[name] = value, remark, row.better
+            table.values[name], table.better[name] = value, row.better
+            lacking = row in made and not value.count
+            table.remarks[name] = f"{remark or name}: too few frames, faces or sound" if lacking else remark
     return table
 
 
