@@ -22,12 +22,24 @@ class LetsTalkExtension(ComfyExtension):
             guidance,
             loaders,
             memory,
+            personalize,
             portrait,
             portrait_video,
             sampling,
         )
 
-        modules = (portrait_video, loaders, conditioning, guidance, sampling, memory, portrait, detail, doctor)
+        modules = (
+            portrait_video,
+            loaders,
+            conditioning,
+            guidance,
+            sampling,
+            memory,
+            portrait,
+            detail,
+            personalize,
+            doctor,
+        )
         return [with_host_errors(with_checked_inputs(node)) for module in modules for node in module.NODES]
 
 

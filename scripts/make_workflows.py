@@ -311,6 +311,24 @@ def two_presenters(w: Workflow) -> None:
     save(w, both[1], "two_presenters")
 
 
+def personalize(w: Workflow) -> None:
+    w.group("A video of one person, who has agreed")
+    video = w.add("LoadVideo", file="my_presenter.mp4", unlisted="file")
+    w.group("Training, once")
+    own = w.add("LetsTalkPersonalize", wide=400, video=video[0])
+    w.group("What is said")
+    speech = w.add("LetsTalkLoadSpeech", audio="hello (bundled demo speech)")
+    portrait = w.add("LetsTalkEncodePortrait", image=own["portrait"], vae=own["vae"])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=own["audio_encoder"])
+    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    w.group("Video")
+    talk = w.add(
+        "LetsTalkTalkingVideo", wide=400, model=own["model"], positive=conditioning[0], vae=own["vae"], seed=1
+    )
+    w.column()
+    save(w, talk[0], "my_presenter")
+
+
 BLUEPRINT = "Talking Portrait, step by step"
 CLIPS = (0, 16)  # first frames of the training clips
 SIDE, TURN = 256, 2.0  # pixels of a bundled portrait; seconds that one of two presenters speaks
@@ -325,6 +343,7 @@ WORKFLOWS: dict[str, Callable[[Workflow], Any]] = {
     "7_native_audio_encoder": native_audio_encoder,
     "8_train_lora": train_lora,
     "9_two_presenters": two_presenters,
+    "10_personalize": personalize,
 }
 
 

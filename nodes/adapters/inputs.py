@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ...letstalk_core.media.portrait.image import load_with_alpha
 from ...letstalk_core.pixels import from_bytes
 from .folders import resolve_input
 
-__all__ = ["load_audio", "load_image", "with_checked_inputs"]
+__all__ = ["load_audio", "load_image", "load_picture_file", "with_checked_inputs"]
 
 FILES = {"audio", "audio_encoder", "autoencoder", "image", "memory_file", "model"}  # combos looked up when used
 
@@ -85,6 +86,11 @@ def load_image(name: str) -> tuple[Tensor, Tensor]:
     image, alpha = load_with_alpha(path, background=None)
     mask = torch.zeros(64, 64) if alpha is None else 1 - from_bytes(alpha)
     return from_bytes(image)[None], mask[None]
+
+
+def load_picture_file(path: Path) -> Tensor:
+    """IMAGE (1, h, w, 3) of a file that this pack wrote. Raises: MediaError."""
+    return from_bytes(load_with_alpha(path, background=None)[0])[None]
 
 
 def load_audio(name: str) -> dict[str, Any]:
