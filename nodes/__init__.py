@@ -19,25 +19,18 @@ class LetsTalkExtension(ComfyExtension):
             conditioning,
             detail,
             doctor,
+            dub,
             guidance,
             loaders,
             memory,
-            personalize,
+            motion,
             portrait,
             portrait_video,
             sampling,
         )
 
         modules = (
-            portrait_video,
-            loaders,
-            conditioning,
-            guidance,
-            sampling,
-            memory,
-            portrait,
-            detail,
-            personalize,
+            *(portrait_video, dub, loaders, conditioning, motion, guidance, sampling, memory, portrait, detail),
             doctor,
         )
         return [with_host_errors(with_checked_inputs(node)) for module in modules for node in module.NODES]
