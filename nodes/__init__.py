@@ -19,18 +19,25 @@ class LetsTalkExtension(ComfyExtension):
             conditioning,
             detail,
             doctor,
-            dub,
             guidance,
             loaders,
             memory,
-            motion,
+            personalize,
             portrait,
             portrait_video,
             sampling,
         )
 
         modules = (
-            *(portrait_video, dub, loaders, conditioning, motion, guidance, sampling, memory, portrait, detail),
+            portrait_video,
+            loaders,
+            conditioning,
+            guidance,
+            sampling,
+            memory,
+            portrait,
+            detail,
+            personalize,
             doctor,
         )
         return [with_host_errors(with_checked_inputs(node)) for module in modules for node in module.NODES]

@@ -311,17 +311,22 @@ def two_presenters(w: Workflow) -> None:
     save(w, both[1], "two_presenters")
 
 
-def dub(w: Workflow) -> None:
-    picture, speech = material(w)
-    w.group("A film (your video instead)")
-    film = w.add("LetsTalkPortraitVideo", wide=400, image=picture[0], audio=speech[0], seed=1)
-    w.group("Other words")
-    recording = w.add("LetsTalkLoadSpeech", title="What is said instead", audio="long_talk (bundled demo speech)")
-    words = w.add("TrimAudioDuration", audio=recording[0], duration=6.0)
+def personalize(w: Workflow) -> None:
+    w.group("A video of one person, who has agreed")
+    video = w.add("LoadVideo", file="my_presenter.mp4", unlisted="file")
+    w.group("Training, once")
+    own = w.add("LetsTalkPersonalize", wide=400, video=video[0])
+    w.group("What is said")
+    speech = w.add("LetsTalkLoadSpeech", audio="hello (bundled demo speech)")
+    portrait = w.add("LetsTalkEncodePortrait", image=own["portrait"], vae=own["vae"])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=own["audio_encoder"])
+    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    w.group("Video")
+    talk = w.add(
+        "LetsTalkTalkingVideo", wide=400, model=own["model"], positive=conditioning[0], vae=own["vae"], seed=1
+    )
     w.column()
-    dubbed = w.add("LetsTalkDub", wide=400, audio=words[0], video=film[0], seed=2)
-    w.column()
-    save(w, dubbed[0], "dubbed")
+    save(w, talk[0], "my_presenter")
 
 
 BLUEPRINT = "Talking Portrait, step by step"
@@ -338,7 +343,7 @@ WORKFLOWS: dict[str, Callable[[Workflow], Any]] = {
     "7_native_audio_encoder": native_audio_encoder,
     "8_train_lora": train_lora,
     "9_two_presenters": two_presenters,
-    "10_dub": dub,
+    "10_personalize": personalize,
 }
 
 

@@ -27,7 +27,7 @@ from .output import open_standard_streams, say
 __all__ = ["COMMANDS", "RESEARCH_COMMANDS", "build_parser", "main"]
 
 COMMANDS = ("generate", "batch", "dub", "info", "convert")
-RESEARCH_COMMANDS = ("synthesize", "prepare", "encode", "train", "evaluate", "experiment")
+RESEARCH_COMMANDS = ("synthesize", "prepare", "personalize", "encode", "train", "evaluate", "experiment")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -211,6 +211,7 @@ def _details(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder |
     from ..generate.retake import retake_details
 
     details = {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
+    details |= {"presenter": bundle.presenter} if bundle.presenter else {}
     takes = retake_details(work.takes) if work is not None else []
     return {**details, "retakes": takes} if takes else details
 

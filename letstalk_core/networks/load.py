@@ -31,8 +31,12 @@ from .face_landmarks import FaceNetworks
 from .projection import AudioProjection
 from .transformer.dit import LetsTalkDiT
 
-__all__ = ["DEMO_FOLDER", "FILES", "ModelBundle", "build_model", "load_bundle", "load_carry", "load_model"]
+__all__ = [
+    *("DEMO_FOLDER", "FILES", "PRESENTER_KEY", "ModelBundle"),
+    *("build_model", "load_bundle", "load_carry", "load_model"),
+]
 
+PRESENTER_KEY = "letstalk.presenter"  # in the metadata of model files: whose model it is
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
 FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_projection": "dit", "dit": "dit"}
 
@@ -105,6 +109,7 @@ class ModelBundle:
     dit: LetsTalkDiT
     path: Path | None = None
     carry: Carry | None = None  # brings the portrait's own detail into decoded frames
+    presenter: str = ""  # the person whose model this is, as its files say
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +198,9 @@ def load_bundle(
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
     models = {kind: load_model(header.path, kind, device=device, dtype=dtype) for kind, header in headers.items()}
-    return ModelBundle(**models, path=path, carry=load_carry(path, device=device, dtype=dtype))
+    presenter = headers["dit"].metadata.get(PRESENTER_KEY, "")[:200]
+    carry = load_carry(path, device=device, dtype=dtype)
+    return ModelBundle(**models, path=path, carry=carry, presenter=presenter)
 
 
 def load_carry(folder: Path, *, device: Device = None, dtype: DType = torch.float32) -> Carry | None:

@@ -97,7 +97,7 @@ class Report:
                 pictures = [c.pictures[kind] for c in results if kind in c.pictures]
                 for first in range(0, len(pictures), SHEET_CLIPS):
                     path = folder / f"{part}_{kind}_{first // SHEET_CLIPS}.png"
-                    rows = {"sheet": 2, "strip": 1}.get(kind)
+                    rows = {"sheet": 2, "strip": 1, "films": 3}.get(kind)
                     save_sheet(pictures[first : first + SHEET_CLIPS], path, rows)
                     written.append(path)
         return written + self._plot(folder)

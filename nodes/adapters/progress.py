@@ -19,7 +19,7 @@ from ...letstalk_core.generate.run import Watcher
 from ...letstalk_core.sampling.clip import Clip
 from ...letstalk_core.sampling.drift import DriftLog
 
-__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "interruptible", "warn"]
+__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "interruptible", "say_on_node", "warn"]
 
 CLIP_EVENT = "letstalk.clip"
 
@@ -59,10 +59,15 @@ def browser() -> Any | None:
 def warn(text: str) -> None:
     """Log a warning, and show it on the node that is running, where the browser can."""
     log.warning("LetsTalk: %s", text)
+    say_on_node(f"\u26a0 {text}")
+
+
+def say_on_node(text: str) -> None:
+    """Show a line on the node that is running, where the browser can."""
     server, context = browser(), get_executing_context()
     show = getattr(server, "send_progress_text", None)
     if show is not None and context is not None:
-        show(f"\u26a0 {text}", context.node_id)
+        show(text, context.node_id)
 
 
 class RunReport(Watcher):

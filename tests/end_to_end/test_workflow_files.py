@@ -28,7 +28,7 @@ def box(node: dict[str, Any]) -> tuple[float, float, float, float]:
 
 
 def test_the_workflows_are_there_in_order() -> None:
-    assert sorted(int(name.split("_")[0]) for name in NAMES) == list(range(1, len(NAMES) + 1))
+    assert sorted(int(name.partition("_")[0]) for name in NAMES) == [*range(1, len(NAMES) + 1)]
     assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
 
 
