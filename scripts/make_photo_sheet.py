@@ -10,13 +10,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from make_demo_assets import DEMO
 from make_demo_portraits import PHOTOS
 from make_thumbnails import talking_moments
 from PIL import Image
-from torch import Tensor
 
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.media.portrait.crop import fit_to
@@ -26,23 +25,6 @@ from letstalk_core.networks.load import load_bundle
 SHEET = Path(__file__).resolve().parent.parent / "docs" / "images" / "demo_photo.jpg"
 COLUMNS, TILE = 6, 192
 SAMPLE_RATE_HZ = 16_000
-
-
-class Frames:
-    """A FrameSink that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.parts: list[Tensor] = []
-
-    def write(self, frames: Tensor) -> None:
-        self.parts.append(frames.clone())
-
-    def close(self, partial: bool = False) -> None:
-        if partial:
-            raise KeyboardInterrupt
-
-    def abort(self) -> None:
-        self.parts.clear()
 
 
 def main() -> None:
@@ -56,9 +38,9 @@ def main() -> None:
     sound = load_waveform(DEMO / "speech" / "hello.wav")[: round(args.seconds * SAMPLE_RATE_HZ)]
     rows = []
     for name in PHOTOS:
-        portrait, sink = load_portrait(DEMO / "portraits" / f"{name}.jpg"), Frames()
+        portrait, sink = load_portrait(DEMO / "portraits" / f"{name}.jpg"), KeptFrames()
         talking.generate(portrait, sound, sink, settings)
-        frames = torch.cat(sink.parts)
+        frames = sink.video
         first = fit_to(portrait, (frames.shape[1], frames.shape[2])).numpy()
         rows.append([first, *talking_moments(frames.numpy(), COLUMNS - 1)])
     small = [

@@ -1,7 +1,8 @@
-"""Where the clips of a run go: decoded to a sink of frames, or kept as latents."""
+"""Where the clips of a run go: decoded to a sink of frames, or kept as latents; and frames kept in memory."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..media.video.threaded import ThreadedSink
@@ -9,7 +10,7 @@ from ..protocols import FrameSink, ResumableSink
 from ..sampling.clip import Clip
 from .run import ClipSink, Decode
 
-__all__ = ["DecodingSink", "LatentSink"]
+__all__ = ["DecodingSink", "KeptFrames", "LatentSink"]
 
 
 class DecodingSink:
@@ -72,3 +73,25 @@ class LatentSink:
     def abort(self) -> None:
         if self.watch is not None:
             self.watch.abort()
+
+
+class KeptFrames:
+    """A FrameSink in memory, for short videos. `state`: open, closed, partial or aborted."""
+
+    def __init__(self) -> None:
+        self.frames: list[Tensor] = []
+        self.state = "open"
+
+    def write(self, frames: Tensor) -> None:
+        self.frames.append(frames.clone())
+
+    def close(self, partial: bool = False) -> None:
+        self.state = "partial" if partial else "closed"
+
+    def abort(self) -> None:
+        self.state = "aborted"
+
+    @property
+    def video(self) -> Tensor:
+        """All of them, (t, h, w, 3) uint8."""
+        return torch.cat(self.frames)

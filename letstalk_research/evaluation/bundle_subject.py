@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.networks.load import ModelBundle
@@ -31,10 +32,12 @@ class BundleSubject:
         self._pipeline = TalkingPortrait(bundle)
 
     def generate(self, portrait: Tensor, waveform: Tensor, seed: int, steps: int | None = None) -> Tensor:
-        frames = _Frames()
+        frames = KeptFrames()
         settings = replace(self.settings, seed=seed, steps=steps or self.settings.steps)
         self._pipeline.generate(portrait, waveform, frames, settings)
-        return frames.all()
+        if frames.state == "partial":  # Ctrl-C: half a clip is no result
+            raise KeyboardInterrupt
+        return frames.video
 
     def stream(self, portrait: Tensor, sound: Path, sink: FrameSink, seed: int, work: Path) -> None:
         self._pipeline.generate(portrait, sound, sink, replace(self.settings, seed=seed), work=WorkFolder(work))
@@ -63,23 +66,3 @@ class BundleSubject:
             for part in frames.split(self.settings.decode_batch):
                 done.append(from_unit(carry(decoded(part), reference)).cpu())
         return torch.cat(done)
-
-
-class _Frames:
-    """A FrameSink that keeps everything; test clips are short."""
-
-    def __init__(self) -> None:
-        self._parts: list[Tensor] = []
-
-    def write(self, frames: Tensor) -> None:
-        self._parts.append(frames.clone())
-
-    def close(self, partial: bool = False) -> None:
-        if partial:  # Ctrl-C: half a clip is no result
-            raise KeyboardInterrupt
-
-    def abort(self) -> None:
-        self._parts = []
-
-    def all(self) -> Tensor:
-        return torch.cat(self._parts)

@@ -18,6 +18,7 @@ from torch import Tensor
 from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import CheckpointError, ConfigError
 from letstalk_core.generate.settings import GenerateSettings
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
 from letstalk_core.media.portrait.crop import CropTransform
 from letstalk_core.media.portrait.image import load_portrait, save_image
@@ -29,22 +30,6 @@ from letstalk_core.networks.load import load_bundle
 
 FAST = GenerateSettings(steps=1, seed=3)
 PORTRAIT = torch.arange(80 * 64 * 3).remainder(253).to(torch.uint8).view(80, 64, 3)
-
-
-class Frames:
-    """A sink in memory."""
-
-    def __init__(self) -> None:
-        self.frames: list[Tensor] = []
-
-    def write(self, frames: Tensor) -> None:
-        self.frames.append(frames)
-
-    def close(self, partial: bool = False) -> None:
-        self.video = torch.cat(self.frames)
-
-    def abort(self) -> None:
-        self.frames = []
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +50,7 @@ def masked_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def video(folder: Path, settings: GenerateSettings = FAST, seconds: float = 0.4, **options: Any) -> Tensor:
     t = torch.arange(round(seconds * 16000)) / 16000
-    sink = Frames()
+    sink = KeptFrames()
     sound = 0.3 * torch.sin(900 * t) * torch.sin(7 * t)
     TalkingPortrait(load_bundle(folder)).generate(PORTRAIT, sound, sink, settings, **options)
     return sink.video

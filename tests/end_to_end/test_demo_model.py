@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.stages import Stages
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.decode import WaveformSource, load_waveform
@@ -17,20 +18,6 @@ from letstalk_core.sampling.drift import DriftScore, drift_score
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
 MEGABYTE = 1_000_000
-
-
-class Frames:
-    """A sink that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.frames: list[torch.Tensor] = []
-
-    def write(self, frames: torch.Tensor) -> None:
-        self.frames.append(frames)
-
-    def close(self, partial: bool = False) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +44,10 @@ def test_the_autoencoder_gives_a_bundled_portrait_back(bundle: ModelBundle, name
 def test_a_bundled_portrait_speaks_and_stays_itself(bundle: ModelBundle) -> None:
     portrait = load_portrait(DEMO / "portraits" / "ada.png")
     speech = torch.as_tensor(load_waveform(DEMO / "speech" / "hello.wav"))[: 16_000 * 2]
-    sink = Frames()
+    sink = KeptFrames()
     settings = GenerateSettings(steps=4, seed=1)
     summary = TalkingPortrait(bundle).generate(portrait, WaveformSource(speech), sink, settings)
-    frames = torch.cat(sink.frames).float()
+    frames = sink.video.float()
     assert summary.frames == len(frames) == 50
     difference = (frames - portrait.float()).abs().mean(-1)
     corners = torch.cat([difference[:, :24, :24], difference[:, :24, -24:]])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.passes import STAGES, spoil
 from letstalk_core.errors import NumericalError
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.networks.load import ModelBundle, load_bundle
@@ -27,25 +28,8 @@ NAN = float("nan")
 LAST = 14  # frame
 
 
-class Frames:
-    """Keeps frames."""
-
-    def __init__(self) -> None:
-        self.frames: list[Tensor] = []
-        self.state = "open"
-
-    def write(self, frames: Tensor) -> None:
-        self.frames.append(frames)
-
-    def close(self, partial: bool = False) -> None:
-        self.state = "closed"
-
-    def abort(self) -> None:
-        self.state = "aborted"
-
-
-def generate(bundle: ModelBundle, **options: Any) -> Frames:
-    sink = Frames()
+def generate(bundle: ModelBundle, **options: Any) -> KeptFrames:
+    sink = KeptFrames()
     TalkingPortrait(bundle, **options).generate(PORTRAIT, SPEECH, sink, SETTINGS)
     return sink
 
@@ -58,7 +42,7 @@ def test_a_stage_that_stays_bad_is_named_and_nothing_of_it_is_written(
     bundle = load_bundle(tiny_bundle)
     layer, first, message = STAGES[stage]
     spoil(layer(bundle), first, how, only_half=False)
-    sink = Frames()
+    sink = KeptFrames()
     with pytest.raises(NumericalError, match=message.format(last=LAST) + r".*float32 with plain attention, too; "):
         TalkingPortrait(bundle).generate(PORTRAIT, SPEECH, sink, SETTINGS)
     assert sink.state == "aborted"
@@ -127,10 +111,10 @@ def test_bad_latents_of_an_earlier_run_are_made_again(tiny_bundle: Path, tmp_pat
         if now.clip == 2:
             raise KeyboardInterrupt
 
-    TalkingPortrait(bundle).generate(PORTRAIT, SPEECH, Frames(), SETTINGS, progress=stop, work=work)
+    TalkingPortrait(bundle).generate(PORTRAIT, SPEECH, KeptFrames(), SETTINGS, progress=stop, work=work)
     latents = work.load(Clip(1, 4, 4))
     assert latents is not None
     work.save(Clip(1, 4, 4), latents * NAN)
-    sink = Frames()
+    sink = KeptFrames()
     summary = TalkingPortrait(bundle).generate(PORTRAIT, SPEECH, sink, SETTINGS, work=work)
     assert torch.equal(torch.cat(sink.frames), clean) and summary.resumed_clips == 1

@@ -15,33 +15,11 @@ from torch import Tensor
 
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
 from letstalk_core.generate import talking_portrait as pipeline
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
 from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
-
-
-class Frames:
-    """A sink in memory."""
-
-    def __init__(self) -> None:
-        self.frames: list[Tensor] = []
-        self.state = "open"
-
-    def write(self, frames: Tensor) -> None:
-        assert frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[-1] == 3
-        self.frames.append(frames)
-
-    def close(self, partial: bool = False) -> None:
-        self.state = "partial" if partial else "closed"
-
-    def abort(self) -> None:
-        self.state = "aborted"
-
-    @property
-    def video(self) -> Tensor:
-        return torch.cat(self.frames)
-
 
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 FAST = GenerateSettings(steps=2, seed=3)
@@ -59,14 +37,15 @@ def bundle(tiny_bundle: Path) -> ModelBundle:
 
 def run(
     bundle: ModelBundle, seconds: float = 0.6, settings: GenerateSettings = FAST, **options: Any
-) -> tuple[Frames, Summary]:
-    sink = Frames()
+) -> tuple[KeptFrames, Summary]:
+    sink = KeptFrames()
     return sink, TalkingPortrait(bundle).generate(PORTRAIT, speech(seconds), sink, settings, **options)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(0.03, 1), (0.16, 4), (0.6, 15), (0.655, 16)])
 def test_exactly_the_rounded_number_of_frames_comes_out(bundle: ModelBundle, seconds: float, frames: int) -> None:
     sink, summary = run(bundle, seconds)
+    assert sink.video.dtype == torch.uint8
     assert sink.video.shape == (frames, 32, 32, 3) and sink.state == "closed"
     assert summary.frames == summary.total_frames == frames and summary.clips == -(-frames // 4)
 
@@ -79,7 +58,7 @@ def test_the_same_seed_gives_the_same_video_and_another_does_not(bundle: ModelBu
 def test_speech_and_guidance_change_the_video(bundle: ModelBundle) -> None:
     plain, _ = run(bundle)
     guided, _ = run(bundle, settings=replace(FAST, cfg_audio=4.0))
-    silent = Frames()
+    silent = KeptFrames()
     TalkingPortrait(bundle).generate(
         PORTRAIT, 0.01 * torch.randn(9600, generator=torch.Generator().manual_seed(0)), silent, FAST
     )
@@ -94,7 +73,7 @@ def test_the_amount_of_movement_changes_the_video(bundle: ModelBundle) -> None:
 
 
 def test_frame_rate_and_size_follow_the_settings(bundle: ModelBundle) -> None:
-    sink = Frames()
+    sink = KeptFrames()
     portrait = PORTRAIT[:24, :16]
     summary = TalkingPortrait(bundle).generate(portrait, speech(0.6), sink, replace(FAST, fps=10.0, size=(24, 16)))
     assert sink.video.shape == (6, 24, 16, 3)
@@ -146,7 +125,7 @@ def test_a_clip_is_decoded_while_the_next_is_sampled(bundle: ModelBundle) -> Non
     """The sink of the first clip waits until a step of the second has begun."""
     sampling = threading.Event()
 
-    class Waiting(Frames):
+    class Waiting(KeptFrames):
         def write(self, frames: Tensor) -> None:
             assert sampling.wait(30)
             super().write(frames)
@@ -179,7 +158,7 @@ def test_an_interrupt_closes_the_video_with_what_is_done(bundle: ModelBundle) ->
 
 
 def test_an_interrupt_before_the_first_frame_leaves_nothing(bundle: ModelBundle) -> None:
-    sink = Frames()
+    sink = KeptFrames()
     with pytest.raises(KeyboardInterrupt):
         TalkingPortrait(bundle).generate(PORTRAIT, speech(0.6), sink, FAST, progress=stop_at(0))
     assert sink.state == "aborted"
@@ -244,7 +223,7 @@ def test_the_work_folder_of_an_older_release_with_the_same_frames_is_resumed(
 
 
 def test_a_failing_sink_is_aborted_and_its_error_passes_on(bundle: ModelBundle) -> None:
-    class Full(Frames):
+    class Full(KeptFrames):
         def write(self, frames: Tensor) -> None:
             if self.frames:
                 raise OSError(28, "No space left on device")
@@ -259,7 +238,7 @@ def test_a_failing_sink_is_aborted_and_its_error_passes_on(bundle: ModelBundle) 
 def test_nan_weights_are_reported_with_clip_and_step(tiny_bundle: Path) -> None:
     broken = load_bundle(tiny_bundle)
     broken.dit.final.linear.bias.fill_(float("nan"))
-    sink = Frames()
+    sink = KeptFrames()
     with pytest.raises(NumericalError, match="clip 1, step 1 of 2"):
         TalkingPortrait(broken).generate(PORTRAIT, speech(0.6), sink, FAST)
     assert sink.state == "aborted"
@@ -351,7 +330,7 @@ def test_memory_does_not_grow_with_the_length_of_the_audio(
         lambda z, **_: z[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3),
     )
 
-    class Nothing(Frames):
+    class Nothing(KeptFrames):
         count = 0
 
         def write(self, frames: Tensor) -> None:

@@ -18,6 +18,7 @@ from letstalk_core.errors import ConfigError, FaceNotFoundError
 from letstalk_core.generate.dub import Shots, output_frames
 from letstalk_core.generate.dubbing import Dubbing
 from letstalk_core.generate.settings import GenerateSettings
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.filmed_motion import COLUMN, MEASURES, FilmedFaces
 from letstalk_core.media.portrait.crop import CropTransform
@@ -152,29 +153,13 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return film_of(tmp_path_factory.mktemp("film") / "film.mp4", frames)
 
 
-class Frames:
-    """A sink that keeps all."""
-
-    def __init__(self) -> None:
-        self.parts: list[Tensor] = []
-
-    def write(self, frames: Tensor) -> None:
-        self.parts.append(frames.clone())
-
-    def close(self, partial: bool = False) -> None:
-        pass
-
-    def abort(self) -> None:
-        self.parts.clear()
-
-
 SETTINGS = GenerateSettings(steps=1)
 
 
 def test_mouths_change_shot_by_shot_and_all_else_stays(bundle: ModelBundle, film: Path) -> None:
-    sink, filmed = Frames(), torch.stack(list(read_video(film, fps=FPS)))
+    sink, filmed = KeptFrames(), torch.stack(list(read_video(film, fps=FPS)))
     summary = Dubbing(bundle).dub(film, SOUND, sink, SETTINGS)
-    made = torch.cat(sink.parts)
+    made = sink.video
     assert summary.frames == len(made) == 15 and (summary.height, summary.width) == (128, 128)
     assert summary.clips == 2 + 1 + 2  # of 4 frames, none over a cut
     assert torch.equal(made[SHOT_A : SHOT_A + GREY], filmed[SHOT_A : SHOT_A + GREY])
@@ -215,10 +200,10 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
 def test_what_cannot_be_dubbed_is_one_line(bundle: ModelBundle, film: Path, tmp_path: Path) -> None:
     wall = film_of(tmp_path / "wall.mp4", [torch.full((64, 64, 3), 90, dtype=torch.uint8)] * 3)
     with pytest.raises(FaceNotFoundError, match=r"wall\.mp4: no face"):
-        Dubbing(bundle).dub(wall, SOUND, Frames(), SETTINGS)
+        Dubbing(bundle).dub(wall, SOUND, KeptFrames(), SETTINGS)
     still = bundle_of(tmp_path, ())
     with pytest.raises(ConfigError, match="told how the head moves"):
-        Dubbing(still).dub(film, SOUND, Frames(), SETTINGS)
+        Dubbing(still).dub(film, SOUND, KeptFrames(), SETTINGS)
 
 
 def test_clips_end_at_cuts_and_turned_heads_keep_their_mouths(bundle: ModelBundle, film: Path) -> None:
