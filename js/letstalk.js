@@ -2,6 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { keepSearchWords, searchByWords, sortTemplates } from "./browse.js";
 import { labelLists } from "./labels.js";
 import { hasFiles, KINDS, LoaderPanel } from "./loader.js";
 import { Panel } from "./panel.js";
@@ -309,18 +310,6 @@ function addLoaderPanel(node, { kind, widget: name }) {
   fit(node);
 }
 
-/** Let the example workflows be listed in their order; the server tells them in that of its file system. */
-function sortTemplates() {
-  const { getWorkflowTemplates } = api;
-  if (!getWorkflowTemplates) return;
-  const pack = new URL(import.meta.url).pathname.split("/").at(-2) ?? "";
-  api.getWorkflowTemplates = async function () {
-    const templates = await getWorkflowTemplates.call(this);
-    templates?.[decodeURIComponent(pack)]?.sort();
-    return templates;
-  };
-}
-
 function addStylesheet() {
   const link = document.createElement("link");
   link.rel = "stylesheet";
@@ -328,14 +317,16 @@ function addStylesheet() {
   document.head.append(link);
 }
 
-sortTemplates(); // at once: the frontend may ask before it sets extensions up
+sortTemplates(api); // at once: the frontend may ask before it sets extensions up
 
 app.registerExtension({
   name: "letstalk.panels",
   setup() {
     addStylesheet();
     listen();
+    searchByWords();
   },
+  beforeRegisterNodeDef: keepSearchWords,
   nodeCreated(/** @type {any} */ node) {
     const type = typeOf(node);
     if (String(type).startsWith("LetsTalk")) labelLists(node, locale());

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .adapters.folders import register_folders
 from .adapters.host_errors import with_host_errors
 from .adapters.inputs import with_checked_inputs
+from .adapters.schema import with_search_words
 
 __all__ = ["LetsTalkExtension", "comfy_entrypoint"]
 
@@ -40,7 +41,8 @@ class LetsTalkExtension(ComfyExtension):
             personalize,
             doctor,
         )
-        return [with_host_errors(with_checked_inputs(node)) for module in modules for node in module.NODES]
+        nodes = [node for module in modules for node in module.NODES]
+        return [with_search_words(with_host_errors(with_checked_inputs(node))) for node in nodes]
 
 
 async def comfy_entrypoint() -> LetsTalkExtension:

@@ -7,9 +7,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-__all__ = ["BoundingBox", "Crop", "Memory", "MemorySettingsType", "advanced", "make_schema"]
+__all__ = ["BoundingBox", "Crop", "Memory", "MemorySettingsType", "advanced", "make_schema", "with_search_words"]
 
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
+_ALIASES: dict[str, list[str]] = {}  # search words of each node
 
 Memory = io.Custom("LETSTALK_MEMORY")  # a letstalk_core MemoryBank
 MemorySettingsType = io.Custom("LETSTALK_MEMORY_SETTINGS")
@@ -38,4 +39,19 @@ def make_schema(*, folded: frozenset[str] = frozenset(), **keywords: Any) -> io.
     for given in keywords.get("inputs", ()):
         if given.id in folded:
             advanced(given)
+    _ALIASES[keywords["node_id"]] = keywords.get("search_aliases", [])
     return io.Schema(**{name: value for name, value in keywords.items() if name in _KNOWN})
+
+
+def with_search_words(node: Any) -> Any:
+    """A node class that tells the browser its search words also where the core's schema has no place for them."""
+    if "search_aliases" in _KNOWN or "GET_NODE_INFO_V1" in vars(node):
+        return node
+    tell = node.GET_NODE_INFO_V1
+
+    def info(cls: Any) -> dict[str, Any]:
+        told = tell()
+        return {**told, "search_aliases": _ALIASES[told["name"]]}
+
+    node.GET_NODE_INFO_V1 = classmethod(info)
+    return node

@@ -7,6 +7,7 @@ const [url, artifacts, name] = process.argv.slice(2);
 await visit(url, artifacts, async ({ page, seen, shoot }) => {
   seen.order = (await page.evaluate(() => window.app.api.getWorkflowTemplates())).LetsTalk;
   await listed({ page, seen, shoot });
+  seen.search = await page.evaluate(search);
   for (const renderer of ["canvas", "vue"]) {
     await setVue(page, renderer === "vue");
     await open(page, url);
@@ -37,6 +38,14 @@ async function listed({ page, seen, shoot }) {
   seen.cards = await cards.allTextContents();
   await shoot(`${name}_templates`);
   await page.keyboard.press("Escape");
+}
+
+/** What the node search of the frontend finds first for what people type. */
+function search() {
+  const { $pinia } = document.querySelector("#vue-app").__vue_app__.config.globalProperties;
+  const service = $pinia._s.get("nodeDef").nodeSearchService;
+  const words = ["talking", "lip sync", "talking head", "audio to video", "portrait", "avatar"];
+  return Object.fromEntries(words.map((word) => [word, service.searchNode(word, [], { limit: 5 }).map((d) => d.name)]));
 }
 
 /** Boxes of nodes with their titles, as drawn, and of groups: left, top, right, bottom. */

@@ -47,6 +47,11 @@ def test_templates_are_listed_in_their_order(seen: tuple[str, dict[str, Any]]) -
     assert list(dict.fromkeys(card for card in cards if card in NAMES)) == NAMES
 
 
+def test_people_find_the_short_node_first(seen: tuple[str, dict[str, Any]]) -> None:
+    first = {word: (found or [None])[0] for word, found in seen[1]["search"].items()}
+    assert len(first) == 6 and set(first.values()) == {"LetsTalkPortraitVideo"}, seen[1]["search"]
+
+
 @pytest.mark.parametrize("renderer", ["canvas", "vue"])
 def test_no_node_covers_another_or_leaves_its_group(renderer: str, seen: tuple[str, dict[str, Any]]) -> None:
     for name, look in drawn(seen, renderer).items():
