@@ -12,44 +12,59 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.photo.topology import EYES
+
 __all__ = ["LidReader"]
 
 CROP = (16, 32)  # height and width that eyes are compared at
+REACH = (0.45, 0.75)  # half height and half width of what is compared, in widths of the eye
 OPEN, SHUT = 0.1, 0.8  # lids of the frames of the puppet that show open and shut eyes
+AROUND = 15  # frames: what lasts for more than half of them is no blink, but an eye that smears
 
 Array = NDArray[np.float64]
 
 
 class LidReader:
-    """Learns from a puppet: frames (t, h, w, 3) uint8, boxes (t, 2, 4) around its eyes, lids (t,), 1 is shut.
+    """Learns from a puppet: frames (t, h, w, 3) uint8, points (t, 478, 2) in pixels, lids (t,), 1 is shut.
 
-    `known` is whether the puppet shows its eyes both open and shut.
+    Eyes are looked for between their corners, which lids do not move. `known` is whether the puppet shows its eyes
+    both open and shut.
     """
 
-    def __init__(self, frames: Tensor, boxes: Tensor, lids: Array) -> None:
-        self.boxes = boxes
+    def __init__(self, frames: Tensor, points: Array, lids: Array) -> None:
+        self.points = points
         open_, shut = (torch.from_numpy(chosen) for chosen in (lids < OPEN, lids > SHUT))
         self.known = bool(open_.any()) and bool(shut.any())
         if self.known:
-            eyes = _eyes(frames, boxes)
+            eyes = _eyes(frames, points)
             self.middle = eyes[open_].mean(0)
             self.way = eyes[shut].mean(0) - self.middle
 
     def __call__(self, frames: Tensor) -> Array:
-        """Frames of the same movement (t, h, w, 3) uint8 -> lids (t,), both eyes' mean; NaN if not `known`."""
+        """Frames of the same movement (t, h, w, 3) uint8 -> lids (t,), both eyes' mean, without what lasts;
+        NaN if not `known`."""
         if not self.known:
             return np.full(len(frames), np.nan)
-        along = ((_eyes(frames, self.boxes) - self.middle) * self.way).sum(-1)
+        along = ((_eyes(frames, self.points) - self.middle) * self.way).sum(-1)
         whole = self.way.square().sum(-1).clamp_min(1e-6)
-        return np.asarray((along / whole).mean(1).double().numpy())
+        lids = (along / whole).mean(1).double().numpy()
+        wide = np.pad(lids, AROUND // 2, mode="edge")
+        return np.asarray(lids - np.median(np.lib.stride_tricks.sliding_window_view(wide, AROUND), axis=-1))
 
 
-def _eyes(frames: Tensor, boxes: Tensor) -> Tensor:
-    """Both eyes of each frame without their mean brightness: (t, 2, pixels)."""
-    found = []
-    for frame, pair in zip(frames, boxes.long().tolist(), strict=True):
-        for x0, y0, x1, y1 in pair:
-            eye = frame[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].permute(2, 0, 1)[None].float()
-            found.append(F.interpolate(eye, CROP, mode="bilinear", antialias=True).flatten())
-    eyes = torch.stack(found).unflatten(0, (-1, 2))
+def _eyes(frames: Tensor, points: Array) -> Tensor:
+    """Both eyes of each frame, level with their corners, without their mean brightness: (t, 2, pixels)."""
+    corners = torch.from_numpy(np.stack([points[:, list(eye.corners)] for eye in EYES], 1)).float()  # (t, 2, 2, 2)
+    across = corners[:, :, 1] - corners[:, :, 0]
+    across = across * across[..., :1].sign()  # to the right in the picture
+    down = torch.stack([-across[..., 1], across[..., 0]], -1)
+    rows, columns = (((torch.arange(n) + 0.5) / n * 2 - 1) * reach for n, reach in zip(CROP, REACH, strict=True))
+    v, u = torch.meshgrid(rows, columns, indexing="ij")
+    places = corners.mean(2)[:, :, None, None] + torch.einsum("hw,tec->tehwc", u, across)
+    places = places + torch.einsum("hw,tec->tehwc", v, down)
+    height, width = frames.shape[1:3]
+    grid = (places + 0.5) / torch.tensor([width, height]) * 2 - 1
+    pictures = frames.movedim(-1, 1).float().repeat_interleave(2, 0)
+    seen = F.grid_sample(pictures, grid.flatten(0, 1), align_corners=False, padding_mode="border")
+    eyes = seen.flatten(1).unflatten(0, (-1, 2))
     return eyes - eyes.mean(-1, keepdim=True)

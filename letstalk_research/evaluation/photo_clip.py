@@ -141,7 +141,7 @@ def _steadiness(trial: PhotoTrial, made: Tensor, decoded: Tensor) -> dict[str, f
 def _life(trial: PhotoTrial, curves: dict[str, Array], made: Tensor) -> dict[str, float]:
     minutes, asked = len(trial.motion) / FPS / 60, _column(trial, "blink")
     found = {"blinks a minute: asked": blinks(asked) / minutes}
-    lids = LidReader(trial.frames, trial.boxes[:, 1:], asked)
+    lids = LidReader(trial.frames, trial.points, asked)
     for name, frames in (("generated", made), ("puppet", trial.frames)):
         read = curves[name]
         found[f"blinks a minute: {name}"] = blinks(lids(frames)) / minutes if lids.known else math.nan
