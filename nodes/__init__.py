@@ -20,9 +20,11 @@ class LetsTalkExtension(ComfyExtension):
             conditioning,
             detail,
             doctor,
+            dub,
             guidance,
             loaders,
             memory,
+            motion,
             personalize,
             portrait,
             portrait_video,
@@ -30,14 +32,7 @@ class LetsTalkExtension(ComfyExtension):
         )
 
         modules = (
-            portrait_video,
-            loaders,
-            conditioning,
-            guidance,
-            sampling,
-            memory,
-            portrait,
-            detail,
+            *(portrait_video, dub, loaders, conditioning, motion, guidance, sampling, memory, portrait, detail),
             personalize,
             doctor,
         )

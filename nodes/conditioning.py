@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.errors import ConfigError
 from .adapters.audio import encode_audio, reuse_output, sound_of
 from .adapters.conditioning import encode_portrait, make_conditioning
-from .adapters.schema import make_schema
+from .adapters.schema import Motion, make_schema
 from .adapters.widgets import shared
 
 __all__ = ["NODES"]
@@ -196,6 +196,11 @@ class LetsTalkConditioning(io.ComfyNode):
                     " any value. For models conditioned on motion, such as the demo; others move as they learned.",
                     optional=True,
                 ),
+                Motion.Input(
+                    "motion",
+                    optional=True,
+                    tooltip="From LetsTalk Motion Curves: how head and eyes move, instead of at random.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -209,9 +214,15 @@ class LetsTalkConditioning(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, portrait: Any, audio: Any, first_frame: int, clip_frames: int, movement: float = 1.0
+        cls,
+        portrait: Any,
+        audio: Any,
+        first_frame: int,
+        clip_frames: int,
+        movement: float = 1.0,
+        motion: Any = None,
     ) -> io.NodeOutput:
-        return io.NodeOutput(*make_conditioning(portrait, audio, first_frame, clip_frames, movement))
+        return io.NodeOutput(*make_conditioning(portrait, audio, first_frame, clip_frames, movement, motion))
 
 
 NODES: list[type[io.ComfyNode]] = [LetsTalkEncodeAudio, LetsTalkEncodePortrait, LetsTalkConditioning]

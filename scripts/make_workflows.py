@@ -329,6 +329,19 @@ def personalize(w: Workflow) -> None:
     save(w, talk[0], "my_presenter")
 
 
+def dub(w: Workflow) -> None:
+    picture, speech = material(w)
+    w.group("A film (your video instead)")
+    film = w.add("LetsTalkPortraitVideo", wide=400, image=picture[0], audio=speech[0], seed=1)
+    w.group("Other words")
+    recording = w.add("LetsTalkLoadSpeech", title="What is said instead", audio="long_talk (bundled demo speech)")
+    words = w.add("TrimAudioDuration", audio=recording[0], duration=6.0)
+    w.column()
+    dubbed = w.add("LetsTalkDub", wide=400, audio=words[0], video=film[0], seed=2)
+    w.column()
+    save(w, dubbed[0], "dubbed")
+
+
 BLUEPRINT = "Talking Portrait, step by step"
 CLIPS = (0, 16)  # first frames of the training clips
 SIDE, TURN = 256, 2.0  # pixels of a bundled portrait; seconds that one of two presenters speaks
@@ -344,6 +357,7 @@ WORKFLOWS: dict[str, Callable[[Workflow], Any]] = {
     "8_train_lora": train_lora,
     "9_two_presenters": two_presenters,
     "10_personalize": personalize,
+    "11_dub": dub,
 }
 
 

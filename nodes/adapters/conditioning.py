@@ -18,6 +18,7 @@ from ...letstalk_core.networks.autoencoder.preview import fit_latent_preview
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
 from ...letstalk_core.pixels import from_bytes, to_bytes, to_unit
 from ...letstalk_core.sampling.motion import check_amount
+from ...letstalk_core.sampling.motion_curves import MotionCurves
 from .faces import good_frame
 from .pictures import rgb_image
 from .progress import warn
@@ -75,6 +76,7 @@ def make_conditioning(
     first_frame: int,
     clip_frames: int,
     movement: float = 1.0,
+    motion: MotionCurves | None = None,
 ) -> tuple[Any, Any, dict[str, Any], int]:
     """CONDITIONING positive and negative, an empty LATENT of one clip, and the frames from `first_frame` on.
 
@@ -102,6 +104,7 @@ def make_conditioning(
         "letstalk_first_frame": first_frame,
         "letstalk_portrait_gain": 1.0,
         "letstalk_movement": movement,
+        **({"letstalk_motion": motion} if motion else {}),
         **{
             key: portrait[key]
             for key in ("letstalk_rgb", "letstalk_autoencoder", "letstalk_picture")

@@ -11,6 +11,7 @@ from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
 from ...letstalk_core.sampling.memory_bank import MemoryBank
 from ...letstalk_core.sampling.motion import Movement
+from ...letstalk_core.sampling.motion_curves import MotionCurves
 
 __all__ = ["check_conditioning", "model_conditions"]
 
@@ -38,6 +39,7 @@ def model_conditions(
     letstalk_memory: Tensor | None = None,
     letstalk_movement: float = 1.0,
     letstalk_movement_seed: int | None = None,
+    letstalk_motion: MotionCurves | None = None,
     seed: int | None = None,
     prompt_type: str = "positive",
     **others: Any,
@@ -72,7 +74,13 @@ def model_conditions(
     }
     if projection.movement:
         moved = letstalk_movement_seed if letstalk_movement_seed is not None else seed or 0
-        movement = Movement(projection.movement, seed=moved, fps=letstalk_audio.fps, amount=letstalk_movement)
+        movement = Movement(
+            projection.movement,
+            seed=moved,
+            fps=letstalk_audio.fps,
+            amount=letstalk_movement,
+            curves=letstalk_motion,
+        )
         tensors["movement"] = movement.rows(letstalk_first_frame, noise.shape[2])[None].to(device)
     return tensors
 

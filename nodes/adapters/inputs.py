@@ -36,13 +36,21 @@ def with_checked_inputs(node: Any) -> Any:
         bound = signature.bind(cls, *args, **kwargs).arguments
         given = {**bound, **bound.get("inputs", {})}
         for name, widget in _widgets(node).items():
-            if name in given:
-                _check(name, given[name], widget)
+            for value in _values(node, given, name):
+                _check(name, value, widget)
         return inner(cls, *args, **kwargs)
 
     execute.checks_inputs = True  # type: ignore[attr-defined]
     node.execute = classmethod(execute)
     return node
+
+
+def _values(node: Any, given: dict[str, Any], name: str) -> list[Any]:
+    """What came for an input: one value, or for nodes that take lists every one of them."""
+    if name not in given:
+        return []
+    value = given[name]
+    return value if node.define_schema().is_input_list and isinstance(value, list) else [value]
 
 
 @cache

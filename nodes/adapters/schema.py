@@ -7,7 +7,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-__all__ = ["BoundingBox", "Crop", "Memory", "MemorySettingsType", "advanced", "make_schema", "with_search_words"]
+__all__ = [
+    *("BoundingBox", "Crop", "Curve", "Memory", "MemorySettingsType", "Motion", "advanced", "make_schema"),
+    "with_search_words",
+]
 
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 _ALIASES: dict[str, list[str]] = {}  # search words of each node
@@ -15,6 +18,8 @@ _ALIASES: dict[str, list[str]] = {}  # search words of each node
 Memory = io.Custom("LETSTALK_MEMORY")  # a letstalk_core MemoryBank
 MemorySettingsType = io.Custom("LETSTALK_MEMORY_SETTINGS")
 Crop = io.Custom("LETSTALK_CROP")
+Motion = io.Custom("LETSTALK_MOTION")  # letstalk_core MotionCurves
+Curve = io.Custom("FLOAT")  # without a widget: a number, or a list with one a frame
 BoundingBox = io.Custom("BBOX")  # as face and segment packs name it: x, y, width, height
 
 

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.media.av_input import open_media
-from ...letstalk_core.pixels import from_bytes
+from ...letstalk_core.media.video.writer import VideoWriter
+from ...letstalk_core.pixels import from_bytes, to_bytes
 from .folders import temp_folder
 from .pictures import LazyFrames
+from .video import encoder_choice
 
-__all__ = ["VideoSource", "lazy_frames", "open_video"]
+__all__ = ["VideoSource", "lazy_frames", "open_video", "retimed_frames", "video_file"]
 
+FINE = 8  # crf of frames that are encoded once more
 OF_THE_FILE = {
     "major_brand",
     "minor_version",
@@ -58,12 +61,7 @@ def open_video(video: Any) -> VideoSource:
         return VideoSource(
             iter(parts.images[..., :3]), len(parts.images), True, Fraction(parts.frame_rate), sound, {}
         )
-    source = video.get_stream_source()
-    whole = isinstance(source, str) and abs((probe(source).seconds or 0) - video.get_duration()) < 0.1
-    path = Path(source) if whole else temp_folder() / f"letstalk_video_{os.getpid()}_{time.time_ns()}.mp4"
-    if not whole:  # in memory, or only a part of its file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        video.save_to(str(path))
+    path = video_file(video)
     info = probe(path)
     timed = round((info.seconds or 0) * info.fps)
     return VideoSource(
@@ -74,6 +72,35 @@ def open_video(video: Any) -> VideoSource:
         sound=path if info.audio_streams else None,
         tags=_tags(path),
     )
+
+
+def video_file(video: Any) -> Path:
+    """The file of a VIDEO, written to the temp folder if it has none of its own. Raises: ConfigError."""
+    from ...letstalk_core.media.video.reader import probe
+
+    if not hasattr(video, "get_stream_source"):
+        raise ConfigError(f"video: is a {type(video).__name__}; wire a VIDEO")
+    path = temp_folder() / f"letstalk_video_{os.getpid()}_{time.time_ns()}.mp4"
+    if isinstance(video, InputImpl.VideoFromComponents):  # its frames are in memory already
+        parts = video.get_components()
+        size = (parts.images.shape[1], parts.images.shape[2])
+        with VideoWriter(path, Fraction(parts.frame_rate), size, **encoder_choice(FINE)) as writer:
+            for frame in parts.images[..., :3]:
+                writer.write(to_bytes(frame[None]))
+        return path
+    source = video.get_stream_source()
+    if isinstance(source, str) and abs((probe(source).seconds or 0) - video.get_duration()) < 0.1:
+        return Path(source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video.save_to(str(path))  # in memory, or only a part of its file
+    return path
+
+
+def retimed_frames(video: Any, fps: float) -> Iterator[Tensor]:
+    """Frames (h, w, 3) uint8 of a VIDEO at another rate. Raises: ConfigError, MediaError."""
+    from ...letstalk_core.media.video.reader import read_video
+
+    return read_video(video_file(video), fps=fps)
 
 
 def lazy_frames(path: Path, count: int, size: tuple[int, int], first: int = 0) -> LazyFrames:

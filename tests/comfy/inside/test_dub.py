@@ -1,0 +1,117 @@
+"""Dubbing and given movement as nodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sampling_setup import streams
+
+DEMO = "demo (bundled)"
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def graph(**inputs: Any) -> dict[str, Any]:
+    """Six frames of a portrait that stands still say the first words of the demo speech."""
+    values = {"model": DEMO, "seed": 1, "length": "cut", "steps": 1}
+    return {
+        "1": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": "ada (bundled demo portrait)"}},
+        "2": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": "hello (bundled demo speech)"}},
+        "3": {"class_type": "RepeatImageBatch", "inputs": {"image": ["1", 0], "amount": 6}},
+        "4": {
+            "class_type": "LetsTalkDub",
+            "inputs": {"images": ["3", 0], "audio": ["2", 0], **values, **inputs},
+        },
+        "5": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["4", 0], "filename_prefix": "dubbed", "format": "auto", "codec": "auto"},
+        },
+    }
+
+
+def test_frames_become_a_saved_video_whose_mouth_moves(run_graph: Any, base: Path, sub: Any) -> None:
+    outputs = run_graph(graph())
+    video, fps, frames = (values[0] for values in outputs["4"])
+    assert (fps, frames) == (25.0, 6) and video.get_dimensions() == (256, 256)
+    saved = base / "output" / run_graph.ui["5"]["images"][0]["filename"]
+    assert streams(saved)[0] == 6 and streams(saved)[2] == pytest.approx(0.24, abs=0.07)
+    read = sub("letstalk_core.media.video.reader").read_video
+    apart = torch.stack(list(read(saved, fps=None))).float().mean(-1) - 255 * outputs["1"][0][0].mean(-1)
+    changed = (apart - apart[:, :110].median()).abs().mean(0)  # encoding takes a level of brightness
+    assert changed[170:220, 96:160].mean() > 1.8 * changed[:110].mean()
+
+
+def test_the_template_runs(run_graph: Any) -> None:
+    graph = json.loads((ROOT / "workflows" / "api" / "11_dub.json").read_text(encoding="utf-8"))
+    short = {"LetsTalkPortraitVideo": {"max_seconds": 0.2, "steps": 1}, "LetsTalkDub": {"steps": 1}}
+    short["TrimAudioDuration"] = {"duration": 0.16}
+    for node in graph.values():
+        node["inputs"].update(short.get(node["class_type"], {}))
+    outputs = run_graph(graph)
+    (name,) = (key for key, node in graph.items() if node["class_type"] == "LetsTalkDub")
+    assert outputs[name][2][0] == 4
+
+
+def test_one_of_video_and_images_is_needed(sub: Any) -> None:
+    audio = {"waveform": torch.zeros(1, 1, 8000), "sample_rate": 16000}
+    with pytest.raises(Exception, match="video, images: connect one of them"):
+        sub("nodes.adapters.dub").dub_video(audio=audio, model=DEMO, seed=0, length="cut", node_id="1")
+
+
+def curves(comfy_nodes: dict[str, Any], **inputs: Any) -> Any:
+    execute = comfy_nodes["LetsTalkMotionCurves"].execute
+    return execute(["neutral"], [1.0], [False], **inputs).args[0]
+
+
+def test_curves_come_as_lists_numbers_or_both(comfy_nodes: dict[str, Any]) -> None:
+    as_list = curves(comfy_nodes, yaw=[[0.0, 0.2, 0.4]], blink=[1.0])
+    as_output_list = curves(comfy_nodes, yaw=[0.0, 0.2, 0.4], blink=[torch.tensor([1.0])])
+    assert as_list.columns["yaw"].tolist() == pytest.approx([0, 0.2, 0.4]) and as_list.columns[
+        "blink"
+    ].tolist() == [1]
+    assert as_list.fingerprint == as_output_list.fingerprint
+    happy = comfy_nodes["LetsTalkMotionCurves"].execute(["happy"], [0.5], [True], yaw=[[0.0, 0.2]]).args[0]
+    assert happy.mirrored and happy.added["smile"] > 0 and happy.fingerprint != as_list.fingerprint
+    for wrong, words in (
+        ({"yaw": ["left"]}, "yaw: needs a number"),
+        ({"blink": [[2.0]]}, "blink is 2 at frame 0"),
+    ):
+        with pytest.raises(Exception, match=words):
+            curves(comfy_nodes, **wrong)
+    with pytest.raises(Exception, match="strength: is 9"):
+        comfy_nodes["LetsTalkMotionCurves"].execute(["happy"], [9.0], [True])
+
+
+def test_conditioning_carries_the_curves_to_the_network(comfy_nodes: dict[str, Any], sub: Any) -> None:
+    motion = curves(comfy_nodes, yaw=[[0.0, 0.2, 0.4]])
+    portrait = comfy_nodes["LetsTalkLoadPortrait"].execute("ada (bundled demo portrait)").args[0]
+    speech = comfy_nodes["LetsTalkLoadSpeech"].execute("hello (bundled demo speech)").args[0]
+    vae = comfy_nodes["LetsTalkLoadAutoencoder"].execute(DEMO).args[0]
+    encoder = comfy_nodes["LetsTalkLoadAudioEncoder"].execute(DEMO).args[0]
+    model = comfy_nodes["LetsTalkLoadDiT"].execute(DEMO, "default").args[0].model
+    latent = comfy_nodes["LetsTalkEncodePortrait"].execute(portrait, vae, 256, 256).args[0]
+    heard = (
+        comfy_nodes["LetsTalkEncodeAudio"].execute(speech, 25.0, -60.0, 0.0, 1.0, audio_encoder=encoder).args[0]
+    )
+    rows = {}
+    for name, given in (("drawn", None), ("given", motion)):
+        positive, _, empty, _ = (
+            comfy_nodes["LetsTalkConditioning"].execute(latent, heard, 0, 16, motion=given).args
+        )
+        conditions = sub("nodes.adapters.conditions").model_conditions
+        rows[name] = conditions(
+            model.dit_config,
+            model.projection_config,
+            noise=empty["samples"],
+            device="cpu",
+            seed=1,
+            **positive[0][1],
+        )["movement"][0]
+    yaw = list(model.projection_config.movement).index("yaw")
+    assert rows["given"][:4, yaw].tolist() == pytest.approx([0, 0.2, 0.4, 0.4])
+    assert not torch.equal(rows["given"][:, yaw], rows["drawn"][:, yaw])
+    others = [i for i in range(rows["given"].shape[1]) if i != yaw]
+    assert torch.equal(rows["given"][:, others], rows["drawn"][:, others])
