@@ -29,11 +29,11 @@ __all__ = ["EMOTIONS", "MotionCurves", "check_emotion"]
 # Added to whatever else moves, at strength 1: what a face shows beside the lips.
 EMOTIONS: dict[str, dict[str, float]] = {
     "neutral": {},
-    "happy": {"smile": 0.35, "brow": 0.1, "pitch": -0.05},
-    "sad": {"smile": -0.2, "brow": 0.12, "pitch": 0.12, "gaze_y": 0.12},
-    "angry": {"smile": -0.2, "brow": -0.25, "pitch": 0.08},
-    "surprised": {"brow": 0.35, "pitch": -0.06, "smile": 0.05},
-    "stern": {"smile": -0.15, "brow": -0.12},
+    "happy": {"smile": 0.3, "brow": 0.05},
+    "sad": {"smile": -0.15, "brow": 0.08, "pitch": 0.08},
+    "angry": {"smile": -0.12, "brow": -0.15, "pitch": 0.05},
+    "surprised": {"brow": 0.18, "pitch": -0.04},
+    "stern": {"smile": -0.1, "brow": -0.08},
 }
 LARGEST = 3.0  # of the usual size of a channel: beyond it networks have seen nothing
 LARGEST_FILE = 64 * 2**20  # bytes
