@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.passes import Passes, footprint, resident
 from letstalk_core.cli.__main__ import main
-from letstalk_core.cli.generate import _Interrupt
+from letstalk_core.cli.generate import Interrupt
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.video.threaded import ThreadedSink
@@ -56,7 +56,7 @@ def generate(bundle: ModelBundle, path: Path, work: WorkFolder | None = None) ->
     """One run as the command line does it; None when Ctrl-C came before the first frame."""
     WRITTEN[path.name] = []
     sink = ThreadedSink(Recorder(path, 25, (32, 32)))
-    with _Interrupt(Line()) as interrupt:
+    with Interrupt(Line()) as interrupt:
         try:
             return TalkingPortrait(bundle).generate(
                 PORTRAIT, SPEECH, sink, SETTINGS, progress=interrupt.progress, work=work

@@ -105,6 +105,7 @@ def test_fresh_weights_give_finite_outputs_and_every_residual_branch_can_start_t
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_few_training_steps_reduce_the_reconstruction_error() -> None:
     torch.manual_seed(0)
     model = AutoencoderDC(narrow("f32c32-sana-1.1"))
