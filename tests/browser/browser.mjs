@@ -1,8 +1,6 @@
 // A visit to ComfyUI with a real browser: node browser.mjs URL ARTIFACTS IMAGE SOUND
 // Prints one JSON object of what was seen; the checks are in test_browser.py.
-import { readFileSync } from "node:fs";
-import { basename } from "node:path";
-import { RUN, SLOW, visit, watchPanel } from "./visit.mjs";
+import { dropped, dropOnNode, RUN, SLOW, visit, watchPanel } from "./visit.mjs";
 
 const [url, artifacts, image, sound] = process.argv.slice(2);
 
@@ -82,41 +80,8 @@ async function runIt({ page, seen, shoot }) {
 
 /** Drop a picture on the canvas where Load Portrait is, and a sound on the panel of Load Speech. */
 async function dropFiles({ page, seen, shoot }) {
-  const file = (path, type) => ({ name: basename(path), type, base64: readFileSync(path).toString("base64") });
-  const drop = async (type, dropped, onPanel) => {
-    await page.evaluate(
-      ([nodeType, { name, type: mime, base64 }, panel]) => {
-        const { app } = window;
-        const node = app.graph._nodes.find((candidate) => candidate.type === nodeType);
-        const canvas = app.canvas.canvas;
-        const box = canvas.getBoundingClientRect();
-        const { scale, offset } = app.canvas.ds;
-        const at = (x, y) => [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
-        const [clientX, clientY] = at(node.pos[0] + node.size[0] / 2, node.pos[1] + 10);
-        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-        const dataTransfer = new DataTransfer();
-        dataTransfer.items.add(new File([bytes], name, { type: mime }));
-        const widget = node.widgets.find((candidate) => candidate.name === "letstalk_preview");
-        const target = panel ? widget.element : canvas;
-        for (const kind of ["dragover", "drop"]) {
-          const options = { bubbles: true, cancelable: true, clientX, clientY, dataTransfer };
-          target.dispatchEvent(new DragEvent(kind, options));
-        }
-      },
-      [type, dropped, onPanel],
-    );
-    const list = onPanel ? "audio" : "image";
-    const chosen = ([t, w, stem]) => {
-      const node = window.app.graph._nodes.find((candidate) => candidate.type === t);
-      const value = node.widgets.find((widget) => widget.name === w).value;
-      return value.startsWith(stem) ? value : null;
-    };
-    const stem = dropped.name.replace(/\.\w+$/, "");
-    const handle = await page.waitForFunction(chosen, [type, list, stem], { timeout: 20_000 });
-    return handle.jsonValue();
-  };
-  seen.dropped_image = await drop("LetsTalkLoadPortrait", file(image, "image/png"), false);
-  seen.dropped_sound = await drop("LetsTalkLoadSpeech", file(sound, "audio/wav"), true);
+  seen.dropped_image = await dropOnNode(page, "LetsTalkLoadPortrait", "image", dropped(image, "image/png"), true);
+  seen.dropped_sound = await dropOnNode(page, "LetsTalkLoadSpeech", "audio", dropped(sound, "audio/wav"));
   const shown = () => {
     const [img, audio] = ["img", "audio"].map((tag) => document.querySelector(`.letstalk-loader ${tag}`));
     return img.naturalWidth && audio.duration;

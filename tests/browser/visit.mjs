@@ -1,6 +1,7 @@
 // What the visits share: Chromium, our templates, and a record of the panel on screen.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 
 const require = createRequire(join(process.env.PLAYWRIGHT_FOLDER, "package.json"));
 const { chromium } = require("playwright-core");
@@ -63,6 +64,43 @@ export async function loadQuickstart(page, values) {
   }, values);
   await page.waitForTimeout(1500);
   return id;
+}
+
+/** A file as `dropOnNode` takes it. */
+export const dropped = (path, type) => ({ name: basename(path), type, base64: readFileSync(path).toString("base64") });
+
+/**
+ * Drop a file where it would fall on screen: in the lower half of a node, or `atTitle`. Returns what the node's list
+ * then names, which begins as the file does.
+ */
+export async function dropOnNode(page, type, list, file, atTitle = false) {
+  await page.evaluate(
+    ([nodeType, { name, type: mime, base64 }, high]) => {
+      const { canvas, graph } = window.app;
+      const node = graph._nodes.find((candidate) => candidate.type === nodeType);
+      const box = canvas.canvas.getBoundingClientRect();
+      const { scale, offset } = canvas.ds;
+      const [x, y] = [node.pos[0] + node.size[0] / 2, node.pos[1] + (high ? 10 : 0.7 * node.size[1])];
+      const [clientX, clientY] = [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale];
+      const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([bytes], name, { type: mime }));
+      const target = document.elementFromPoint(clientX, clientY);
+      for (const kind of ["dragenter", "dragover", "drop"]) {
+        target.dispatchEvent(
+          new DragEvent(kind, { bubbles: true, cancelable: true, clientX, clientY, dataTransfer }),
+        );
+      }
+    },
+    [type, file, atTitle],
+  );
+  const chosen = ([nodeType, widget, stem]) => {
+    const node = window.app.graph._nodes.find((candidate) => candidate.type === nodeType);
+    const { value } = node.widgets.find((candidate) => candidate.name === widget);
+    return value.startsWith(stem) ? value : null;
+  };
+  const stem = file.name.replace(/\.\w+$/, "");
+  return (await page.waitForFunction(chosen, [type, list, stem], { timeout: 20_000 })).jsonValue();
 }
 
 /** From now on `window.seenPanels` tells each state of the panel on screen. */
