@@ -15,7 +15,8 @@ export function sortTemplates(api) {
   const pack = new URL(import.meta.url).pathname.split("/").at(-2) ?? "";
   api.getWorkflowTemplates = async function () {
     const templates = await getWorkflowTemplates.call(this);
-    templates?.[decodeURIComponent(pack)]?.sort();
+    const byNumber = new Intl.Collator("en", { numeric: true });
+    templates?.[decodeURIComponent(pack)]?.sort(byNumber.compare);
     return templates;
   };
 }

@@ -293,7 +293,8 @@ function addLoaderPanel(node, { kind, widget: name }) {
   };
   const panel = new LoaderPanel(kind, text(), api, choose);
   const highest = kind.tag === "img" ? undefined : kind.height;
-  addPanel(node, "letstalk_preview", panel.element, () => kind.height, () => highest);
+  const widget = addPanel(node, "letstalk_preview", panel.element, () => kind.height, () => highest);
+  widget.label = text()[kind.title]; // App mode names it
   const { callback } = list;
   list.callback = function (/** @type {any} */ value, /** @type {any[]} */ ...rest) {
     panel.show(String(value));

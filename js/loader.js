@@ -10,6 +10,7 @@
  * @property {"img"|"audio"} tag
  * @property {"uploadImage"|"uploadAudio"} button
  * @property {"notImage"|"notAudio"} refusal
+ * @property {"picture"|"recording"} title
  */
 
 /** @type {Record<"image"|"audio", Kind>} */
@@ -23,6 +24,7 @@ export const KINDS = {
     tag: "img",
     button: "uploadImage",
     refusal: "notImage",
+    title: "picture",
   },
   audio: {
     mime: "audio/,video/",
@@ -33,6 +35,7 @@ export const KINDS = {
     tag: "audio",
     button: "uploadAudio",
     refusal: "notAudio",
+    title: "recording",
   },
 };
 

@@ -42,10 +42,11 @@ ROLES = {  # role: colours of a node's title and body, and of a group
     "note": ("#432", "#653", "#b58b2a"),
 }
 ROLE_OF = {
-    "models": "LoadDiT LoadAutoencoder LoadAudioEncoder",
+    "models": "LoadDiT LoadAutoencoder LoadAudioEncoder Personalize",
     "material": "LoadPortrait LoadSpeech LoadMemory",
-    "conditioning": "CropPortrait EncodePortrait EncodeAudio Conditioning Guider Sigmas MemorySettings",
-    "sampling": "TalkingVideo LongVideoSampler PortraitVideo",
+    "conditioning": "CropPortrait EncodePortrait EncodeAudio Conditioning Guider Sigmas MemorySettings"
+    " MotionCurves",
+    "sampling": "TalkingVideo LongVideoSampler PortraitVideo Dub",
     "result": "PasteBack SaveMemory",
 }
 ROLE = {f"LetsTalk{kind}": role for role, kinds in ROLE_OF.items() for kind in kinds.split()}
@@ -60,9 +61,10 @@ NATIVE_ROLE_OF = {
 }
 ROLE |= {kind: role for role, kinds in NATIVE_ROLE_OF.items() for kind in kinds.split()}
 
+LOADER_PANEL = "letstalk_preview"  # the widget of js/loader.js: upload, drop, and a look at what is chosen
 APP_INPUTS = {  # what App mode asks for: widgets of these nodes
-    "LetsTalkLoadPortrait": ("image",),
-    "LetsTalkLoadSpeech": ("audio",),
+    "LetsTalkLoadPortrait": (LOADER_PANEL, "image"),
+    "LetsTalkLoadSpeech": (LOADER_PANEL, "audio"),
     "LoadImage": ("image",),
     "LoadAudio": ("audio",),
     "LetsTalkPortraitVideo": ("seed",),

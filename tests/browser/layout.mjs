@@ -8,6 +8,7 @@ await visit(url, artifacts, async ({ page, seen, shoot }) => {
   seen.order = (await page.evaluate(() => window.app.api.getWorkflowTemplates())).LetsTalk;
   await listed({ page, seen, shoot });
   seen.search = await page.evaluate(search);
+  if (name === "newest") seen.app = await appMode({ page, shoot });
   for (const renderer of ["canvas", "vue"]) {
     await setVue(page, renderer === "vue");
     await open(page, url);
@@ -32,7 +33,7 @@ async function listed({ page, seen, shoot }) {
   await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.BrowseTemplates"));
   const dialog = page.getByRole("dialog");
   await dialog.getByText("LetsTalk", { exact: true }).first().click({ timeout: SLOW });
-  const cards = dialog.getByText(/^\d[_ ]\w+/);
+  const cards = dialog.getByText(/^\d+[_ ]\w+/);
   await cards.first().waitFor({ timeout: SLOW });
   await page.waitForTimeout(1000);
   seen.cards = await cards.allTextContents();
@@ -46,6 +47,20 @@ function search() {
   const service = $pinia._s.get("nodeDef").nodeSearchService;
   const words = ["talking", "lip sync", "talking head", "audio to video", "portrait", "avatar"];
   return Object.fromEntries(words.map((word) => [word, service.searchNode(word, [], { limit: 5 }).map((d) => d.name)]));
+}
+
+/** Buttons of our panels that App mode shows of the first template. */
+async function appMode({ page, shoot }) {
+  await page.evaluate(async () => {
+    const path = window.app.api.apiURL("/workflow_templates/LetsTalk/1_quickstart.json");
+    await window.app.loadGraphData(await (await fetch(path)).json());
+    await window.app.extensionManager.command.execute("Comfy.ToggleLinear");
+  });
+  await page.waitForTimeout(3000);
+  await shoot("newest_app");
+  const buttons = await page.locator(".letstalk-loader button:visible").allTextContents();
+  await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.ToggleLinear"));
+  return buttons;
 }
 
 /** Boxes of nodes with their titles, as drawn, and of groups: left, top, right, bottom. */

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visit
     from tests.comfy.server import ComfyServer
 
-NAMES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+NAMES = sorted((path.stem for path in WORKFLOWS.glob("*.json")), key=lambda name: int(name.split("_")[0]))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,12 @@ def test_templates_are_listed_in_their_order(seen: tuple[str, dict[str, Any]]) -
     assert seen[1]["order"] == NAMES
     cards = [card.strip().replace(" ", "_") for card in seen[1]["cards"]]  # among other texts that begin so
     assert list(dict.fromkeys(card for card in cards if card in NAMES)) == NAMES
+
+
+def test_app_mode_has_something_to_drop_files_on(seen: tuple[str, dict[str, Any]]) -> None:
+    if seen[0] == "own":
+        pytest.skip("frontend 1.27 has no App mode")
+    assert len(seen[1]["app"]) == 2 and all("drop one here" in words for words in seen[1]["app"])
 
 
 def test_people_find_the_short_node_first(seen: tuple[str, dict[str, Any]]) -> None:
