@@ -106,7 +106,9 @@ def _run(args: argparse.Namespace, jobs: list[Job], table: _Table) -> int:
                 note(split.job, split.join())
         for task, row in _here(tasks, args) if alone else _on_ray(tasks, args):
             owner = splits.get(task.output)
-            note(*((task, row) if owner is None else (owner.job, owner.put(task, row))))
+            known = row if owner is None else owner.put(task, row)
+            if known is not None:
+                note(task if owner is None else owner.job, known)
     finally:
         done, failed = table.count("done"), table.count("failed")
         if not args.quiet:

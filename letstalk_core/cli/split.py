@@ -54,7 +54,7 @@ class Split:
         from ..generate.parts import find_parts
         from ..media.audio.decode import AudioSource
 
-        self.job, self.state, self.elapsed = job, "to do", 0.0
+        self.job, self.broken, self.elapsed = job, False, 0.0
         self.folder = _folder(job)
         for name in ("png", "drift_plot", "keep_work", "as_authors"):
             if getattr(job.args, name):
@@ -88,20 +88,17 @@ class Split:
         self.left = {task.output for task in self.tasks if task.resumes or not task.output.is_file()}
         return [task for task in self.tasks if task.output in self.left]
 
-    def put(self, task: Job, row: Row) -> Row:
-        """What is now known of the whole job, from what became of a part."""
+    def put(self, task: Job, row: Row) -> Row | None:
+        """What is now known of the whole job, from what became of a part; None if that is nothing new."""
         self.elapsed += row.get("elapsed_seconds", 0.0)
-        if row["state"] in ("failed", "stopped"):
-            self.state = row["state"]
-            return {
-                **row,
-                "error": f"{task.place.rpartition(', ')[2]}: {row['error']}" if row.get("error") else "",
-            }
         if row["state"] == "done":
             self.left.discard(task.output)
-            if not self.left:
-                return self.join()
-        return {"state": self.state if self.state in ("failed", "stopped") else "running"}
+            return None if self.left else self.join()
+        if self.broken or row["state"] == "running":
+            return None if self.broken else row
+        self.broken = True
+        number = f"part {task.args.part.number + 1}"
+        return {**row, "error": f"{number}: {row['error']}"} if row["state"] == "failed" else row
 
     def join(self) -> Row:
         """The parts as one video with its sound, as a row: whatever goes wrong with it is there."""

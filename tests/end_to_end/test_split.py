@@ -18,6 +18,7 @@ from torch import Tensor
 
 from letstalk_core.cli.info import describe
 from letstalk_core.generate.parts import Part, find_parts, plan_part
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.media.portrait.image import load_portrait
@@ -25,7 +26,6 @@ from letstalk_core.media.portrait.scene import Scene
 from letstalk_core.networks.load import DEMO_FOLDER, load_bundle
 
 from .test_cli_batch import Killed, batch, pictures, refused, rows
-from .test_pipeline import Frames
 
 __all__ = ["batch"]
 
@@ -61,7 +61,7 @@ def test_the_first_part_is_the_begin_of_the_single_run(tiny_bundle: Path, tmp_pa
     first, *others = find_parts(sound_of := load_waveform(sound), 25.0, 2.0)
 
     def make(part: Part | None) -> Tensor:
-        sink = Frames()
+        sink = KeptFrames()
         summary = model.generate(portrait, sound_of, sink, GenerateSettings(steps=1), part=part)
         assert (summary.frames, sink.state) == (len(sink.video), "closed")
         return sink.video
@@ -132,6 +132,16 @@ def test_what_a_split_cannot_make_is_refused_by_name(
     refused(capsys, "portrait-long.mp4.parts", "holds other files")
 
 
+def test_a_part_that_fails_is_named_once(
+    split: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "portrait.png").unlink()
+    assert split("--quiet") == 2
+    assert capsys.readouterr().err.count("failed: ") == 1
+    row = rows(tmp_path / "out")["portrait-long.mp4"]
+    assert row["state"] == "failed" and "part 1: " in row["error"] and "portrait.png" in row["error"]
+
+
 @pytest.mark.slow
 def test_a_seam_is_no_larger_than_between_clips() -> None:
     """The bundled model: the frame step over a seam beside the steps between the clips of the single run."""
@@ -143,7 +153,7 @@ def test_a_seam_is_no_larger_than_between_clips() -> None:
     assert len(parts) == 3
 
     def make(part: Part | None) -> Tensor:
-        sink = Frames()
+        sink = KeptFrames()
         model.generate(scene.portrait, sound, sink, part=part)
         return sink.video.float()
 

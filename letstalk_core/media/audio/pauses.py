@@ -14,7 +14,7 @@ from .decode import Sound, as_source
 __all__ = ["cut_at_pauses"]
 
 STEP = SAMPLE_RATE // 100  # samples of the level meter: 10 ms
-REACH = 25  # steps on both sides of a cut that are quiet, too: mouths close slower than sound ends
+REACH = 20  # steps on both sides of a cut that are quiet, too: mouths close slower than sound ends
 FLOOR, SPEECH, QUIET = -100.0, 0.9, 20.0  # dB; share of the steps that are not louder than speech; dB below it
 
 
