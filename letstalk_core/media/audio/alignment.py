@@ -22,7 +22,6 @@ __all__ = [
     "frame_positions",
     "frame_seconds",
     "resample_states",
-    "sample_at",
     "window_states",
 ]
 
@@ -53,12 +52,6 @@ def frame_at(seconds: float, fps: float) -> int:
     """The frame shown at a moment; inverse of `frame_seconds`."""
     _check_fps(fps)
     return math.floor(seconds * fps + 1e-6)  # i / fps * fps may fall just below i
-
-
-def sample_at(frame: int, fps: float, sample_rate: int = SAMPLE_RATE) -> int:
-    """First audio sample of a frame: 640 * i at 25 fps and 16 kHz."""
-    _check_fps(fps)
-    return round(frame * sample_rate / fps)
 
 
 def frame_positions(first: int, count: int, frames: int, steps: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = ["CropTransform", "check_image", "fit_square", "fit_to", "resize", "round_size"]
+__all__ = ["CropTransform", "check_image", "fit_square", "fit_to", "resize"]
 
 SHAPE_TOLERANCE = 0.02  # by which the ratio of the sides may differ when a picture was scaled
 
@@ -182,12 +182,3 @@ def fit_to(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tenso
 def fit_square(image: Tensor, side: int) -> Tensor:
     """`fit_to` for a square."""
     return fit_to(image, (side, side))
-
-
-def round_size(image_size: tuple[int, int], pixels: int, multiple: int = 32) -> tuple[int, int]:
-    """Height and width near the shape of a picture, about `pixels` in area, both multiples of `multiple`."""
-    if min(image_size) < 1 or pixels < 1 or multiple < 1:
-        raise ConfigError(f"cannot choose a size for {image_size}, pixels={pixels}, multiple={multiple}")
-    scale = math.sqrt(pixels / (image_size[0] * image_size[1]))
-    height, width = (max(multiple, round(n * scale / multiple) * multiple) for n in image_size)
-    return height, width

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...protocols import Device, DType
 
-__all__ = ["RMSNorm2d", "modulate"]
+__all__ = ["RMSNorm2d"]
 
 
 class RMSNorm2d(nn.Module):
@@ -38,8 +38,3 @@ class RMSNorm2d(nn.Module):
         if torch.is_grad_enabled():
             return torch.addcmul(bias, y, weight).to(x.dtype)
         return torch.addcmul(bias, y, weight, out=y).to(x.dtype)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift; shapes broadcast. Source: Peebles & Xie 2023 (DiT), adaLN."""
-    return x * (1 + scale) + shift

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from letstalk_core.networks.nn.norms import RMSNorm2d, modulate
+from letstalk_core.networks.nn.norms import RMSNorm2d
 
 
 def test_every_position_is_divided_by_its_root_mean_square_then_weighted_and_shifted() -> None:
@@ -25,9 +25,3 @@ def test_large_half_precision_values_do_not_overflow(dtype: torch.dtype) -> None
     y = RMSNorm2d(4, dtype=dtype)(x)
     assert y.dtype == dtype
     torch.testing.assert_close(y, torch.ones_like(x))
-
-
-def test_modulation_without_shift_and_scale_is_the_identity() -> None:
-    x = torch.randn(2, 3)
-    assert torch.equal(modulate(x, torch.zeros(3), torch.zeros(3)), x)
-    assert torch.equal(modulate(x, torch.ones(3), torch.ones(3)), 2 * x + 1)
