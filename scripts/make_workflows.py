@@ -60,7 +60,7 @@ def quickstart(w: Workflow) -> None:
 def step_by_step(w: Workflow) -> tuple[dict[str, Link], dict[str, Link]]:
     """Gives back what goes into the graph and what comes out, for the blueprint."""
     dit, vae, encoder = models(w)
-    picture, speech = material(w)
+    picture, speech = material(w, "eva (bundled demo portrait)")
     w.group("Conditioning")
     portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
     audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0])
