@@ -24,6 +24,7 @@ PREVIEW = {  # extra height, pixels: pictures and players that nodes show
     "LetsTalkLongVideoSampler": 352,
     "LetsTalkPortraitVideo": 450,
     "LetsTalkTalkingVideo": 450,
+    "LoadVideo": 260,
     "SaveVideo": 420,
 }
 GROWTH = {  # space below: the panel plays on while the finished video is there already
