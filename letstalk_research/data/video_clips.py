@@ -13,10 +13,11 @@ from letstalk_core.errors import MediaError, OutputError
 from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLE_RATE
 from letstalk_core.media.av_input import open_media
+from letstalk_core.media.video.reader import rgb_frame
 
 __all__ = ["count_video_frames", "read_video_frames", "write_video_clip"]
 
-BT709, LIMITED, FULL = 1, 1, 2  # as FFmpeg numbers them
+BT709, LIMITED = 1, 1  # as FFmpeg numbers them
 
 
 def count_video_frames(path: Path) -> int:
@@ -53,13 +54,7 @@ def read_video_frames(path: Path, first: int, stop: int) -> Tensor:
                 if index >= stop:
                     break
                 if index >= first:
-                    space = int(frame.colorspace)
-                    rgb = frame.reformat(
-                        format="rgb24",
-                        src_colorspace=space if space in (1, 4, 5, 7, 9) else 5,
-                        dst_color_range=FULL,
-                    )
-                    wanted.append(torch.from_numpy(rgb.to_ndarray()))
+                    wanted.append(rgb_frame(frame))
         except (av.error.FFmpegError, IndexError) as error:
             raise MediaError(f"{path}: cannot be read as a video ({error}); make the clip again") from None
     if not wanted:

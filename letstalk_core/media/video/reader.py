@@ -21,6 +21,8 @@ __all__ = ["VideoInfo", "probe", "read_video", "rgb_frame"]
 BT709, BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 UNSPECIFIED, LIMITED, FULL = 2, 1, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 MAX_GAP_SECONDS = 60.0  # between two frames; what claims more is damaged, and would be repeated for hours
+# SWS_BILINEAR, ACCURATE_RND, FULL_CHR_H_INT, FULL_CHR_H_INP: swscale's fast path makes all colours a level darker.
+EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
 FCC, SMPTE240M, BT2020 = 4, 7, 9  # the same numbers as AVCOL_SPC_* and as SWS_CS_*
 
 
@@ -150,6 +152,7 @@ def rgb_frame(frame: Any) -> Tensor:
         dst_colorspace=BT709 if space == BT601 else BT601,
         src_color_range=FULL if full_range else LIMITED,
         dst_color_range=FULL,
+        interpolation=EXACT,
     ).to_ndarray()
     image = torch.from_numpy(array)
     turns = round(getattr(frame, "rotation", 0) / 90) % 4

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.media.audio.decode import load_video_sound
-from letstalk_core.media.video.reader import probe, read_video
+from letstalk_core.media.video.reader import probe, read_video, rgb_frame
 from letstalk_core.media.video.writer import VideoWriter
 
 Frames = Callable[..., Tensor]
@@ -43,6 +44,19 @@ def test_a_video_comes_back_as_it_was_written(tmp_path: Path, frames: Frames, su
     found = torch.stack(list(read_video(write(tmp_path / f"a{suffix}", written))))
     assert found.shape == written.shape and found.dtype == torch.uint8
     assert (found.float() - written).abs().mean() < 6  # chroma at half size, crf 18
+
+
+def test_reading_makes_a_video_neither_darker_nor_greener() -> None:
+    y, cb, cr = np.random.default_rng(0).integers((60, 110, 110), (200, 146, 146), (200, 3)).T
+    light, blue, red = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224  # BT.709, limited range
+    rgb = np.stack([light + 1.5748 * red, light - 0.1873 * blue - 0.4681 * red, light + 1.8556 * blue], -1)
+    errors = []
+    for i, colour in enumerate(255 * rgb):
+        planes = [np.full((8, 16), y[i]), np.full((2, 16), cb[i]), np.full((2, 16), cr[i])]
+        frame = av.VideoFrame.from_ndarray(np.concatenate(planes).astype(np.uint8), "yuv420p")
+        frame.colorspace, frame.color_range = 1, 1
+        errors.append(rgb_frame(frame).float().mean((0, 1)).numpy() - colour)
+    assert abs(np.mean(errors, axis=0)).max() < 0.3
 
 
 def test_probe_tells_what_the_header_says(tmp_path: Path, frames: Frames) -> None:
