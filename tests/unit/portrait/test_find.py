@@ -184,7 +184,7 @@ def test_what_speaks_against_a_photograph_is_one_line_with_a_remedy(
 
 def test_the_weights_say_where_a_quality_becomes_a_reason(tmp_path: Path, portrait: Tensor) -> None:
     networks = default_finder().networks
-    strict = dataclasses.replace(networks.config, limits=(0.01, 0.6, 0.6, 0.16))
+    strict = dataclasses.replace(networks.config, limits=(1e-9, 0.6, 0.6, 0.16))
     save_checkpoint(tmp_path / "strict.safetensors", {"faces": (strict, networks.state_dict())})
     notes = check_face(find_face(portrait, FaceFinder(tmp_path / "strict.safetensors")))
     assert any("eyes are covered" in note for note in notes) and check_face(find_face(portrait)) == []
