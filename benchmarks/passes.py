@@ -66,7 +66,7 @@ STAGES: dict[str, tuple[Callable[[Any], nn.Module], int, str]] = {
     "portrait encoding": (lambda b: b.autoencoder.encoder, 0, r"encoding of the portrait"),
     "first step": (lambda b: b.dit.final, 0, r"sampling of clip 1: .*clip 1, step 1 of 2"),
     "later step": (lambda b: b.dit.final, 3, r"sampling of clip 2: .*clip 2, step 2 of 2"),
-    "decoding": (lambda b: b.autoencoder.decoder, 2, r"decoding of clip 3"),
+    "decoding": (lambda b: b.autoencoder.decoder, 3, r"decoding of clip 3"),  # call 0 is of the portrait
 }
 
 
