@@ -30,6 +30,7 @@ from letstalk_core.media.video.reader import read_video
 from letstalk_core.media.video.segments import SegmentedVideo
 from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.face_points import LIPS
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
 
@@ -113,7 +114,7 @@ def test_only_the_mouth_changes_and_its_light_is_the_films() -> None:
     changed = (found != picture).any(-1).nonzero()
     eyes = float(face.points[[33, 263], 1].max())
     assert len(changed) and float(changed[:, 0].min()) > eyes + 5
-    lips = face.points[[13, 14, 61, 291], :2].round().long()
+    lips = face.points[list(LIPS), :2].round().long()
     apart = (found.float() - picture.float()).abs()[lips[:, 1], lips[:, 0]].mean()
     assert apart < 0.07 * picture[lips[:, 1], lips[:, 0]].float().mean()  # of the 0.1 that was taken
     assert blend(picture, made, home, 0.0, 0.0) is picture
