@@ -49,7 +49,8 @@ class LetsTalkPersonalize(io.ComfyNode):
                     min=0.1,
                     max=10_000.0,
                     step=1.0,
-                    tooltip="Minutes of training: 30 on two CPU cores, 10 on a GPU; preparing comes on top.",
+                    tooltip="Minutes of training; a CPU wants an hour or more, a GPU much less. Preparing comes on"
+                    " top.",
                 ),
                 io.Boolean.Input(
                     "lora",

@@ -10,6 +10,7 @@ from typing import Any
 from .. import __version__
 from ..errors import ConfigError
 from .generate import DEMO_NOTE, Interrupt, same_threads
+from .options import add_machine, add_results
 from .output import check_apart, check_file_name, check_output, check_temporary_folder, say, write_out
 
 __all__ = ["add_parser", "run"]
@@ -43,14 +44,10 @@ def add_parser(subparsers: Any) -> None:
     add("--fps", type=float, help="frames per second (default: what the model was trained at)")
     add("--cfg-audio", type=float, metavar="SCALE", help="audio guidance; 1 is none (default: by model)")
     add("--no-carry", action="store_true", help="plain mouths, without the detail of the filmed face")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
-    add("--threads", type=int, help="CPU threads; a continued run keeps the number it began with")
+    add_machine(parser)
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
     add("--restart", action="store_true", help="delete what an unfinished run left in OUTPUT.work")
-    add("--overwrite", action="store_true", help="replace existing results")
-    add("--json", action="store_true", help="print a summary as JSON on stdout")
-    add("--quiet", action="store_true", help="print errors only")
+    add_results(parser)
     parser.set_defaults(run=run)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .inputs import find_scene, motion_of, output_size, vocals_of
-from .options import add_settings
+from .options import add_results, add_settings
 from .output import check_file_name, check_temporary_folder, say, write_out
 from .size import choose_size, parse_size
 
@@ -78,9 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="its noise (default 1); --seed stays the video's",
     )
-    add("--overwrite", action="store_true", help="replace existing results")
-    add("--json", action="store_true", help="print a summary as JSON on stdout")
-    add("--quiet", action="store_true", help="print errors only")
+    add_results(parser)
     parser.set_defaults(part=None)  # of a longer video, for jobs of a batch: silent
 
 

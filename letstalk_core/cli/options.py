@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_settings"]
+__all__ = ["add_machine", "add_results", "add_settings"]
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +77,23 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count frames, pad the sound and scale the portrait as the authors' code does",
     )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
+    add_machine(parser)
     add("--compile", action="store_true", help="compile the networks first (minutes; for long runs on a GPU)")
-    add("--threads", type=int, help="CPU threads; a continued run keeps the number it began with")
     add("--sign", metavar="CERT", help="sign the video (Content Credentials) with this certificate chain, PEM")
     add("--sign-key", metavar="KEY", help="private key of the first certificate, PEM")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """What the models run on."""
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of the models")
+    add("--threads", type=int, help="CPU threads; a continued run keeps the number it began with")
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """What may be replaced, and what is said."""
+    add = parser.add_argument
+    add("--overwrite", action="store_true", help="replace existing results")
+    add("--json", action="store_true", help="print a summary as JSON on stdout")
+    add("--quiet", action="store_true", help="print errors only")

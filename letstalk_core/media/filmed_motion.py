@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import ConfigError, FaceNotFoundError
-from ..networks.face_points import CHIN, CORNERS, EYES, FOREHEAD, NOSE_TIP, OVAL
+from ..networks.face_points import CHIN, CORNERS, EARS, EYES, FOREHEAD, NOSE_TIP, OVAL
 from ..networks.motion_channels import GAZE_LIMIT, MOVEMENTS
 from .portrait.face_geometry import eye_opening, fit_head, head_pose, mouth_opening, mouth_width
 from .portrait.find import Face, FaceFinder, default_finder
@@ -33,19 +34,9 @@ MEASURES = (
     *("yaw", "pitch", "roll", "size", "x", "y", "pivot_x", "pivot_y"),  # degrees; roll radians; pixels
     *("gaze_x", "lids", "corners", "opening", "width"),
 )
-READ = (
-    "smile",
-    "blink",
-    "gaze_x",
-    "shift_x",
-    "shift_y",
-    "roll",
-    "yaw",
-    "pitch",
-    "scale",
-)  # channels; the rest is 0
+# Channels that are read; the rest is 0.
+READ = ("smile", "blink", "gaze_x", "shift_x", "shift_y", "roll", "yaw", "pitch", "scale")
 COLUMN = {name: i for i, name in enumerate(MEASURES)}
-EARS = (234, 454)
 BEHIND = 0.04  # of the face's height from between the ears: about there a head turns
 PIVOT = 1.35  # below the middle of the face, in halves of its height: about there it leans
 
@@ -171,7 +162,7 @@ class FilmedFaces:
     def shots(self) -> list[range]:
         """Frames between cuts."""
         edges = [0, *self.cuts, len(self)]
-        return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        return [range(a, b) for a, b in pairwise(edges)]
 
     @property
     def opening(self) -> Tensor:

@@ -10,6 +10,7 @@ __all__ = [
     "BROWS",
     "CHIN",
     "CORNERS",
+    "EARS",
     "EYES",
     "FOREHEAD",
     "IRISES",
@@ -26,6 +27,7 @@ __all__ = [
 
 POINTS = 478
 CHIN, FOREHEAD, NOSE_TIP = 152, 10, 1
+EARS = (234, 454)  # where the outline passes them
 CORNERS = (61, 291)  # of the mouth: right, left
 UPPER_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # edge of the upper lip, right to left
 LOWER_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)

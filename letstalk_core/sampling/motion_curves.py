@@ -66,8 +66,7 @@ class MotionCurves:
         for name, column in self.columns.items():
             if column.ndim != 1 or not len(column):
                 raise ConfigError(f"motion: {name} has shape {list(column.shape)}; needs one number a frame")
-            limit = 1.0 if name in ABSOLUTE else LARGEST * sizes[name]
-            low = 0.0 if name in ABSOLUTE else -limit
+            low, limit = _range(name, sizes[name])
             wrong = ~((column >= low) & (column <= limit))
             if bool(wrong.any()):
                 frame = int(wrong.nonzero()[0, 0])
@@ -101,11 +100,8 @@ class MotionCurves:
     @classmethod
     def of_frames(cls, rows: Tensor, names: Sequence[str] = MOVEMENTS, *, mirrored: bool = False) -> MotionCurves:
         """Rows (f, channels) as `media.filmed_motion` reads them, held within what networks know."""
-        columns = {}
-        for name, size, column in zip(names, units(names), rows.float().unbind(1), strict=True):
-            limit = 1.0 if name in ABSOLUTE else LARGEST * size
-            columns[name] = column.clamp(0.0 if name in ABSOLUTE else -limit, limit)
-        return cls(columns, mirrored)
+        given = zip(names, units(names), rows.float().unbind(1), strict=True)
+        return cls({name: column.clamp(*_range(name, size)) for name, size, column in given}, mirrored)
 
     @classmethod
     def load(cls, path: Path, fps: float) -> MotionCurves:
@@ -147,6 +143,11 @@ class MotionCurves:
                 curve = np.interp(frames, at[known], table[name][known]).astype(np.float32)
                 columns[name] = torch.from_numpy(curve)
         return cls(columns)
+
+
+def _range(name: str, size: float) -> tuple[float, float]:
+    """What a channel of this usual size may be."""
+    return (0.0, 1.0) if name in ABSOLUTE else (-LARGEST * size, LARGEST * size)
 
 
 def _csv_table(text: str) -> dict[str, NDArray[np.float64]]:

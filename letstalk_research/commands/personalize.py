@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "--minutes",
         type=float,
         default=30.0,
-        help="of training, in all (default 30, for two CPU cores; 10 on a GPU); preparing and measuring are extra",
+        help="of training, in all (default 30; a CPU wants more, a GPU less); preparing and measuring are extra",
     )
     add("--model", metavar="DIR", help="model to start from (default: the bundled one)")
     add(

@@ -86,6 +86,8 @@ def source_video(folder: Path, video: Any, images: Any, audio: Any, fps: float) 
     parts = video.get_components()
     digest = hashlib.sha256(repr((parts.images.shape, parts.frame_rate)).encode())
     digest.update(parts.images[:: max(1, len(parts.images) // 16)].contiguous().numpy().tobytes())
+    if parts.audio is not None:
+        digest.update(parts.audio["waveform"].contiguous().numpy().tobytes())
     path = folder / f"source-{digest.hexdigest()[:16]}.mp4"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.is_file():

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ...networks.face_points import CHIN, FOREHEAD, OVAL
+from ...networks.face_points import CHIN, EARS, FOREHEAD, OVAL
 from .crop import CropTransform
 from .face_geometry import fit_head
 
@@ -50,7 +50,7 @@ class MouthBlend:
         self.crop, self.home = crop, home
         fit = fit_head(points, canonical)
         axis = torch.tensor([home.x, home.y], dtype=torch.float64)
-        depth = (canonical[[234, 454]].double().mean(0) @ fit.turn.T * fit.scale + fit.shift)[2]
+        depth = (canonical[list(EARS)].double().mean(0) @ fit.turn.T * fit.scale + fit.shift)[2]
         flat = points[:468].double()
         height = float((flat[CHIN] - flat[FOREHEAD]).norm())
         oval = flat[list(OVAL), 0]
@@ -77,9 +77,8 @@ class MouthBlend:
         if x1 - x0 < 2 or y1 - y0 < 2:
             return frame
         at = torch.stack(torch.meshgrid(torch.arange(x0, x1), torch.arange(y0, y1), indexing="xy"), -1) + 0.5
-        at = (
-            _turn(at.double() - torch.tensor([head.x, head.y]), -lean) / near
-        )  # in the portrait's frame, off the axis
+        # In the portrait's frame, off the axis.
+        at = _turn(at.double() - torch.tensor([head.x, head.y]), -lean) / near
         off = ((at - middle).abs() / torch.tensor(half)) ** POWER
         share = ((1 - off.sum(-1) ** (1 / POWER)) / (1 - INSIDE)).clamp(0, 1)
         share = (share * share * (3 - 2 * share) * weight).float()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from letstalk_core.networks import face_points
-from letstalk_core.networks.face_points import CHIN, LOWER_INNER, NOSE_TIP, OVAL, POINTS, UPPER_INNER
+from letstalk_core.networks.face_points import CHIN, EARS, LOWER_INNER, NOSE_TIP, OVAL, POINTS, UPPER_INNER
 
 __all__ = [
     "BROWS", "CHEEKS", "CHIN", "CORNERS", "EARS", "EYES", "FOREHEAD", "LOWER_INNER", "LOWER_LIP", "MESH_POINTS",
@@ -19,7 +19,6 @@ __all__ = [
 
 MESH_POINTS = 468  # without the irises
 TOP = 10  # hairline
-EARS = (234, 454)
 MOUTH = face_points.CORNERS
 CORNERS = (61, 76, 62, 78, 291, 306, 292, 308)  # of all four rings
 UPPER_LIP = (  # four rings from outside to inside, without corners
