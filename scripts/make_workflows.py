@@ -256,7 +256,7 @@ def train_lora(w: Workflow) -> None:
     trained = w.add("TrainLoraNode", model=dit[0], latents=dataset[0], positive=both[0], steps=50)
     w.column()
     w.add("SaveLoRANode", lora=trained["lora"], prefix="loras/my_letstalk_lora", steps=trained["steps"])
-    w.add("LossGraphNode", loss=trained["loss"], filename_prefix="letstalk/loss")
+    w.add("LossGraphNode", loss=trained["loss"], filename_prefix="letstalk_loss")
 
 
 def two_presenters(w: Workflow) -> None:
