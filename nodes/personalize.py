@@ -71,7 +71,13 @@ class LetsTalkPersonalize(io.ComfyNode):
                 io.Image.Input("images", optional=True, tooltip="Instead of video: its frames. Wire audio too."),
                 io.Audio.Input("audio", optional=True, tooltip="The sound that was recorded with images."),
                 io.Float.Input(
-                    "fps", default=25.0, min=1.0, max=240.0, step=0.01, optional=True, tooltip="Of images."
+                    "fps",
+                    default=25.0,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Frames per second of images. A video has its own.",
                 ),
             ],
             outputs=[

@@ -94,6 +94,7 @@ class _Run:
     def __init__(self, stage: Stage) -> None:
         try:
             from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
         except ImportError as error:
             raise DependencyError(
                 f"training needs accelerate ({error}); pip install 'letstalk-portrait[train]'"
@@ -105,6 +106,7 @@ class _Run:
             torch.set_num_threads(loop.num_threads)
         device = torch.device("cuda" if loop.device == "auto" and torch.cuda.is_available() else "cpu")
         precision = choose_precision(loop.precision, device)
+        AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
         self.accelerator = Accelerator(cpu=loop.device == "cpu", mixed_precision=precision)
         self.main = self.accelerator.is_main_process
         self.device = self.accelerator.device

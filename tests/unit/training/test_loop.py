@@ -117,6 +117,13 @@ def test_clips_added_during_training_are_used(
     assert state["position"] == 5
 
 
+def test_a_run_of_another_precision_follows_in_the_same_process(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    train(build_stage(make_recipe("dit", "loop.steps=1")))
+    other = make_recipe("dit", "loop.steps=1", "loop.precision=bf16", f"loop.run={tmp_path / 'other'}")
+    result = train(build_stage(other))
+    assert result.step == 1
+
+
 def test_minutes_end_a_run_that_has_steps_left(make_recipe: MakeRecipe) -> None:
     result = train(build_stage(make_recipe("dit", "loop.steps=1000000", "loop.max_minutes=0.01")))
     assert result.step < 1_000_000
