@@ -2,7 +2,7 @@
 """Try LetsTalk, or test it, from a fresh checkout.
 
     python3 run.py demo [generate options]    a photograph and a drawing talk: out/demo.mp4, out/demo_drawn.mp4
-    python3 run.py test [pytest options]      run the tests, e.g. python3 run.py test -k memory_bank
+    python3 run.py test [pytest options]      run all in two processes, or e.g. python3 run.py test -k memory_bank
 
 What is needed is installed once, into .venv beside this file; a Python that has it all already is used as it is.
 """
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
         newer = next(filter(shutil.which, ("python3.12", "python3.11", "python3.13", "python3.10")), None)
         remedy = f"run: {newer} run.py {command}" if newer else "install Python 3.10 to 3.13"
         raise Stop(f"LetsTalk needs Python 3.10 or newer, this is {sys.version.split()[0]}; {remedy}")
-    calls, out = [["pytest", *options]] * (command == "test"), str(ROOT / "out" / "demo")
+    calls, out = [["pytest", *(options or ["-n", "2"])]] * (command == "test"), str(ROOT / "out" / "demo")
     if command == "demo":
         names = "portraits/eva.jpg portraits/ada.png speech/hello.wav dit.safetensors".split()
         eva, ada, speech, _ = files = [str(ROOT / "letstalk_core" / "demo" / name) for name in names]

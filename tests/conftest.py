@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,14 @@ NO_BROWSER = pytest.StashKey[str]()
 NO_PACKS = pytest.StashKey[str]()
 NO_RAY = pytest.StashKey[str]()
 SLOW = {"browser", "experiments", "test_fuzz", "test_ray", "test_soak", "test_train"}
+UNTESTED = {
+    NO_COMFYUI: "the pack inside ComfyUI",
+    NO_BROWSER: "the browser part",
+    NO_PACKS: "beside other packs",
+    NO_RAY: "several workers",
+}
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of two threads would wait for each other on two cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 collect_ignore = ["comfy/inside"]  # test_inside_comfyui.py runs them, in a process of their own
 
 hypothesis.settings.register_profile("letstalk", deadline=None)  # busy machines are slow, not wrong
@@ -120,11 +129,22 @@ def server(start_server: StartServer) -> ComfyServer:
     return start_server("--cpu", "--preview-method", "latent2rgb")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With `-n`, the groups below stay together and start in the order of the folders, the slow ones first."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole folders and files that take long: `-m "not slow"` leaves them out."""
+    """Mark whole folders and files that take long: `-m "not slow"` leaves them out. One process runs a whole file,
+    and everything that shares a server."""
     for item in items:
         if SLOW & {*item.path.parts[-3:], item.path.stem}:
             item.add_marker("slow")
+        if item.get_closest_marker("xdist_group") is None:
+            shares = "start_server" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("server" if shares else str(item.path)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -137,15 +157,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that started this one what was not tried."""
+    if hasattr(session.config, "workeroutput"):
+        reasons = {what: session.config.stash.get(key, "") for key, what in UNTESTED.items()}
+        session.config.workeroutput["untested"] = reasons
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for key, what in UNTESTED.items():
+        if reason := getattr(node, "workeroutput", {}).get("untested", {}).get(what):
+            node.config.stash[key] = reason
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in plain sight what was not tried."""
-    untested = {
-        NO_COMFYUI: "the pack inside ComfyUI",
-        NO_BROWSER: "the browser part",
-        NO_PACKS: "beside other packs",
-        NO_RAY: "several workers",
-    }
-    for key, what in untested.items():
+    for key, what in UNTESTED.items():
         if reason := config.stash.get(key, ""):
             terminalreporter.section(f"NOT TESTED: {what}", sep="!", red=True, bold=True)
             terminalreporter.write_line(reason)
