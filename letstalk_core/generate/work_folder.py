@@ -1,4 +1,4 @@
-"""Work folder of an interruptible run: what a later run needs to continue exactly (docs/work-folder.md).
+"""Work folder of an interruptible run: what a later run needs to continue exactly (docs/runs.md).
 
 Every file is whole on the disk before it has its name, and a lock that dies with its process keeps others out.
 """

@@ -102,7 +102,7 @@ def test_a_video_continued_from_its_memory_is_the_undisturbed_one_and_so_is_its_
 def test_a_work_folder_of_format_1_is_continued_whoever_wrote_it(
     bundle: ModelBundle, whole: tuple[Path, Summary], tmp_path: Path
 ) -> None:
-    """Written here by docs/work-folder.md, without the code that reads it."""
+    """Written here by docs/runs.md, without the code that reads it."""
     old, new = whole[0] / "work", tmp_path / "work"
     new.mkdir()
     run = json.loads((old / "run.json").read_text())["run"]
