@@ -127,6 +127,16 @@ def test_the_average_follows_the_weights_and_can_be_put_in_their_place() -> None
     assert net.training
 
 
+def test_an_average_goes_on_from_the_state_of_another_run() -> None:
+    net = nn.Linear(2, 1)
+    saved = {"updates": 9, "average": {"weight": torch.zeros(1, 2), "bias": torch.ones(1)}}
+    ema = EMA(net, 0.9)
+    ema.load_state_dict(saved)
+    ema.update(net)
+    torch.testing.assert_close(ema.average["weight"], 9 / 20 * net.weight.detach())  # decay (1 + 10) / (10 + 10)
+    assert ema.state_dict()["updates"] == 10 and set(ema.average) == set(net.state_dict())
+
+
 def test_the_average_reaches_its_decay() -> None:
     net = nn.Linear(1, 1, bias=False)
     ema = EMA(net, 0.5)
