@@ -5,9 +5,14 @@ import struct
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from letstalk_core.networks.load import ModelBundle, build_model, load_bundle
+
+from .command import Cli
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +20,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random networks: 32 px frames, 4-frame clips, flow prediction. Read only."""
     from benchmarks.tiny import tiny_configs
     from letstalk_core.networks.checkpoint import save_checkpoint
-    from letstalk_core.networks.load import build_model
 
     configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
     folder = tmp_path_factory.mktemp("tiny-bundle")
@@ -34,6 +38,11 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         save_checkpoint(folder / f"{name}.safetensors", {kind: parts[kind] for kind in kinds})
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_bundle: Path) -> ModelBundle:
+    return load_bundle(tiny_bundle)
 
 
 @pytest.fixture
@@ -62,3 +71,10 @@ def make_wav(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def cli(portrait_png: Path, make_wav: Callable[..., Path], tmp_path: Path, tiny_bundle: Path, request: Any) -> Cli:
+    (tmp_path / "out").mkdir()
+    captured = request.getfixturevalue("capfd" if "capfd" in request.fixturenames else "capsys")
+    return Cli(portrait_png, make_wav, tmp_path / "out", tiny_bundle, captured)

@@ -18,7 +18,7 @@ from torch import Tensor
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.video.segments import SegmentedVideo, segment_clips
-from letstalk_core.networks.load import ModelBundle, load_bundle
+from letstalk_core.networks.load import ModelBundle
 from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.clip import Blend, Clip
 from letstalk_core.sampling.drift import DriftLog
@@ -29,11 +29,6 @@ LEVEL = 0.9
 SETTINGS = GenerateSettings(steps=1, seed=3, drift_level=LEVEL)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 SPEECH = 0.3 * torch.sin(torch.arange(CLIPS * 4 * 640) / 20)
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> ModelBundle:
-    return load_bundle(tiny_bundle)
 
 
 def video(folder: Path) -> SegmentedVideo:

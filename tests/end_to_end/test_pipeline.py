@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
+from letstalk_core.errors import ConfigError, NumericalError
 from letstalk_core.generate import talking_portrait as pipeline
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
 from letstalk_core.media.audio.decode import WaveformSource
-from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
+from letstalk_core.networks.load import ModelBundle, load_bundle
 
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 FAST = GenerateSettings(steps=2, seed=3)
@@ -28,11 +28,6 @@ FAST = GenerateSettings(steps=2, seed=3)
 def speech(seconds: float) -> Tensor:
     t = torch.arange(round(seconds * 16000)) / 16000
     return 0.3 * torch.sin(900 * t) * torch.sin(7 * t)
-
-
-@pytest.fixture(scope="session")
-def bundle(tiny_bundle: Path) -> ModelBundle:
-    return load_bundle(tiny_bundle)
 
 
 def run(
@@ -261,41 +256,6 @@ def test_nan_weights_are_reported_with_clip_and_step(tiny_bundle: Path) -> None:
 def test_settings_that_cannot_work_are_refused(bundle: ModelBundle, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(bundle, settings=replace(FAST, **change))
-
-
-# ---- model files
-
-
-def test_a_bundle_knows_its_files(bundle: ModelBundle) -> None:
-    assert set(bundle.hashes()) == {"autoencoder", "audio_encoder", "dit"} and not bundle.is_demo
-    assert (bundle.pixels_per_token, bundle.dtype, bundle.device.type) == (4, torch.float32, "cpu")
-    for model in (bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, bundle.dit):
-        assert not model.training and not any(p.requires_grad or p.is_meta for p in model.parameters())
-
-
-def test_a_folder_without_a_file_names_it(tiny_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "autoencoder.safetensors").symlink_to(tiny_bundle / "autoencoder.safetensors")
-    with pytest.raises(CheckpointError, match=r"lacks audio_encoder.safetensors, dit.safetensors"):
-        load_bundle(tmp_path)
-    with pytest.raises(CheckpointError, match="not a folder"):
-        load_bundle(tmp_path / "nothing")
-
-
-def test_files_that_do_not_belong_together_are_refused(bundle: ModelBundle) -> None:
-    from letstalk_core.networks.transformer.dit import LetsTalkDiT
-
-    other = LetsTalkDiT(replace(bundle.dit.config, in_channels=8))
-    with pytest.raises(ConfigError, match="latent_channels=4 but dit in_channels=8"):
-        ModelBundle(bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, other)
-
-
-def test_one_part_of_a_file_is_chosen_by_kind(tiny_bundle: Path) -> None:
-    assert load_model(tiny_bundle / "autoencoder.safetensors").config.kind == "autoencoder"
-    assert load_model(tiny_bundle / "dit.safetensors", "audio_projection").config.kind == "audio_projection"
-    with pytest.raises(CheckpointError, match="name the kind"):
-        load_model(tiny_bundle / "dit.safetensors")
-    with pytest.raises(CheckpointError, match="not a model of kind"):
-        load_model(tiny_bundle / "dit.safetensors", "autoencoder")
 
 
 # ---- memory

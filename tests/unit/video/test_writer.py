@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -321,44 +320,6 @@ def test_another_encoder_takes_over_where_x264_is_missing(
     monkeypatch.setattr("av.codecs_available", {"mpeg4"})
     assert len(decode(make(tmp_path / "a.mp4", frames(5)))[0]) == 5
     assert available_encoder() == "mpeg4"
-
-
-def test_pictures_are_written_one_by_one_and_whole(tmp_path: Path, frames: Frames) -> None:
-    from PIL import Image
-
-    written = frames(4)
-    with PngSequenceWriter(tmp_path / "png", start=2) as writer:
-        writer.write(written[:1])
-        writer.write(written[1:])
-    files = sorted((tmp_path / "png").iterdir())
-    assert [f.name for f in files] == [f"frame_{i:06d}.png" for i in range(2, 6)]
-    for file, frame in zip(files, written, strict=True):
-        with Image.open(file) as image:
-            assert torch.equal(torch.from_numpy(np.array(image)), frame)
-            assert "AI-generated" in image.text["comment"]  # type: ignore[attr-defined]
-
-
-def test_dropped_pictures_vanish_and_stale_ones_are_mentioned(
-    tmp_path: Path, frames: Frames, caplog: pytest.LogCaptureFixture
-) -> None:
-    long = PngSequenceWriter(tmp_path)
-    long.write(frames(4))
-    long.close()
-    short = PngSequenceWriter(tmp_path)
-    short.write(frames(2))
-    with caplog.at_level(logging.WARNING):
-        short.close()
-    assert "frame_000002.png" in caplog.text
-    long.abort()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_pictures_need_a_usable_folder(tmp_path: Path, frames: Frames) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="is a file"):
-        PngSequenceWriter(tmp_path / "file")
-    with pytest.raises(OutputError, match="cannot be made"):
-        PngSequenceWriter(tmp_path / "file" / "sub")
 
 
 def test_writers_are_frame_sinks(tmp_path: Path) -> None:

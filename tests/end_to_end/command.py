@@ -1,0 +1,58 @@
+"""`letstalk generate` as tests call it."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from letstalk_core.cli.__main__ import main
+
+Wav = Callable[..., Path]
+FAST = ["--steps", "1", "--device", "cpu", "--no-crop"]  # the tests' pictures have no faces
+
+
+class Cli:
+    """`letstalk generate` of a small portrait and a tone, or of what is given, into the empty folder `out`."""
+
+    def __init__(self, portrait: Path, make_wav: Wav, out: Path, bundle: Path, capsys: Any) -> None:
+        self.portrait, self.make_wav, self.out, self.bundle, self.capsys = portrait, make_wav, out, bundle, capsys
+
+    def __call__(
+        self, sound: float | Path, *options: str, fast: Any = FAST, video: bool = True, **files: Path
+    ) -> int:
+        sound = self.make_wav(sound) if isinstance(sound, float) else sound
+        portrait, model = files.get("portrait", self.portrait), files.get("model", self.bundle)
+        output = ["-o", str(self.out / "v.mp4")] if video else []
+        return main(["generate", str(portrait), str(sound), *output, "--model", str(model), *fast, *options])
+
+    def error(self, *words: str) -> None:
+        """Stderr is one line that says "error:" and the words, beside notes; stdout is empty."""
+        captured = self.capsys.readouterr()
+        lines = [line for line in captured.err.strip().splitlines() if not line.startswith("note: ")]
+        assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
+        assert all(word in lines[0] for word in words), captured.err
+        assert captured.out == ""
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.out.iterdir())
+
+
+def video_frames(path: Path) -> int:
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def stop_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C when so many clips are done."""
+    from letstalk_core.cli.progress import ProgressLine
+
+    def press(self: ProgressLine, now: Any) -> None:
+        if now.clip == clips and now.step == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ProgressLine, "__call__", press)
