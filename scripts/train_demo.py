@@ -110,7 +110,7 @@ class Job:
     def plan(self) -> None:
         """Read all recipes with their changes before anything is spent on them. Raises: Failure."""
         from letstalk_core.errors import LetsTalkError
-        from letstalk_research.training.config import load_recipe
+        from letstalk_research.training.recipe import load_recipe
 
         used = [stage for stage in FILES if (self.args.work / stage).exists()]
         if used:

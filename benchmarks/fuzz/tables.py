@@ -122,7 +122,7 @@ def check_manifest(folder: Path) -> None:
 
 
 def make_recipe(rng: Random, seeds: Path, folder: Path) -> None:
-    from letstalk_research.training.config import recipe_path
+    from letstalk_research.training.recipe import recipe_path
 
     text = recipe_path(rng.choice(("demo_dit", "demo_audio", "demo_autoencoder", "paper_dit"))).read_text("utf-8")
     if rng.random() < 0.5:
@@ -150,7 +150,7 @@ def toml_value(rng: Random) -> str:
 
 def check_recipe(folder: Path) -> None:
     from letstalk_core.networks.load import build_model
-    from letstalk_research.training.config import RECIPES, load_recipe
+    from letstalk_research.training.recipe import RECIPES, load_recipe
 
     override = (folder / "override.txt").read_text(encoding="utf-8")
     for stage in RECIPES:
@@ -180,7 +180,7 @@ def check_name(folder: Path) -> None:
     from letstalk_core.media.portrait.image import load_portrait
     from letstalk_core.networks.load import load_bundle
     from letstalk_core.sampling.memory_bank import MemoryBank
-    from letstalk_research.training.config import recipe_path
+    from letstalk_research.training.recipe import recipe_path
 
     name = json.loads((folder / "name.json").read_bytes())
     for function in (load_portrait, AudioSource, load_bundle, MemoryBank.load, recipe_path):

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from letstalk_core.files import file_sha256
     from letstalk_core.networks.load import load_model
 
-    from ..data.latents import encode_folder
+    from ..data.encoding import encode_folder
 
     check_share(args.first, args.stride)
     at_least(1, batch=args.batch)

@@ -11,7 +11,7 @@ from letstalk_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ..training.config import Recipe
-    from ..training.loop import Stage
+    from ..training.stage import Stage
 
 __all__ = ["add_parser", "run"]
 
@@ -74,7 +74,7 @@ def build_stage(recipe: Recipe) -> Stage:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..training.config import load_recipe
+    from ..training.recipe import load_recipe
 
     overrides = list(args.overrides)
     if args.init_from is not None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from letstalk_core.networks.face_points import BROWS, CHIN, EYES, LIPS, NOSE_TIP, OVAL
 
-from .synthetic.faces import JAW_DROP, PITCH_SLIDE, PIVOT, YAW_SLIDE
+from .synthetic.canvas import JAW_DROP
+from .synthetic.faces import PITCH_SLIDE, PIVOT, YAW_SLIDE
 from .synthetic.identity import Identity
 from .synthetic.motion import MOTION
 

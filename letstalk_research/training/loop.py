@@ -14,9 +14,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,54 +23,18 @@ from torch import Tensor, nn
 from letstalk_core.errors import ConfigError, DependencyError, NumericalError
 
 from .checkpoints import load_state, save_state
-from .config import Recipe, write_resolved
 from .ema import EMA
 from .optimizers import build_optimizers, learning_rate_factor
 from .plots import CsvLog, plot_curves
+from .recipe import write_resolved
 from .runtime import Prefetcher, StopRequest, choose_precision, of_all, of_the_first, seed_of
+from .stage import Batch, Result, Stage
 
-__all__ = ["Batch", "Result", "Stage", "train"]
+__all__ = ["train"]
 
 logger = logging.getLogger(__name__)
-Batch = dict[str, Tensor]
 MEDIAN_STEPS = 101  # steps whose gradient norms the skip rule compares with
 MAX_SKIPS = 50  # skipped steps in a row that end the training
-
-
-class Stage(Protocol):
-    """What differs between stages. `module(batch)` returns (loss, metrics); tensors of metrics are scalars."""
-
-    channels_last: bool
-
-    @property
-    def recipe(self) -> Recipe: ...
-    @property
-    def module(self) -> nn.Module: ...
-
-    def refresh(self, limit: int | None = None) -> int:
-        """Look for added data, at most up to position `limit`; returns the position, a count of manifest lines."""
-
-    def plan_batch(self, seed: int) -> Callable[[], Batch]:
-        """The job that makes a batch (on the CPU) from the data known now; it may run in another thread."""
-
-    def validate(self, device: torch.device) -> Mapping[str, float]:
-        """Measure the module, which holds the averaged weights, on the validation split."""
-
-    def sample(self, path: Path, device: torch.device) -> None:
-        """Write a picture of what the module does; may do nothing."""
-
-    def export(self, folder: Path, device: torch.device) -> list[Path]:
-        """Write the module, which holds the averaged weights, as model files."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a training ended. `signal` is the number of the signal that stopped it, None if the budget ended it."""
-
-    run: Path
-    step: int
-    signal: int | None = None
-    exported: list[Path] = field(default_factory=list)
 
 
 def train(stage: Stage, watch: Callable[[float, int], None] | None = None) -> Result:

@@ -27,17 +27,19 @@ from letstalk_core.networks.checkpoint import load_tensors, read_header
 from letstalk_core.networks.load import PRESENTER_KEY, load_bundle, load_model
 
 from ..data.clips import open_clip
+from ..data.encoding import encode_folder
 from ..data.filmed import FilmReader
-from ..data.latents import encode_folder
 from ..data.manifest import Manifest
 from ..data.prepare import prepare_videos
 from ..data.shots import FPS, PrepareSettings
 from .autoencoder import AutoencoderStage
 from .carry import CarryStage
-from .config import CarryRecipe, load_recipe
+from .config import CarryRecipe
 from .diffusion import DiTStage
-from .loop import Stage, train
+from .loop import train
 from .plots import save_png
+from .recipe import load_recipe
+from .stage import Stage
 
 __all__ = ["PresenterJob", "Stopped"]
 

@@ -20,7 +20,7 @@ from letstalk_core.networks.checkpoint import read_header
 from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 from letstalk_core.sampling.memory_bank import FORMAT, MemoryBank
 from letstalk_research.data.manifest import ClipRecord, Manifest
-from letstalk_research.training.config import load_recipe
+from letstalk_research.training.recipe import load_recipe
 
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, -(2**63), 2**63, 1e308])
 values = st.recursive(

@@ -11,7 +11,6 @@ while the outline stays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,8 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError
 from letstalk_core.protocols import Device
 
+from .canvas import JAW_DROP, Canvas, Params, bump, ellipse, head_distance, smooth
+from .hair import glasses, hair_behind, hair_front
 from .identity import Identity
 from .motion import MOTION
 
@@ -32,7 +33,6 @@ CHUNK = 8  # frames drawn at once on a CPU: more falls out of the cache
 DEVICE_CHUNK = 64  # elsewhere, where each operation costs a launch
 PIVOT = 0.75  # v of the point the head rolls about
 YAW_SLIDE, PITCH_SLIDE = 0.15, 0.10  # how far features slide at yaw, pitch = 1
-JAW_DROP = 0.10  # how far the chin goes down at jaw = 1
 
 
 def render(
@@ -76,7 +76,7 @@ def regions(
     """
     moves = torch.as_tensor(np.asarray(motion), dtype=torch.float32, device="cpu")
     people = [identity] if isinstance(identity, Identity) else list(identity)
-    p = _Params(people, moves)
+    p = Params(people, moves)
     boxes = []
     for name in REGIONS:
         if name == "mouth":
@@ -96,71 +96,11 @@ def regions(
     return pixels.clamp(0, size).to(torch.int16)
 
 
-class _Params:
-    """Parameters of the people (n or 1, 1, 1), colours (n or 1, 3, 1, 1) and motion (n, 1, 1) as tensors."""
-
-    def __init__(self, people: list[Identity], moves: Tensor) -> None:
-        for field in fields(Identity):
-            values = [getattr(person, field.name) for person in people]
-            if isinstance(values[0], tuple):
-                tensor = torch.tensor(values, dtype=torch.float32, device=moves.device)[:, :, None, None]
-                setattr(self, field.name, tensor)
-            elif isinstance(values[0], float):
-                tensor = torch.tensor(values, dtype=torch.float32, device=moves.device)[:, None, None]
-                setattr(self, field.name, tensor)
-            else:
-                setattr(self, field.name, values[0])
-        for i, name in enumerate(MOTION):
-            setattr(self, name, moves[:, i, None, None])
-
-    def __getattr__(self, name: str) -> Any:  # every attribute is set above; this tells the type checker so
-        raise AttributeError(name)
-
-
-def _smooth(a: Any, b: Any, x: Tensor) -> Tensor:
-    """0 at and below a, 1 at and above b, smooth between (a > b turns it round)."""
-    t = ((x - a) / (b - a)).clamp_(0, 1)
-    return t * t * (3 - 2 * t)
-
-
-def _bump(x: Tensor) -> Tensor:
-    """A bell of x squared: 1 at 0, about 0 from x = 1."""
-    return torch.exp(x * -4.0)
-
-
-def _ellipse(x: Tensor, y: Tensor, a: Any, b: Any) -> Tensor:
-    """Approximate signed distance to an ellipse of half axes a, b."""
-    xa, yb = x / a, y / b
-    k = torch.sqrt(xa * xa + yb * yb + 1e-9)
-    return k * (k - 1) / torch.sqrt((xa / a) ** 2 + (yb / b) ** 2 + 1e-9)
-
-
-class _Canvas:
-    """A picture being painted, band by band of rows."""
-
-    def __init__(self, image: Tensor) -> None:
-        self.image = image
-        self.size = image.shape[-1]
-        self.pixel = 2.0 / self.size
-
-    def band(self, top: float, bottom: float) -> slice:
-        """Rows between two heights of the picture (-1..1)."""
-        return slice(max(0, int((top + 1) / 2 * self.size)), min(self.size, int((bottom + 1) / 2 * self.size)))
-
-    def cover(self, distance: Tensor, softness: float = 1.3) -> Tensor:
-        """How much of each pixel lies inside a shape, from its signed distance; `softness` in pixels."""
-        return (0.5 - distance * (1 / (self.pixel * softness))).clamp_(0, 1)
-
-    def paint(self, color: Tensor, alpha: Tensor, rows: slice | None = None) -> None:
-        target = self.image if rows is None else self.image[:, :, rows]
-        target.lerp_(color.expand_as(target), alpha.unsqueeze(1))
-
-
 def _draw(people: list[Identity], moves: Tensor, size: int) -> Tensor:
-    p = _Params(people, moves)
+    p = Params(people, moves)
     axis = (torch.arange(size, device=moves.device) + 0.5) / size * 2 - 1
     x, y = axis.view(1, 1, -1), axis.view(1, -1, 1)
-    canvas = _Canvas(_background(p, x, y, len(moves)))
+    canvas = Canvas(_background(p, x, y, len(moves)))
     scale = 1 / (p.zoom * p.scale)
     dx, dy = (x - p.center_x - p.shift_x) * scale, (y - p.center_y - p.shift_y - PIVOT) * scale
     cos, sin = torch.cos(p.roll), torch.sin(p.roll)
@@ -168,7 +108,7 @@ def _draw(people: list[Identity], moves: Tensor, size: int) -> Tensor:
     depth = (1 - (u / 0.6) ** 2 - (v / 0.8) ** 2).clamp_(min=0)
     fu, fv = u - YAW_SLIDE * p.yaw * depth, v - PITCH_SLIDE * p.pitch * depth
     _body(canvas, p, x, y, u, v)
-    _hair_behind(canvas, p, u, v)
+    hair_behind(canvas, p, u, v)
     _neck(canvas, p, u, v)
     _head(canvas, p, u, v, fu, fv)
     _nose(canvas, p, fu, fv)
@@ -176,109 +116,97 @@ def _draw(people: list[Identity], moves: Tensor, size: int) -> Tensor:
         _beard(canvas, p, u, v, fu, fv)
     _mouth(canvas, p, fu, fv)
     _eyes(canvas, p, fu, fv)
-    _hair_front(canvas, p, u, v, fu, fv)
+    hair_front(canvas, p, u, v, fu, fv)
     _brows(canvas, p, fu, fv)
     if p.glasses:
-        _glasses(canvas, p, fu, fv)
+        glasses(canvas, p, fu, fv)
     return (canvas.image.clamp_(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _background(p: _Params, x: Tensor, y: Tensor, count: int) -> Tensor:
-    t = _smooth(-1.2, 1.3, y + x * p.gradient)
+def _background(p: Params, x: Tensor, y: Tensor, count: int) -> Tensor:
+    t = smooth(-1.2, 1.3, y + x * p.gradient)
     image = torch.lerp(p.background_top, p.background_bottom, t.unsqueeze(1))
     light = 0.92 + 0.14 * torch.exp(-(x * x + (y + 0.2) ** 2))
     if p.spot:
-        light = light + 0.16 * _smooth(0.62, 0.38, torch.sqrt((x - p.spot_x) ** 2 + (y - p.spot_y) ** 2))
+        light = light + 0.16 * smooth(0.62, 0.38, torch.sqrt((x - p.spot_x) ** 2 + (y - p.spot_y) ** 2))
     image = image * light.unsqueeze(1)
     return image.expand(count, -1, -1, -1).clone()
 
 
-def _body(canvas: _Canvas, p: _Params, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> None:
+def _body(canvas: Canvas, p: Params, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> None:
     """Shoulders and shirt; they follow the head by a third."""
     rows = canvas.band(0.55, 1.0)
     bx, by = x - p.center_x - p.shift_x * 0.35, y[:, rows] - p.center_y - p.shift_y * 0.35
     by = by.expand(len(p.jaw), -1, -1)
-    shoulders = _ellipse(bx, by - 1.22, 0.86, 0.50)
-    shade = 1.02 - 0.30 * _smooth(0.55, 1.05, bx.abs()) + 0.10 * p.light * bx - 0.12 * _smooth(0.75, 1.0, by)
+    shoulders = ellipse(bx, by - 1.22, 0.86, 0.50)
+    shade = 1.02 - 0.30 * smooth(0.55, 1.05, bx.abs()) + 0.10 * p.light * bx - 0.12 * smooth(0.75, 1.0, by)
     canvas.paint(p.shirt * shade.unsqueeze(1), canvas.cover(shoulders), rows)
 
 
-def _neck(canvas: _Canvas, p: _Params, u: Tensor, v: Tensor) -> None:
+def _neck(canvas: Canvas, p: Params, u: Tensor, v: Tensor) -> None:
     rows = canvas.band(0.35, 1.0)
     u, v = u[:, rows], v[:, rows]
-    half = 0.215 + 0.20 * _smooth(0.70, 0.98, v) ** 2
+    half = 0.215 + 0.20 * smooth(0.70, 0.98, v) ** 2
     bottom = 0.90 - 0.55 * (u * u) if not p.v_neck else 1.02 - 0.95 * u.abs()
     opening = torch.maximum(u.abs() - half, v - bottom)
     collar = torch.maximum(u.abs() - half - 0.045, v - bottom - 0.05)
     trim = p.collar if p.v_neck else p.shirt * 0.72
     canvas.paint(trim, canvas.cover(torch.maximum(collar, 0.74 - v)), rows)
-    shade = 0.90 - 0.26 * _smooth(0.86, 0.56, v) + 0.08 * p.light * u
+    shade = 0.90 - 0.26 * smooth(0.86, 0.56, v) + 0.08 * p.light * u
     canvas.paint(p.skin * shade.unsqueeze(1), canvas.cover(opening), rows)
 
 
-def _jaw_stretch(p: _Params, v: Tensor) -> Tensor:
-    return v - JAW_DROP * p.jaw * _smooth(0.15, 0.60, v)
-
-
-def _head_distance(p: _Params, u: Tensor, v: Tensor) -> Tensor:
-    """Signed distance to the outline of the head: an ellipse above, tapering to the chin below."""
-    t = _jaw_stretch(p, v) / p.face_height
-    half = p.face_width * (1 - p.jaw_taper * _smooth(0.10, 1.15, t))
-    ratio = u / half
-    return (torch.sqrt(ratio * ratio + t * t + 1e-9) - 1) * 0.52
-
-
-def _head(canvas: _Canvas, p: _Params, u: Tensor, v: Tensor, fu: Tensor, fv: Tensor) -> None:
+def _head(canvas: Canvas, p: Params, u: Tensor, v: Tensor, fu: Tensor, fv: Tensor) -> None:
     rows = canvas.band(-0.25, 0.35)  # ears
     eu, ev = u[:, rows].abs() - p.face_width - 0.005, v[:, rows] - 0.03 - 0.05 * p.pitch
     side = torch.sign(u[:, rows])
-    ear = _ellipse(eu - 0.03 * p.yaw * -side, ev, 0.062, 0.115)
+    ear = ellipse(eu - 0.03 * p.yaw * -side, ev, 0.062, 0.115)
     canvas.paint(p.skin * 0.90, canvas.cover(ear), rows)
     canvas.paint(p.skin * 0.72, 0.8 * canvas.cover(ear + 0.034, 3.0), rows)
-    distance = _head_distance(p, u, v)
-    shade = 1.03 - 0.26 * _smooth(-0.20, 0.02, distance) + 0.11 * p.light * fu - 0.07 * fv
-    shade = shade - 0.10 * _bump((fu / 0.16) ** 2 + ((fv - p.mouth_y - 0.13) / 0.05) ** 2)  # under the lower lip
-    shade = shade + 0.06 * _bump((fu / 0.40) ** 2 + ((fv + 0.33) / 0.22) ** 2)  # forehead
-    socket = _bump(((fu.abs() - p.eye_x) / 0.20) ** 2 + ((fv - p.eye_y + 0.02) / 0.15) ** 2)
+    distance = head_distance(p, u, v)
+    shade = 1.03 - 0.26 * smooth(-0.20, 0.02, distance) + 0.11 * p.light * fu - 0.07 * fv
+    shade = shade - 0.10 * bump((fu / 0.16) ** 2 + ((fv - p.mouth_y - 0.13) / 0.05) ** 2)  # under the lower lip
+    shade = shade + 0.06 * bump((fu / 0.40) ** 2 + ((fv + 0.33) / 0.22) ** 2)  # forehead
+    socket = bump(((fu.abs() - p.eye_x) / 0.20) ** 2 + ((fv - p.eye_y + 0.02) / 0.15) ** 2)
     shade = shade - 0.10 * socket
     alpha = canvas.cover(distance)
     canvas.paint(p.skin * shade.unsqueeze(1), alpha)
     rows = canvas.band(-0.15, 0.55)
-    blush = _bump(((fu[:, rows].abs() - 0.30) / 0.17) ** 2 + ((fv[:, rows] - 0.17) / 0.13) ** 2)
+    blush = bump(((fu[:, rows].abs() - 0.30) / 0.17) ** 2 + ((fv[:, rows] - 0.17) / 0.13) ** 2)
     rosy = torch.tensor([0.86, 0.36, 0.34], device=u.device).view(1, 3, 1, 1)
     canvas.paint(rosy, 0.22 * blush * alpha[:, rows], rows)
 
 
-def _nose(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
+def _nose(canvas: Canvas, p: Params, fu: Tensor, fv: Tensor) -> None:
     rows = canvas.band(-0.35, 0.45)
     fu, fv = fu[:, rows], fv[:, rows]
     dy = fv - p.nose_y
     side = fu * torch.sign(p.light)  # positive towards the light
-    bridge = _bump(((side + 0.055) / 0.055) ** 2) * _smooth(-0.30, -0.05, dy) * _smooth(0.05, 0.0, dy)
+    bridge = bump(((side + 0.055) / 0.055) ** 2) * smooth(-0.30, -0.05, dy) * smooth(0.05, 0.0, dy)
     canvas.paint(p.skin * 0.70, 0.45 * bridge, rows)
-    shine = _bump(((side - 0.012) / 0.035) ** 2) * _smooth(-0.26, -0.12, dy) * _smooth(0.03, -0.02, dy)
+    shine = bump(((side - 0.012) / 0.035) ** 2) * smooth(-0.26, -0.12, dy) * smooth(0.03, -0.02, dy)
     canvas.paint(p.skin * 0.55 + 0.45, 0.32 * shine, rows)
-    under = _bump((fu / (p.nose_width * 1.25)) ** 2 + ((dy - 0.045) / 0.030) ** 2)
+    under = bump((fu / (p.nose_width * 1.25)) ** 2 + ((dy - 0.045) / 0.030) ** 2)
     canvas.paint(p.skin * 0.60, 0.75 * under, rows)
-    nostril = _ellipse(fu.abs() - p.nose_width * 0.52, dy - 0.022, 0.024, 0.013)
+    nostril = ellipse(fu.abs() - p.nose_width * 0.52, dy - 0.022, 0.024, 0.013)
     canvas.paint(p.skin * 0.34, 0.85 * canvas.cover(nostril, 1.8), rows)
 
 
-def _beard(canvas: _Canvas, p: _Params, u: Tensor, v: Tensor, fu: Tensor, fv: Tensor) -> None:
+def _beard(canvas: Canvas, p: Params, u: Tensor, v: Tensor, fu: Tensor, fv: Tensor) -> None:
     rows = canvas.band(-0.1, 1.0)
     fu, fv, u = fu[:, rows], fv[:, rows], u[:, rows]
     edge = p.mouth_y + 0.16 - 1.15 * torch.sqrt(fu * fu + 0.012)  # upper edge rises towards the ears
-    lower = _smooth(-0.02, 0.02, fv - edge)
-    skin_ring = _smooth(
+    lower = smooth(-0.02, 0.02, fv - edge)
+    skin_ring = smooth(
         0.0, 0.02, torch.sqrt((fu / 1.22) ** 2 + ((fv - p.mouth_y - 0.045 * p.jaw) / 0.78) ** 2) - 0.165
     )
-    inside = canvas.cover(_head_distance(p, u, v[:, rows]), 2.0)
-    moustache = _smooth(0.02, -0.02, (fv - p.mouth_y + 0.082).abs() - 0.026) * _smooth(0.21, 0.18, fu.abs())
+    inside = canvas.cover(head_distance(p, u, v[:, rows]), 2.0)
+    moustache = smooth(0.02, -0.02, (fv - p.mouth_y + 0.082).abs() - 0.026) * smooth(0.21, 0.18, fu.abs())
     alpha = torch.maximum(lower * skin_ring, moustache) * inside
     canvas.paint(p.hair * 0.9 + p.skin * 0.06, 0.94 * alpha, rows)
 
 
-def _mouth(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
+def _mouth(canvas: Canvas, p: Params, fu: Tensor, fv: Tensor) -> None:
     rows = canvas.band(0.0, 0.95)
     x, y = fu[:, rows], fv[:, rows] - p.mouth_y - 0.010 * p.jaw
     half = p.mouth_width * (1 + 0.20 * p.wide - 0.46 * p.round + 0.08 * p.smile)
@@ -290,7 +218,7 @@ def _mouth(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
     opening = 0.175 * p.jaw * (1 - 0.18 * p.round) + gate * (0.028 * p.round + 0.030 * p.teeth + 0.012 * p.wide)
     inner_top, inner_bottom = curve - 0.24 * opening * bow, curve + 0.76 * opening * bow
     thick = 1 + 0.40 * p.round - 0.18 * p.wide
-    cupid = 1 - 0.30 * _bump((t / 0.28) ** 2)
+    cupid = 1 - 0.30 * bump((t / 0.28) ** 2)
     outer_top = inner_top - p.upper_lip * thick * torch.sqrt(arc) * cupid
     outer_bottom = inner_bottom + p.lower_lip * thick * torch.sqrt(arc)
     within = canvas.cover((t.abs() - 1) * p.mouth_width)
@@ -300,22 +228,22 @@ def _mouth(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
 
     canvas.paint(p.lips * 0.84, between(outer_top, inner_bottom), rows)
     fullness = ((y - inner_bottom) / (outer_bottom - inner_bottom + 1e-3)).clamp(0, 1)
-    gloss = 1.04 - 0.26 * fullness + 0.22 * _bump(((fullness - 0.4) / 0.4) ** 2 + (t / 0.55) ** 2)
+    gloss = 1.04 - 0.26 * fullness + 0.22 * bump(((fullness - 0.4) / 0.4) ** 2 + (t / 0.55) ** 2)
     canvas.paint(p.lips * gloss.unsqueeze(1), between(inner_bottom - 0.004, outer_bottom), rows)
     inside = between(inner_top, inner_bottom) * (opening * 50).clamp(0, 1)
     canvas.paint(torch.tensor([0.21, 0.05, 0.07], device=x.device).view(1, 3, 1, 1), inside, rows)
-    tongue = inside * _smooth(0.0, 0.02, y - (inner_bottom - 0.30 * opening * bow)) * _smooth(0.9, 0.6, t.abs())
+    tongue = inside * smooth(0.0, 0.02, y - (inner_bottom - 0.30 * opening * bow)) * smooth(0.9, 0.6, t.abs())
     canvas.paint(torch.tensor([0.78, 0.34, 0.36], device=x.device).view(1, 3, 1, 1), 0.9 * tongue, rows)
     white = torch.tensor([0.97, 0.95, 0.92], device=x.device).view(1, 3, 1, 1)
     show = (0.020 + 0.020 * p.teeth + 0.012 * p.wide) * (1 - 0.7 * p.round)
-    canvas.paint(white, inside * _smooth(0.005, -0.005, y - inner_top - show) * _smooth(0.94, 0.80, t.abs()), rows)
-    lower = inside * _smooth(-0.005, 0.005, y - inner_bottom + 0.016 * p.teeth) * _smooth(0.85, 0.65, t.abs())
+    canvas.paint(white, inside * smooth(0.005, -0.005, y - inner_top - show) * smooth(0.94, 0.80, t.abs()), rows)
+    lower = inside * smooth(-0.005, 0.005, y - inner_bottom + 0.016 * p.teeth) * smooth(0.85, 0.65, t.abs())
     canvas.paint(white * 0.94, lower * (p.teeth * 1.3).clamp(0, 1), rows)
     line = canvas.cover((y - (inner_top + inner_bottom) / 2).abs() - 0.006, 1.8) * (1 - opening * 40).clamp(0, 1)
     canvas.paint(p.lips * 0.36, 0.95 * line * canvas.cover(x.abs() - half * 0.98), rows)
 
 
-def _eyes(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
+def _eyes(canvas: Canvas, p: Params, fu: Tensor, fv: Tensor) -> None:
     rows = canvas.band(-0.45, 0.30)
     fu, fv = fu[:, rows], fv[:, rows]
     side = torch.sign(fu)
@@ -331,11 +259,11 @@ def _eyes(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
     canvas.paint(p.skin * 0.86, canvas.cover(torch.maximum(open_top - 0.012 - ay, ay - bottom)) * within, rows)
     eye = canvas.cover(torch.maximum(lid - ay, ay - bottom)) * within
     white = torch.tensor([0.98, 0.97, 0.96], device=fu.device).view(1, 3, 1, 1)
-    canvas.paint(white * (0.80 + 0.20 * _smooth(0.0, 0.035, ay - lid)).unsqueeze(1), eye, rows)
+    canvas.paint(white * (0.80 + 0.20 * smooth(0.0, 0.035, ay - lid)).unsqueeze(1), eye, rows)
     ix, iy = ax - 0.045 * p.gaze_x * side, ay - 0.025 * p.gaze_y + 0.004
     r = torch.sqrt(ix * ix + iy * iy + 1e-9)
     canvas.paint(p.iris * 0.42, eye * canvas.cover(r - p.iris_radius), rows)
-    glow = 0.85 + 0.5 * _smooth(-0.05, 0.05, iy)
+    glow = 0.85 + 0.5 * smooth(-0.05, 0.05, iy)
     canvas.paint(p.iris * glow.unsqueeze(1), eye * canvas.cover(r - p.iris_radius * 0.80), rows)
     dark = torch.tensor([0.03, 0.03, 0.04], device=fu.device).view(1, 3, 1, 1)
     canvas.paint(dark, eye * canvas.cover(r - p.iris_radius * 0.45), rows)
@@ -343,14 +271,14 @@ def _eyes(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
     canvas.paint(white, eye * canvas.cover(spark), rows)
     lash = torch.tensor([0.10, 0.07, 0.07], device=fu.device).view(1, 3, 1, 1)
     thickness = 0.013 if p.lashes else 0.009
-    rim = canvas.cover((ay - lid + 0.004).abs() - thickness * (0.6 + 0.5 * _smooth(-1.0, 1.0, t)))
+    rim = canvas.cover((ay - lid + 0.004).abs() - thickness * (0.6 + 0.5 * smooth(-1.0, 1.0, t)))
     canvas.paint(lash, 0.95 * rim * canvas.cover(ax.abs() - p.eye_width * 1.04), rows)
     if p.lashes:
         wing = canvas.cover((ay - lid + 0.25 * (ax - p.eye_width) + 0.010).abs() - 0.010)
         canvas.paint(lash, 0.95 * wing * canvas.cover((ax - p.eye_width * 1.10).abs() - p.eye_width * 0.16), rows)
 
 
-def _brows(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
+def _brows(canvas: Canvas, p: Params, fu: Tensor, fv: Tensor) -> None:
     rows = canvas.band(-0.60, 0.05)
     fu, fv = fu[:, rows], fv[:, rows]
     t = (fu.abs() - p.eye_x - 0.005) / 0.135
@@ -358,76 +286,3 @@ def _brows(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
     thickness = p.brow_thickness * (1.05 - 0.40 * (t * 0.5 + 0.5).clamp(0, 1))
     shape = torch.maximum(y.abs() - thickness, (t.abs() - 1) * 0.13)
     canvas.paint(p.hair * 0.62 + 0.015, 0.95 * canvas.cover(shape, 1.6), rows)
-
-
-def _hair_color(p: _Params, u: Tensor, v: Tensor) -> Tensor:
-    """Soft shading with one highlight band: all the texture hair gets."""
-    r = torch.sqrt((u - 0.08 * p.light) ** 2 + (v + 0.05) ** 2 + 1e-9)
-    band = _bump(((r - 0.58) / 0.10) ** 2) * _smooth(0.2, -0.35, v)
-    shade = 0.92 + 0.16 * p.light * u - 0.12 * v
-    return (p.hair * shade.unsqueeze(1) + (0.16 * band).unsqueeze(1) * (p.hair * 0.7 + 0.3)).clamp_(0, 1)
-
-
-def _hair_behind(canvas: _Canvas, p: _Params, u: Tensor, v: Tensor) -> None:
-    """Hair that hangs behind the head and the shoulders."""
-    w, volume = p.face_width, p.hair_volume
-    if p.hair_style == "long":
-        fall = torch.maximum(u.abs() - (w + 0.065 + volume + 0.05 * v), (v - 0.45).abs() - 0.55)
-        shape = torch.minimum(_ellipse(u, v + 0.10, w + 0.07 + volume, 0.68), fall)
-    elif p.hair_style == "bob":
-        shape = torch.maximum(_ellipse(u, v - 0.02, w + 0.11 + volume, 0.82), v - 0.50)
-    elif p.hair_style == "afro":
-        shape = _ellipse(u, v + 0.20, w + 0.20 + volume, 0.66 + 0.5 * volume)
-    elif p.hair_style == "bun":
-        shape = _ellipse(u - 0.02 * p.yaw, v + 0.80, 0.20, 0.17)
-    else:
-        return
-    shade = 0.78 - 0.10 * v
-    canvas.paint(p.hair * shade.unsqueeze(1), canvas.cover(shape))
-
-
-def _hair_front(canvas: _Canvas, p: _Params, u: Tensor, v: Tensor, fu: Tensor, fv: Tensor) -> None:
-    """The cap of hair above the hairline."""
-    rows = canvas.band(-1.0, 0.45)
-    u, v, fu, fv = u[:, rows], v[:, rows], fu[:, rows], fv[:, rows]
-    w, h, volume, au = p.face_width, p.face_height, p.hair_volume, fu.abs()
-    style = p.hair_style
-    if style == "short":
-        line = p.hairline + 0.04 + 0.25 * au * au + 1.5 * (au - 0.36).clamp(min=0)
-        cap = _ellipse(u, v + 0.10, w + 0.015 + volume * 0.4, h - 0.10 + volume)
-    elif style == "side":
-        s = fu * p.part
-        line = p.hairline - 0.04 + 0.30 * _smooth(-0.22, 0.42, s) + 1.4 * (au - 0.40).clamp(min=0)
-        cap = _ellipse(u + 0.03 * p.part, v + 0.13, w + 0.03 + volume * 0.6, h - 0.08 + volume)
-    elif style in ("bob", "long"):
-        q = (fu - 0.10 * p.part).abs()
-        line = p.hairline - 0.05 + 0.85 * q**1.5 + 3.0 * (au - 0.39).clamp(min=0)
-        cap = _ellipse(u, v + 0.10, w + 0.06 + volume, 0.66 + volume * 0.5)
-    elif style == "bun":
-        line = p.hairline + 0.75 * au * au + 1.0 * (au - 0.38).clamp(min=0)
-        cap = _ellipse(u, v + 0.10, w + 0.010 + volume * 0.3, h - 0.10 + volume)
-    else:  # afro
-        line = p.hairline + 0.02 + 0.35 * au * au + 2.0 * (au - 0.37).clamp(min=0)
-        cap = _ellipse(u, v + 0.20, w + 0.18 + volume, 0.64 + 0.5 * volume)
-    shape = torch.maximum(cap, (fv - line) * 0.7)
-    shadow = canvas.cover(torch.maximum(_head_distance(p, u, v), (fv - line - 0.05) * 0.7), 9.0)
-    canvas.paint(p.skin * 0.60, 0.35 * shadow * canvas.cover(_head_distance(p, u, v)), rows)
-    canvas.paint(_hair_color(p, u, v), canvas.cover(shape), rows)
-
-
-def _glasses(canvas: _Canvas, p: _Params, fu: Tensor, fv: Tensor) -> None:
-    rows = canvas.band(-0.45, 0.35)
-    fu, fv = fu[:, rows], fv[:, rows]
-    gx, gy = fu.abs() - p.eye_x - 0.008, fv - p.eye_y - 0.012
-    if p.round_glasses:
-        lens = torch.sqrt(gx * gx + gy * gy + 1e-9) - 0.158
-    else:
-        lens = (
-            torch.sqrt((gx.abs() - 0.095).clamp(min=0) ** 2 + (gy.abs() - 0.055).clamp(min=0) ** 2 + 1e-9) - 0.062
-        )
-    pale = torch.tensor([0.92, 0.96, 1.0], device=fu.device).view(1, 3, 1, 1)
-    canvas.paint(pale, 0.10 * canvas.cover(lens), rows)
-    canvas.paint(p.frame, 0.97 * canvas.cover(lens.abs() - 0.013), rows)
-    bridge = torch.maximum((gy + 0.03).abs() - 0.013, fu.abs() - (p.eye_x - 0.15))
-    arm = torch.maximum((gy + 0.03).abs() - 0.012, (fu.abs() - p.eye_x - 0.24).abs() - 0.085)
-    canvas.paint(p.frame, 0.97 * canvas.cover(torch.minimum(bridge, arm)), rows)

@@ -12,16 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
-from letstalk_research.data import latents as module
+from letstalk_research.data import encoding as module
 from letstalk_research.data.clips import ClipFile
-from letstalk_research.data.latents import (
-    LatentStore,
-    Window,
-    draw_clips,
-    draw_windows,
-    encode_clip,
-    encode_folder,
-)
+from letstalk_research.data.encoding import encode_clip, encode_folder
+from letstalk_research.data.latents import LatentStore, Window, draw_clips, draw_windows
 from letstalk_research.data.manifest import ClipRecord, Manifest, append_records
 
 FRAMES = 12

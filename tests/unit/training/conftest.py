@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from letstalk_research.data.manifest import ClipRecord, append_records
-from letstalk_research.training.config import Recipe, load_recipe
+from letstalk_research.training.config import Recipe
+from letstalk_research.training.recipe import load_recipe
 
 TINY = {
     "autoencoder": """

@@ -11,7 +11,8 @@ import pytest
 from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.presets import AUTOENCODER
-from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe, load_recipe, recipe_path
+from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe
+from letstalk_research.training.recipe import load_recipe, recipe_path
 
 SHIPPED = sorted(p.stem for p in recipe_path("demo_dit").parent.glob("*.toml"))
 

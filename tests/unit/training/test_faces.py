@@ -21,9 +21,10 @@ from letstalk_research.data.face_pictures import FacePictures, cells_of, mirror_
 from letstalk_research.data.synthetic.identity import sample_identity
 from letstalk_research.data.synthetic.motion import random_pose
 from letstalk_research.evaluation.landmarks import LANDMARKS, landmark_positions
-from letstalk_research.training.config import FacesRecipe, load_recipe
+from letstalk_research.training.config import FacesRecipe
 from letstalk_research.training.faces import FacesStage, add_norms, fold_norms
 from letstalk_research.training.loop import train
+from letstalk_research.training.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")

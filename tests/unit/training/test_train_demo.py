@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from letstalk_research.training.config import load_recipe
+from letstalk_research.training.recipe import load_recipe
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train_demo.py"
 
