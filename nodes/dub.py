@@ -93,7 +93,7 @@ class LetsTalkDub(io.ComfyNode):
     @classmethod
     def execute(cls, audio: Any, model: str, seed: int, length: str, **inputs: Any) -> io.NodeOutput:
         hidden = cls.hidden
-        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
+        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str, list))}
         video, path, frames = dub_video(
             audio=audio,
             model=model,

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..letstalk_core.sampling.guidance import as_scale, check_scales
 from .adapters.guider import make_guider, make_model_sigmas
 from .adapters.schema import make_schema
 from .adapters.widgets import shared
@@ -46,8 +47,38 @@ class LetsTalkGuiderNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, positive: Any, audio_scale: float, portrait_scale: float) -> io.NodeOutput:
+    def execute(cls, model: Any, positive: Any, audio_scale: Any, portrait_scale: Any) -> io.NodeOutput:
         return io.NodeOutput(make_guider(model, positive, audio_scale, portrait_scale))
+
+
+class LetsTalkScaleSchedule(io.ComfyNode):
+    """FLOAT list for audio_scale and portrait_scale."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="LetsTalkScaleSchedule",
+            display_name="LetsTalk Scale Schedule",
+            category=CATEGORY,
+            description="A guidance scale that changes over the sampling steps. Wire it into audio_scale or"
+            " portrait_scale of any LetsTalk node.",
+            search_aliases=["cfg schedule", "guidance schedule", "float list"],
+            inputs=[
+                io.String.Input(
+                    "scales",
+                    default="1.6:1.0",
+                    tooltip="Scales from the first step to the last, in straight lines between them: 1.6:1.0 falls"
+                    " evenly, 1:2:2:1 is highest in the middle; as many as there are steps are one a step.",
+                ),
+            ],
+            outputs=[io.Float.Output(display_name="scales", tooltip="A list of numbers on one wire.")],
+        )
+
+    @classmethod
+    def execute(cls, scales: str) -> io.NodeOutput:
+        scale = as_scale(scales)
+        check_scales(scale, scale)
+        return io.NodeOutput(list(scale) if isinstance(scale, tuple) else scale)
 
 
 class LetsTalkSigmas(io.ComfyNode):
@@ -93,4 +124,4 @@ class LetsTalkSigmas(io.ComfyNode):
         return io.NodeOutput(make_model_sigmas(model, steps, schedule, shift))
 
 
-NODES: list[type[io.ComfyNode]] = [LetsTalkGuiderNode, LetsTalkSigmas]
+NODES: list[type[io.ComfyNode]] = [LetsTalkGuiderNode, LetsTalkScaleSchedule, LetsTalkSigmas]

@@ -139,7 +139,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
     def execute(cls, image: Any, audio: Any, model: str, seed: int, **inputs: Any) -> io.NodeOutput:
         hidden = cls.hidden
         bundle = load_bundle(model)
-        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
+        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str, list))}
         run, video = animate(
             bundle,
             image,

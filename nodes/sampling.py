@@ -270,7 +270,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         run = prepare_run(**inputs)
         everything = is_wired(cls.hidden.dynprompt, cls.hidden.unique_id, IMAGES_OUTPUT)
         part = Part(retake_from, retake_to, retake_seed) if retake_to > 0 else None
-        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str))}
+        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str, list))}
         result = render_video(
             run,
             vae,

@@ -46,7 +46,7 @@ ROLE_OF = {
     "models": "LoadDiT LoadAutoencoder LoadAudioEncoder Personalize",
     "material": "LoadPortrait LoadSpeech LoadMemory",
     "conditioning": "CropPortrait EncodePortrait EncodeAudio Conditioning Guider Sigmas MemorySettings"
-    " MotionCurves",
+    " MotionCurves ScaleSchedule",
     "sampling": "TalkingVideo LongVideoSampler PortraitVideo Dub",
     "result": "PasteBack SaveMemory",
 }

@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..errors import ConfigError
 from .generate import DEMO_NOTE, Interrupt, same_threads
-from .options import add_machine, add_results
+from .options import add_machine, add_results, scale
 from .output import check_apart, check_file_name, check_output, check_temporary_folder, say, write_out
 
 __all__ = ["add_parser", "run"]
@@ -42,7 +42,12 @@ def add_parser(subparsers: Any) -> None:
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
     add("--seed", type=int, default=0, help="same seed, same video (default 0)")
     add("--fps", type=float, help="frames per second (default: what the model was trained at)")
-    add("--cfg-audio", type=float, metavar="SCALE", help="audio guidance; 1 is none (default: by model)")
+    add(
+        "--cfg-audio",
+        type=scale,
+        metavar="SCALE",
+        help="audio guidance; 1 is none, 1.6:1.0 falls over the steps (default: by model)",
+    )
     add("--no-carry", action="store_true", help="plain mouths, without the detail of the filmed face")
     add_machine(parser)
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from ..media.video.segments import SegmentedVideo, segment_clips
     from ..media.video.writer import AI_MARKER
     from ..networks.load import load_bundle
+    from ..sampling.guidance import as_scale
     from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
     from .progress import ProgressLine
 
@@ -78,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     keep_freed_memory()
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
+    cfg_audio = None if args.cfg_audio is None else as_scale(args.cfg_audio)
     settings = GenerateSettings(
-        steps=args.steps, seed=args.seed, fps=args.fps, cfg_audio=args.cfg_audio, carry=not args.no_carry
+        steps=args.steps, seed=args.seed, fps=args.fps, cfg_audio=cfg_audio, carry=not args.no_carry
     ).resolve(bundle)
     assert settings.fps is not None
     if bundle.is_demo and not args.quiet:

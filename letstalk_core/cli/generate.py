@@ -196,6 +196,7 @@ def same_threads(args: argparse.Namespace, folder: Path | None) -> None:
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:
     from ..generate.talking_portrait import GenerateSettings
+    from ..sampling.guidance import as_scale
     from ..sampling.memory_bank import MemorySettings
     from ..sampling.solvers import get_solver
 
@@ -208,8 +209,8 @@ def _settings(args: argparse.Namespace) -> GenerateSettings:
         shift=args.shift,
         seed=args.seed,
         fps=args.fps,
-        cfg_audio=args.cfg_audio,
-        cfg_portrait=args.cfg_portrait,
+        cfg_audio=None if args.cfg_audio is None else as_scale(args.cfg_audio),
+        cfg_portrait=as_scale(args.cfg_portrait),
         carry=not args.no_carry,
         memory=MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None,
         match_statistics=args.match_statistics,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_machine", "add_results", "add_settings"]
+__all__ = ["add_machine", "add_results", "add_settings", "scale"]
+
+
+def scale(text: str) -> float | str:
+    """A guidance scale: a number, or what `as_scale` reads of one that changes, when there are models to ask."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +27,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=float, help="frames per second (default: what the model was trained at)")
     add(
         "--cfg-audio",
-        type=float,
+        type=scale,
         metavar="SCALE",
-        help="audio guidance; 1 is none and fastest (default: by model)",
+        help="audio guidance; 1 is none and fastest, 1.6:1.0 falls over the steps (default: by model)",
     )
     add(
-        "--cfg-portrait", type=float, default=1.0, metavar="SCALE", help="portrait guidance; 1 is none and fastest"
+        "--cfg-portrait",
+        type=scale,
+        default=1.0,
+        metavar="SCALE",
+        help="portrait guidance, in the same way (default 1)",
     )
     add(
         "--size",

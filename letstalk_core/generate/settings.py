@@ -10,6 +10,7 @@ from ..networks.configs import DiTConfig
 from ..networks.load import ModelBundle
 from ..sampling.clip import Guidance
 from ..sampling.drift import DriftLog
+from ..sampling.guidance import Scale
 from ..sampling.memory_bank import MemorySettings
 from ..sampling.motion import check_amount
 from ..sampling.schedules import default_shift, default_steps, make_sigmas
@@ -29,8 +30,8 @@ class GenerateSettings:
     shift: float | None = None
     seed: int = 0
     fps: float | None = None
-    cfg_audio: float | None = None
-    cfg_portrait: float = 1.0
+    cfg_audio: Scale | None = None
+    cfg_portrait: Scale = 1.0
     size: tuple[int, int] | None = None  # height, width in pixels, as the network samples them
     carry: bool = True  # the portrait's own detail in the frames, where the model has the masks for it, and
     output_size: tuple[int, int] | None = None  # of the frames then; None: `size`
@@ -111,8 +112,7 @@ class GenerateSettings:
         values = asdict(self)
         if not self.as_authors:
             del values["as_authors"]
-        sizes = {name: values[name] and list(values[name]) for name in ("size", "output_size")}
-        return {**values, **sizes}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass

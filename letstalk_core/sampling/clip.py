@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import NumericalError
 from ..networks.transformer.conditions import Conditions
 from .denoisers import ModelDenoiser
-from .guidance import GuidedDenoiser, check_scales
+from .guidance import GuidedDenoiser, Scale, check_scales
 from .solvers import STOCHASTIC, get_solver
 
 __all__ = [
@@ -92,8 +92,8 @@ def conditioned(sample: ConditionedSampler, conditions: Callable[[Tensor, Clip],
 class Guidance:
     """Scales of the two guided conditions; 1 costs nothing. Raises: ConfigError for scales that are no numbers."""
 
-    audio: float = 1.0
-    portrait: float = 1.0
+    audio: Scale = 1.0
+    portrait: Scale = 1.0
 
     def __post_init__(self) -> None:
         check_scales(self.audio, self.portrait)
@@ -119,7 +119,7 @@ class SolverClipSampler:
     ) -> None:
         guidance = guidance or Guidance()
         self.denoiser = denoiser
-        self.guided = GuidedDenoiser(denoiser, guidance.audio, guidance.portrait)
+        self.guided = GuidedDenoiser(denoiser, guidance.audio, guidance.portrait, sigmas)
         self.name, self.solver, self.sigmas = solver, get_solver(solver), sigmas
         self.seed, self.on_step = seed, on_step
 

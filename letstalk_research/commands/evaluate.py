@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from letstalk_core.cli.options import scale
 from letstalk_core.errors import ConfigError, OutputError
 
 from ..evaluation.paper.weights import WEIGHTS
@@ -75,7 +76,12 @@ def add_parser(subparsers: Any) -> None:
     add("--seed", type=int, default=0, help="same seed, same people and sentences (default 0)")
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
     add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
-    add("--cfg-audio", type=float, metavar="SCALE", help="audio guidance; 1 is none (default: by model)")
+    add(
+        "--cfg-audio",
+        type=scale,
+        metavar="SCALE",
+        help="audio guidance; 1 is none, 1.6:1.0 falls over the steps (default: by model)",
+    )
     add(
         "--memory-noise",
         type=float,
@@ -95,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from letstalk_core.cli.hardware import at_least, choose_device, choose_dtype, use_threads
     from letstalk_core.generate.talking_portrait import GenerateSettings
     from letstalk_core.networks.load import load_bundle
+    from letstalk_core.sampling.guidance import as_scale
     from letstalk_core.sampling.memory_bank import MemorySettings
 
     from ..evaluation.bundle_subject import BundleSubject
@@ -122,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     first_load = time.perf_counter() - begun
     memory = MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None
-    settings = GenerateSettings(steps=args.steps, solver=args.solver, cfg_audio=args.cfg_audio, memory=memory)
+    cfg_audio = None if args.cfg_audio is None else as_scale(args.cfg_audio)
+    settings = GenerateSettings(steps=args.steps, solver=args.solver, cfg_audio=cfg_audio, memory=memory)
     subject = BundleSubject(bundle, settings)
     if resumable and args.overwrite:
         Store.discard(folder / "work")

@@ -24,6 +24,7 @@ from ...letstalk_core.media.audio.decode import WaveformSource
 from ...letstalk_core.media.video.reader import probe, read_video
 from ...letstalk_core.media.video.segments import SegmentedVideo, segment_clips
 from ...letstalk_core.networks.load import load_bundle
+from ...letstalk_core.sampling.guidance import as_scale
 from .folders import resolve_bundle
 from .pictures import rgb_image
 from .progress import check_interrupt
@@ -49,7 +50,7 @@ def dub_video(
     images: Tensor | None = None,
     fps: float = 25.0,
     steps: int = 0,
-    audio_scale: float = 0.0,
+    audio_scale: Any = 0.0,
     unfinished: str = UNFINISHED[0],
     settings: dict[str, Any] | None = None,
     prompt: Any = None,
@@ -71,9 +72,9 @@ def dub_video(
     folder, device = resolve_bundle(model), mm.get_torch_device()
     mm.free_memory(ROOM * sum(path.stat().st_size for path in folder.glob("*.safetensors")), device)
     bundle = load_bundle(folder, device=device)
-    chosen = GenerateSettings(fps=FPS, steps=steps or None, seed=seed, cfg_audio=audio_scale or None).resolve(
-        bundle
-    )
+    chosen = GenerateSettings(
+        fps=FPS, steps=steps or None, seed=seed, cfg_audio=as_scale(audio_scale) or None
+    ).resolve(bundle)
     assert chosen.fps is not None
     first = next(iter(read_video(film, fps=chosen.fps, max_frames=1)))
     clip_frames = bundle.dit.config.clip_frames

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
-from ...letstalk_core.sampling.guidance import combine_passes, guidance_passes
+from ...letstalk_core.sampling.guidance import (
+    Scale,
+    as_scale,
+    check_scales,
+    combine_passes,
+    guidance_passes,
+    scales_at,
+)
 from ...letstalk_core.sampling.schedules import default_steps, make_sigmas
 from .conditions import check_conditioning
 from .model import letstalk_model
@@ -28,7 +35,8 @@ class LetsTalkGuider(comfy.samplers.CFGGuider):
     audio (without both where the scales are equal), with audio_scale as their scale.
     """
 
-    audio_scale = portrait_scale = 1.0
+    audio_scale: Scale = 1.0
+    portrait_scale: Scale = 1.0
 
     def set_positive(self, positive: Sequence[Any]) -> None:
         """Conditions of the three passes out of a CONDITIONING. Raises: ConfigError."""
@@ -37,11 +45,15 @@ class LetsTalkGuider(comfy.samplers.CFGGuider):
         nothing = [[slot, {**values, "letstalk_portrait_gain": 0.0}] for slot, values in portrait]
         self.inner_set_conds({"positive": positive, "portrait": portrait, "negative": nothing})
 
-    def set_scales(self, audio: float, portrait: float) -> None:
+    def set_scales(self, audio: Scale, portrait: Scale) -> None:
         """Scales of both guidances; 1 is none and costs nothing. Raises: ConfigError."""
-        guidance_passes(audio, portrait)
+        check_scales(audio, portrait)
         self.audio_scale, self.portrait_scale = audio, portrait
-        self.set_cfg(audio)  # newer cores show it
+        self.set_cfg(audio[0] if isinstance(audio, tuple) else audio)  # newer cores show it
+
+    def _scales(self, timestep: Tensor, options: dict[str, Any]) -> tuple[float, float]:
+        sigmas = options.get("transformer_options", {}).get("sample_sigmas", timestep)
+        return scales_at((self.audio_scale, self.portrait_scale), timestep, sigmas)
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
@@ -49,7 +61,7 @@ class LetsTalkGuider(comfy.samplers.CFGGuider):
         options = model_options or {}
         if "sampler_cfg_function" in options or options.get("sampler_post_cfg_function"):
             return self._hooked(x, timestep, options)
-        passes = guidance_passes(self.audio_scale, self.portrait_scale)
+        passes = guidance_passes(*self._scales(timestep, options))
         parts = self._run([NAMES[portrait, audio] for portrait, audio, _ in passes], x, timestep, options)
         return combine_passes(list(parts.values()), [weight for _, _, weight in passes])
 
@@ -60,7 +72,7 @@ class LetsTalkGuider(comfy.samplers.CFGGuider):
 
     def _hooked(self, x: Tensor, timestep: Tensor, options: dict[str, Any]) -> Tensor:
         """The same sum, its audio part through ComfyUI's CFG function, which calls what other nodes set."""
-        audio, portrait = self.audio_scale, self.portrait_scale
+        audio, portrait = self._scales(timestep, options)
         weights = {NAMES[p, a]: weight for p, a, weight in guidance_passes(audio, portrait)}
         names = ["positive", *(name for name in weights if name != "positive")]
         parts = self._run(names, x, timestep, options)
@@ -81,17 +93,17 @@ class LetsTalkGuider(comfy.samplers.CFGGuider):
         return guided
 
 
-def make_guider(
-    model: Any, positive: Any, audio_scale: float = 0.0, portrait_scale: float = 1.0
-) -> LetsTalkGuider:
+def make_guider(model: Any, positive: Any, audio_scale: Any = 0.0, portrait_scale: Any = 1.0) -> LetsTalkGuider:
     """The GUIDER of a MODEL and the CONDITIONING of LetsTalk Conditioning; an audio scale of 0 is the model's own.
 
-    Raises: ConfigError.
+    Scales are numbers, or lists of them as other nodes send over a FLOAT wire. Raises: ConfigError.
     """
     own = letstalk_model(model).dit_config.audio_guidance
     guider = LetsTalkGuider(model)
     guider.set_positive(positive)
-    guider.set_scales(audio_scale or own, portrait_scale)
+    audio = as_scale(audio_scale)
+    audio = tuple(scale or own for scale in audio) if isinstance(audio, tuple) else audio or own
+    guider.set_scales(audio, as_scale(portrait_scale))
     return guider
 
 

@@ -16,6 +16,7 @@ from ...letstalk_core.media.audio.decode import load_sound
 from ...letstalk_core.media.portrait.image import load_with_alpha
 from ...letstalk_core.pixels import from_bytes
 from .folders import resolve_input
+from .widgets import SCALES
 
 __all__ = ["load_audio", "load_image", "load_picture_file", "with_checked_inputs"]
 
@@ -46,11 +47,12 @@ def with_checked_inputs(node: Any) -> Any:
 
 
 def _values(node: Any, given: dict[str, Any], name: str) -> list[Any]:
-    """What came for an input: one value, or for nodes that take lists every one of them."""
+    """What came for an input: one value, or of a list, where one may come, every one of them."""
     if name not in given:
         return []
     value = given[name]
-    return value if node.define_schema().is_input_list and isinstance(value, list) else [value]
+    listed = name in SCALES or node.define_schema().is_input_list
+    return value if listed and isinstance(value, list) else [value]
 
 
 @cache

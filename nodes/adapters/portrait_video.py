@@ -110,7 +110,7 @@ def animate(
     movement: float = 1.0,
     seed: int = 0,
     steps: int = 0,
-    audio_scale: float = 0.0,
+    audio_scale: Any = 0.0,
     crf: int = 18,
     unfinished: str,
     every_frame: bool = False,

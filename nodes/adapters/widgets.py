@@ -8,9 +8,13 @@ from comfy_api.latest import io
 
 from .work import UNFINISHED
 
-__all__ = ["MAX_SEED", "shared", "timing"]
+__all__ = ["MAX_SEED", "SCALES", "shared", "timing"]
 
 MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
+SCALES = (
+    "audio_scale",
+    "portrait_scale",
+)  # a list of numbers may be wired to them, which are spread over the steps
 _SIDE = (io.Int, {"default": 256, "min": 32, "max": 4096, "step": 32})
 _SHARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "seed": (io.Int, {"default": 0, "min": 0, "max": MAX_SEED, "control_after_generate": True}),

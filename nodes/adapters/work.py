@@ -78,7 +78,7 @@ def fingerprint(run: ClipRun, vae: Any, sound: tuple[Tensor, int] | None) -> dic
     guider = run.guider
     patcher = guider.model_patcher
     dtypes = (patcher.model.get_dtype(), patcher.model.manual_cast_dtype, getattr(vae, "vae_dtype", None))
-    numbers = {k: v for k, v in vars(guider).items() if isinstance(v, (int, float, str))}
+    numbers = {k: v for k, v in vars(guider).items() if isinstance(v, (int, float, str, tuple))}
     bank = run.bank
     memory = {} if bank.is_empty else bank.state_dict()
     return {

@@ -94,13 +94,14 @@ def test_ctrl_c_before_the_first_frame_leaves_nothing(cli: Cli, monkeypatch: pyt
 def test_resume_continues_to_the_same_frames(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wav = cli.make_wav(1.0)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    assert cli(wav, "--png", str(whole)) == 0
+    falling = ("--cfg-audio", "1.6:1.0")
+    assert cli(wav, *falling, "--png", str(whole)) == 0
     (cli.out / "v.mp4").unlink()
     with monkeypatch.context() as patch:
         stop_after(3, patch)
-        assert cli(wav, "--resume", "--png", str(resumed)) == 130
+        assert cli(wav, *falling, "--resume", "--png", str(resumed)) == 130
     assert (cli.out / "v.mp4.work").is_dir() and video_frames(cli.out / "v.mp4") == 12
-    assert cli(wav, "--resume", "--png", str(resumed)) == 0
+    assert cli(wav, *falling, "--resume", "--png", str(resumed)) == 0
     assert cli.left() == ["v.mp4"] and video_frames(cli.out / "v.mp4") == 25
     from PIL import Image
 

@@ -151,6 +151,8 @@ def test_a_bad_model_gives_one_line_and_leaves_nothing(cli: Cli, case: str, tmp_
         ["--size", "0"],
         ["--size", "wide"],
         ["--cfg-audio", "-1"],
+        ["--cfg-audio", "1.6:-1"],
+        ["--cfg-portrait", "high"],
         ["--memory-noise", "2"],
         ["--movement", "2.5"],
         ["--shift", "0"],

@@ -60,6 +60,16 @@ def test_speech_and_guidance_change_the_video(bundle: ModelBundle) -> None:
     assert not torch.equal(plain.video, guided.video) and not torch.equal(plain.video, silent.video)
 
 
+def test_a_scale_that_changes_over_the_steps_is_like_no_constant_one(bundle: ModelBundle) -> None:
+    steps = replace(FAST, steps=3)
+    high, low = (run(bundle, settings=replace(steps, cfg_audio=scale))[0].video for scale in (4.0, 1.0))
+    falling, summary = run(bundle, settings=replace(steps, cfg_audio=(4.0, 1.0)))
+    assert not torch.equal(falling.video, high) and not torch.equal(falling.video, low)
+    assert summary.settings["cfg_audio"] == [4.0, 1.0]
+    for scale, same in ((4.0, high), (1.0, low)):
+        assert torch.equal(run(bundle, settings=replace(steps, cfg_audio=(scale, scale)))[0].video, same)
+
+
 def test_the_amount_of_movement_changes_the_video(bundle: ModelBundle) -> None:
     (usual, _), (still, _), (again, _) = (
         run(bundle, settings=replace(FAST, movement=amount)) for amount in (1.0, 0.0, 0.0)

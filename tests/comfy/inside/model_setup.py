@@ -63,7 +63,7 @@ class Setup:
         found: Tensor = self.guider.make_model_sigmas(self.patcher, steps)
         return found
 
-    def standalone(self, sigmas: Tensor, audio: float = 1.0, portrait: float = 1.0) -> Tensor:
+    def standalone(self, sigmas: Tensor, audio: Any = 1.0, portrait: Any = 1.0) -> Tensor:
         """The first clip, sampled without ComfyUI: (1, c, f, h, w)."""
         clip, denoisers = self.sub("letstalk_core.sampling.clip"), self.sub("letstalk_core.sampling.denoisers")
         bank = self.sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(self.dit.config, seed=SEED)

@@ -36,6 +36,7 @@ def hostile(entry: Any) -> list[Any]:
     """Values that are wrong for an input, by what its schema says of it."""
     if isinstance(entry, (io.Int.Input, io.Float.Input)):
         odd = [float("nan"), float("inf"), -float("inf"), 1e308, entry.min - 1, entry.max + 1, "7", True, [1]]
+        odd = [*odd[:-1], ["7"], [1.0, -1.0]] if entry.id.endswith("_scale") else odd  # may be lists
         return [*odd, 1.5] if isinstance(entry, io.Int.Input) else odd
     if isinstance(entry, io.Boolean.Input):
         return ["yes", 2, float("nan")]

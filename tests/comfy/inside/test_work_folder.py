@@ -349,5 +349,7 @@ def test_lora_and_conditions_belong_to_the_settings(kit: Any, sub: Any) -> None:
     patched.guider.model_patcher.add_patches({key: (torch.ones(1),)}, 0.5)
     other = fingerprint(patched, kit.vae, None)
     assert {k for k in other if other[k] != same[0][k]} == {"model_patches"}
+    falling = [prepare(kit, 20, audio_scale=scales) for scales in ([2.0, 1.0], [2.0, 1.5])]
+    assert len({fingerprint(run, kit.vae, None)["guider"] for run in (prepare(kit, 20), *falling)}) == 3
     longer = fingerprint(prepare(kit, 21), kit.vae, None)
     assert {k for k in longer if longer[k] != same[0][k]} == {"frames", "positive"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.sampling.guidance import GuidedDenoiser
+from letstalk_core.sampling.guidance import GuidedDenoiser, as_scale, scales_at
 
 
 class Counting:
@@ -79,7 +79,47 @@ def test_variance_comes_from_the_pass_with_all_conditions() -> None:
     assert not hasattr(GuidedDenoiser(Counting()), "with_variance")
 
 
-@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf"), (1.0, -1.0)])
 def test_an_impossible_scale_is_refused(scale: float) -> None:
     with pytest.raises(ConfigError, match="guidance"):
         GuidedDenoiser(Counting(), audio_scale=scale)
+
+
+SIGMAS = torch.tensor([1.0, 0.9, 0.6, 0.1, 0.0])  # four steps of unequal height
+
+
+def each_step(scale: Any) -> list[float]:
+    return [scales_at((scale, 1.0), sigma.expand(2), SIGMAS)[0] for sigma in SIGMAS[:-1]]
+
+
+def test_values_of_a_scale_are_spread_over_the_steps_whatever_their_noise() -> None:
+    assert each_step(as_scale("4:1")) == pytest.approx([4, 3, 2, 1])
+    assert each_step(as_scale("1:2:1")) == pytest.approx([1, 5 / 3, 5 / 3, 1])
+    assert each_step(as_scale([1.5, 1.0, 1.0, 2.25])) == [1.5, 1.0, 1.0, 2.25]  # exactly, so that 1 costs no pass
+    assert each_step(as_scale("2.5")) == [2.5] * 4
+    assert scales_at(((3.0, 1.0), 1.0), SIGMAS[:1], torch.tensor([1.0, 0.0])) == (3.0, 1.0)  # a single step
+
+
+@given(st.floats(0, 1))
+def test_between_two_levels_a_scale_lies_between_those_of_the_two_steps(share: float) -> None:
+    sigma = torch.lerp(SIGMAS[1], SIGMAS[2], share)
+    assert scales_at(((4.0, 3.0, 2.0, 1.0), 1.0), sigma[None], SIGMAS)[0] == pytest.approx(3 - share, abs=1e-6)
+    beyond = torch.tensor([7.0]), torch.tensor([0.05])  # of solvers that add noise, and below the last step
+    assert [scales_at(((4.0, 1.0), 1.0), sigma, SIGMAS)[0] for sigma in beyond] == [4.0, 1.0]
+
+
+def test_a_step_runs_the_passes_of_its_own_scales() -> None:
+    model, values = Counting(), inputs()
+    guided = GuidedDenoiser(model, (1.0, 2.0, 2.0, 1.0), (1.0, 1.0, 1.5, 1.0), SIGMAS)
+    steps = []
+    for sigma in SIGMAS[:-1]:
+        steps.append(guided(**{**values, "sigma": sigma.expand(2)}))
+    assert model.batches == [2, 4, 6, 2]
+    constant = GuidedDenoiser(model, 2.0, 1.5)(**{**values, "sigma": SIGMAS[2].expand(2)})
+    assert torch.equal(steps[2], constant)
+
+
+@pytest.mark.parametrize("text", ["", "high", "1.6:", "1.6:x", [], None])
+def test_what_is_no_scale_is_refused_with_an_example(text: Any) -> None:
+    with pytest.raises(ConfigError, match="guidance scale .* as in 1.6:1.0"):
+        as_scale(text)
