@@ -138,13 +138,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark whole folders and files that take long: `-m "not slow"` leaves them out. One process runs a whole file,
-    and everything that shares a server."""
+    another all that asks one server, and one all visits of a browser."""
     for item in items:
         if SLOW & {*item.path.parts[-3:], item.path.stem}:
             item.add_marker("slow")
         if item.get_closest_marker("xdist_group") is None:
-            shares = "start_server" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("server" if shares else str(item.path)))
+            names = getattr(item, "fixturenames", ())
+            group = next((name for name in ("visit_to", "start_server") if name in names), str(item.path))
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
