@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, FaceNotFoundError
 from ..media.portrait.crop import SHAPE_TOLERANCE, CropTransform, fit_to
+from ..media.portrait.find import check_face, find_face
+from ..media.portrait.lids import Lids
 from ..networks.carry import Carry
 from ..pixels import to_unit
 
@@ -32,6 +34,19 @@ class PortraitDetail:
         self.carry = carry
         pictures = (to_unit(picture[None].to(device)) for picture in (whole, small))
         self.reference = carry.prepare(next(pictures), decoded.to(device), next(pictures), size)
+        self.lids = self._lids(whole) if carry.config.lids else None
+
+    def _lids(self, portrait: Tensor) -> Lids | None:
+        """Of a photograph with open eyes that look into the camera; networks draw those of drawn faces well."""
+        try:
+            face = find_face(portrait)
+            check_face(face)
+        except FaceNotFoundError:
+            return None
+        if face.drawn:
+            return None
+        (height, width), (h, w) = self.size, portrait.shape[:2]
+        return Lids(self.reference.portrait, face.points[:, :2] * torch.tensor([width / w, height / h]))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -39,10 +54,13 @@ class PortraitDetail:
         return self.reference.size
 
     @torch.no_grad()  # in each thread
-    def __call__(self, frames: Tensor) -> Tensor:
-        """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device."""
+    def __call__(self, frames: Tensor, blink: Tensor | None = None) -> Tensor:
+        """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device; blink (t,): 0 open, 1 shut."""
         own = self.reference.portrait.device
-        return self.carry(frames.to(own), self.reference).to(frames.device)
+        layers: list[Tensor | None] = []
+        if self.lids is not None and blink is not None:
+            layers = [self.lids(amount) for amount in blink.tolist()]
+        return self.carry(frames.to(own), self.reference, layers).to(frames.device)
 
 
 def own_size(portrait: Tensor, shape: tuple[int, int]) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class Stages:
     def __init__(self, bundle: ModelBundle, decode_batch: int = 8) -> None:
         self.bundle, self.decode_batch, self.guard = bundle, decode_batch, NumericalGuard()
         self._detail: PortraitDetail | None = None
+        self._moves: Movement | None = None
 
     def encode(self, image: Tensor) -> Tensor:
         """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
@@ -49,10 +50,16 @@ class Stages:
         """What the autoencoder makes of the portrait: (1, 3, H, W) float32, from its latent."""
         return self._pictures(latents, "decoding of the portrait")
 
-    def carry_detail(self, portrait: Tensor, decoded: Tensor, size: tuple[int, int]) -> None:
-        """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, decoded as given."""
+    def carry_detail(
+        self, portrait: Tensor, decoded: Tensor, size: tuple[int, int], moves: Movement | None = None
+    ) -> None:
+        """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, decoded as given.
+
+        moves: by which its lids come down, where the model leaves that to them.
+        """
         assert self.bundle.carry is not None
         self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size)
+        self._moves = moves
 
     def conditions(
         self, portrait: Tensor, features: AudioFeatures, moves: Movement
@@ -90,12 +97,14 @@ class Stages:
     @torch.no_grad()  # in each thread
     def decode(self, latents: Tensor, clip: Clip) -> Tensor:
         """Model-space latents (1, f, c, h, w) -> frames (f, h, w, 3) uint8 on the CPU."""
-        return torch.cat([self._decode(part, clip) for part in latents[0].split(self.decode_batch)])
+        starts = range(0, latents.shape[1], self.decode_batch)
+        return torch.cat([self._decode(latents[0, i : i + self.decode_batch], clip, i) for i in starts])
 
-    def _decode(self, latents: Tensor, clip: Clip) -> Tensor:
+    def _decode(self, latents: Tensor, clip: Clip, start: int) -> Tensor:
         images = self._pictures(latents, f"decoding of clip {clip.index + 1}")
         if self._detail is not None:
-            images = self._detail(images)
+            blink = None if self._moves is None else self._moves.blink(clip.first + start, len(images))
+            images = self._detail(images, blink)
         return from_unit(images).cpu().contiguous()
 
     def _pictures(self, latents: Tensor, name: str) -> Tensor:

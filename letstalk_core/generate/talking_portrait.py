@@ -189,7 +189,7 @@ class TalkingPortrait:
         if motion:
             fingerprint["motion"] = motion.fingerprint
         if resolved.carry:
-            stages.carry_detail(picture, decoded, resolved.output_size)
+            stages.carry_detail(picture, decoded, resolved.output_size, moves)
             fingerprint["detail"] = tensor_sha256(picture)
         if part is not None:
             fingerprint["part"] = [part.first, part.count]

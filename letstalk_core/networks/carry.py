@@ -14,6 +14,7 @@ that of the frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,9 @@ class Carry(nn.Module):
             decoded = torch.cat([decoded, portrait], dim=1)
         return CarryReference(portrait, decoded, parts, Tone.of(small))
 
-    def forward(self, frames: Tensor, reference: CarryReference) -> Tensor:
+    def forward(self, frames: Tensor, reference: CarryReference, layers: Sequence[Tensor | None] = ()) -> Tensor:
+        """`layers`, one for each frame: pictures with cover (1, 4, *reference.size) in the portrait's place, that
+        are moved as the frame is and laid over it."""
         if tuple(frames.shape[-2:]) != tuple(reference.decoded.shape[-2:]):
             (h, w), (height, width) = frames.shape[-2:], reference.decoded.shape[-2:]
             raise ConfigError(f"frames are {w}x{h}, the decoded portrait is {width}x{height}; decode both alike")
@@ -155,6 +158,9 @@ class Carry(nn.Module):
             for i in range(len(part)):  # one by one, which stays in the processor's cache
                 own = CarryMaps(maps.flow[i : i + 1], maps.masks[i : i + 1])
                 mixed = self.mix(part[i : i + 1], own, reference.of(first + i, 1))
+                if layers and (layer := layers[first + i]) is not None:
+                    moved = warp(layer, grow(own.flow, reference.size))
+                    mixed = torch.lerp(mixed, moved[:, :3], moved[:, 3:])
                 torch.clamp(mixed, -1, 1, out=result[first + i : first + i + 1])
         return result
 

@@ -259,6 +259,8 @@ class CarryConfig(Config):
     # 3x3 convolutions that correct the flow and find the masks: each sees twice as far as the one before
     correction_layers: Annotated[int, ">= 0", "<= 6"] = 3
     mask_layers: Annotated[int, ">= 0", "<= 6"] = 2
+    # eyes shut with the portrait's own lids (media.portrait.lids): for denoisers that leave them half open
+    lids: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Ten
     return result
 
 
-def apply(detail: PortraitDetail, frames: Tensor) -> Tensor:
-    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU."""
-    found: Any = detail(frames.movedim(-1, 1) * 2 - 1)
+def apply(detail: PortraitDetail, frames: Tensor, blink: Tensor | None = None) -> Tensor:
+    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU; blink (t,): 0 open, 1 shut."""
+    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, blink)
     return ((found + 1) / 2).movedim(1, -1).clamp(0, 1).cpu()

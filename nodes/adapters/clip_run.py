@@ -10,15 +10,16 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.generate.drift_plot import drift_plot
-from ...letstalk_core.networks.configs import DiTConfig
+from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
 from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.pixels import from_bytes
 from ...letstalk_core.sampling.clip import Clip
 from ...letstalk_core.sampling.drift import DriftLog
 from ...letstalk_core.sampling.long_video import plan_clips
 from ...letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
+from ...letstalk_core.sampling.motion import Movement
 from .clip_sampler import check_guider, default_sampler
-from .conditions import NOT_OURS, check_portrait, check_track
+from .conditions import NOT_OURS, check_portrait, check_track, movement_of
 from .guider import make_guider, make_model_sigmas
 from .model import letstalk_model
 
@@ -59,6 +60,7 @@ class ClipRun:
     rgb: Any
     picture: Tensor | None = None  # the portrait (H, W, 3) uint8 as it was given, in its own resolution
     drift: DriftLog = field(default_factory=DriftLog)
+    moves: Movement | None = None  # of head, lids and gaze
 
     @property
     def steps(self) -> int:
@@ -137,6 +139,7 @@ def prepare_run(
         noise=noise,
         rgb=found.rgb,
         picture=found.picture,
+        moves=movement_of(found.projection, track, seed, **found.moved),
     )
 
 
@@ -157,6 +160,8 @@ class _Found:
     autoencoder: str
     rgb: Any
     picture: Tensor | None
+    projection: AudioProjectionConfig
+    moved: dict[str, Any]  # amount and curves, as far as they are given
 
 
 def read_conditions(guider: Any) -> _Found:
@@ -185,6 +190,12 @@ def read_conditions(guider: Any) -> _Found:
         str(entry.get("letstalk_autoencoder") or ""),
         entry.get("letstalk_rgb"),
         entry.get("letstalk_picture"),
+        projection,
+        {
+            name: entry[key]
+            for name, key in (("amount", "letstalk_movement"), ("curves", "letstalk_motion"))
+            if key in entry
+        },
     )
 
 

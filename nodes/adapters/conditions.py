@@ -13,7 +13,7 @@ from ...letstalk_core.sampling.memory_bank import MemoryBank
 from ...letstalk_core.sampling.motion import Movement
 from ...letstalk_core.sampling.motion_curves import MotionCurves
 
-__all__ = ["check_conditioning", "model_conditions"]
+__all__ = ["check_conditioning", "model_conditions", "movement_of"]
 
 NOT_OURS = "{}: holds no speech and portrait; connect LetsTalk Conditioning"
 
@@ -74,15 +74,20 @@ def model_conditions(
     }
     if projection.movement:
         moved = letstalk_movement_seed if letstalk_movement_seed is not None else seed or 0
-        movement = Movement(
-            projection.movement,
-            seed=moved,
-            fps=letstalk_audio.fps,
-            amount=letstalk_movement,
-            curves=letstalk_motion,
-        )
+        movement = movement_of(projection, letstalk_audio, moved, letstalk_movement, letstalk_motion)
         tensors["movement"] = movement.rows(letstalk_first_frame, noise.shape[2])[None].to(device)
     return tensors
+
+
+def movement_of(
+    projection: AudioProjectionConfig,
+    track: Any,
+    seed: int,
+    amount: float = 1.0,
+    curves: MotionCurves | None = None,
+) -> Movement:
+    """How head, lids and gaze move in a video. Raises: ConfigError."""
+    return Movement(projection.movement, seed=seed, fps=track.fps, amount=amount, curves=curves)
 
 
 def check_portrait(latents: Tensor, config: DiTConfig, size: tuple[int, ...], name: str = "positive") -> Tensor:

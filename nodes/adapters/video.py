@@ -73,7 +73,7 @@ class ClipDecoder:
         if run.picture is not None:
             run.drift.likeness = compare_portrait(fit_to(run.picture, self.size), to_bytes(picture[0])).score
         self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
-        self._detail = _detail(vae, run, self.size, detail)
+        self._detail, self._moves = _detail(vae, run, self.size, detail), run.moves
         if self._detail is not None:
             self.size = self._detail.size
 
@@ -94,7 +94,8 @@ class ClipDecoder:
             )
             frames, cause = found
             if self._detail is not None and cause is None:
-                frames = apply(self._detail, frames)
+                blink = None if self._moves is None else self._moves.blink(clip.first, len(frames))
+                frames = apply(self._detail, frames, blink)
             self._last = (latents, frames, cause)
         return self._last[1:]
 

@@ -21,12 +21,14 @@ from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
 from letstalk_core.media.portrait.crop import CropTransform
+from letstalk_core.media.portrait.find import find_face
 from letstalk_core.media.portrait.image import load_portrait, save_image
 from letstalk_core.media.portrait.scene import Scene
 from letstalk_core.networks.carry import Carry, CarryMaps, CarryReference
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.configs import CarryConfig
-from letstalk_core.networks.load import load_bundle
+from letstalk_core.networks.load import DEMO_FOLDER, load_bundle
+from letstalk_core.sampling.motion_curves import MotionCurves
 
 FAST = GenerateSettings(steps=1, seed=3)
 PORTRAIT = torch.arange(80 * 64 * 3).remainder(253).to(torch.uint8).view(80, 64, 3)
@@ -213,3 +215,19 @@ def generate_raw(folder: Path, out: Path, portrait: Path, sound: Path) -> None:
     command.add_parser(parser.add_subparsers())
     common = ["--steps", "1", "--device", "cpu", "--quiet", "--no-crop", "--model", str(folder), "--size", "64"]
     command.run(parser.parse_args(["generate", str(portrait), str(sound), "-o", str(out), *common]))
+
+
+def test_the_lids_of_a_photograph_come_down_where_the_model_leaves_them_to_the_portrait() -> None:
+    portrait = load_portrait(DEMO_FOLDER / "portraits" / "eva.jpg")
+    blink = (torch.arange(16) >= 12).float()[:, None]
+    sound = torch.zeros(16 * 640)
+    sink = KeptFrames()
+    TalkingPortrait(load_bundle()).generate(
+        portrait,
+        sound,
+        sink,
+        GenerateSettings(seed=1, movement=0),
+        motion=MotionCurves.of_frames(blink, ["blink"]),
+    )
+    openings = [sum(find_face(sink.video[i]).eye_openings) for i in (4, 15)]
+    assert openings[1] < 0.6 * openings[0]

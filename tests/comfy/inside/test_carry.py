@@ -19,9 +19,9 @@ def kit(sub: Any) -> Any:
     return make_kit(sub)
 
 
-def save_masks(sub: Any, path: Path, detail: float = 0.99) -> None:
+def save_masks(sub: Any, path: Path, detail: float = 0.99, lids: bool = False) -> None:
     """Masks that take the portrait's detail everywhere."""
-    config = sub("letstalk_core.networks.configs").CarryConfig(hidden_size=8)
+    config = sub("letstalk_core.networks.configs").CarryConfig(hidden_size=8, lids=lids)
     carry = sub("letstalk_core.networks.carry").Carry(config)
     carry.init_weights()
     for out in (carry.correct_out, carry.masks_out):
@@ -158,3 +158,21 @@ def test_the_picture_reaches_the_run_in_its_own_resolution(
     assert run.drift.likeness is None
     pictures(kit, run, kit.vae)
     assert run.drift.lowest() <= run.drift.likeness <= 1
+
+
+def test_the_portraits_lids_come_down_as_the_motion_says(
+    sub: Any, kit: Any, make_vae: Any, comfy_nodes: dict[str, Any]
+) -> None:
+    vae = make_vae(True)
+    save_masks(sub, vae.path.with_name("carry.safetensors"), lids=True)
+    picture = sub("letstalk_core.media.portrait.image").load_portrait(
+        sub("letstalk_core.networks.load").DEMO_FOLDER / "portraits" / "eva.jpg"
+    )
+    blink = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None]
+    curves = sub("letstalk_core.sampling.motion_curves").MotionCurves.of_frames(blink, ["blink"])
+    moves = sub("letstalk_core.sampling.motion").Movement(["blink"], seed=0, curves=curves)
+    run = replace(with_picture(kit, 4, picture), moves=moves)
+    frames = (pictures(kit, run, vae, detail="portrait size") * 255).round().to(torch.uint8)
+    find = sub("letstalk_core.media.portrait.find").find_face
+    openings = [sum(find(frame).eye_openings) for frame in frames]
+    assert sum(openings[2:]) < 0.75 * sum(openings[:2])

@@ -193,3 +193,18 @@ def test_shapes_that_do_not_go_together_are_refused() -> None:
 def test_bad_configs_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
         dataclasses.replace(CarryConfig(), **change)
+
+
+def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
+    portrait = picture()
+    decoded = round_trip(portrait)
+    frames = torch.cat([decoded, moved(decoded, 4)])
+    carry = fixed_carry(0.5, 0.99)
+    reference = carry.prepare(portrait, decoded)
+    cover = torch.zeros(1, 1, 128, 128)
+    cover[..., 48:80, 48:80] = 1
+    layer = torch.cat([torch.ones(1, 3, 128, 128), cover], dim=1)
+    plain, found = carry(frames, reference), carry(frames, reference, [None, layer])
+    torch.testing.assert_close(found[0], plain[0])
+    assert float(found[1, :, 52:76, 56:80].min()) > 0.9
+    torch.testing.assert_close(found[1, :, :40], plain[1, :, :40])
