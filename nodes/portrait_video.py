@@ -11,7 +11,7 @@ from .adapters.folders import list_bundles, resolve_bundle
 from .adapters.images import AUTO, FACE_CHOICES
 from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
 from .adapters.schema import BoundingBox, make_schema
-from .adapters.widgets import shared, timing
+from .adapters.widgets import references, shared, timing
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 from .loaders import check_name, file_fingerprint
@@ -116,6 +116,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                 BoundingBox.Input(
                     "bbox", optional=True, tooltip="Face box (x, y, width, height) in pixels, of a detection pack."
                 ),
+                references(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),

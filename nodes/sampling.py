@@ -13,7 +13,7 @@ from .adapters.guider import schedule_names
 from .adapters.render import IMAGES, Part, render_latents, render_video
 from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.video_input import lazy_frames
-from .adapters.widgets import MAX_SEED, shared, timing
+from .adapters.widgets import MAX_SEED, references, shared, timing
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 
@@ -232,6 +232,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     " the model has carry.safetensors. Larger sizes take their detail from the picture given"
                     " to Encode Portrait: double size makes 512 of 256 pixels. off: plain frames.",
                 ),
+                references(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
@@ -260,6 +261,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         retake_to: float = 0.0,
         retake_seed: int = 1,
         detail: str = SIZES[0],
+        references: Any = None,
         **inputs: Any,
     ) -> io.NodeOutput:
         if retake_from > 0 and retake_to <= 0:
@@ -285,6 +287,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
             unfinished=unfinished,
             part=part,
             detail=detail,
+            references=references,
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}

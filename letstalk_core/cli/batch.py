@@ -30,9 +30,9 @@ def add_parser(subparsers: Any) -> None:
         "batch",
         help="make many talking videos, on as many machines as there are",
         description="Make a video of every line of JOBS, a .csv with a line of column names or a .jsonl with an"
-        " object a line. Columns: portrait, audio, vocals, motion, output, png, contact_sheet, drift_plot,"
-        " keep_work, and the options below, which hold where a line says nothing else. Files that are read are"
-        " relative to JOBS, results to DIR. A job that fails stops no other;"
+        " object a line. Columns: portrait, audio, vocals, motion, reference, output, png, contact_sheet,"
+        " drift_plot, keep_work, and the options below, which hold where a line says nothing else. Files that are"
+        " read are relative to JOBS, results to DIR. A job that fails stops no other;"
         f" DIR/{TABLE} says what became of each. Killed at any moment, the same command goes on: what is finished"
         " is not made again.",
     )

@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how head, lids and gaze move: a CSV or JSON table of channels over frame or time, or a film of"
         " somebody who moves so; what it does not give is drawn from the seed",
     )
+    add(
+        "--reference",
+        metavar="FILE",
+        action="append",
+        help="another picture of the same person: mouth open, smiling, turned; may be given several times. Frames"
+        " that look like it take their detail from it, for models with carry",
+    )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add_settings(parser)
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
@@ -147,6 +154,7 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
                 *(portrait, heard, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
                 motion=motion,
+                references=args.reference or (),
             )
         else:
             sink, kept = make_sinks(args, settings, bundle, folder, sound, signer, pasted)
@@ -156,6 +164,7 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
                 work=kept,
                 motion=motion,
                 part=args.part,
+                references=args.reference or (),
             )
     if pasted is not None:
         summary.height, summary.width = pasted.size

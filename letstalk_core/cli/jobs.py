@@ -6,7 +6,7 @@ import argparse
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ __all__ = ["TABLE", "Job", "read_jobs"]
 
 TABLE = "batch.csv"  # says what became of the jobs, in the folder of results
 REQUIRED = ("portrait", "audio")
-INPUTS = (*REQUIRED, "vocals", "motion", "model", "sign", "sign_key")  # relative to the file of jobs
+INPUTS = (*REQUIRED, "vocals", "motion", "reference", "model", "sign", "sign_key")  # relative to the file of jobs
 RESULTS = ("output", "png", "contact_sheet", "drift_plot")  # relative to the folder of results
 OF_THE_RUN = {"resume", "restart", "retake", "retake_seed", "overwrite", "json", "quiet", "part"}  # not of one job
 ELSEWHERE = {*OF_THE_RUN, "device", "threads", "compile"}  # what they change is not worth a second video
@@ -54,7 +54,7 @@ class Job:
         asked = {key: value for key, value in vars(self.args).items() if key not in {*ELSEWHERE, *RESULTS}}
         for name in INPUTS:
             if asked[name] is not None:
-                asked[name] = _contents(Path(asked[name]))
+                asked[name] = _mapped(asked[name], lambda file: _contents(Path(file)))
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -87,8 +87,13 @@ def _files(jobs: list[Job], names: tuple[str, ...]) -> Iterator[tuple[str, Path]
     for job in jobs:
         for name in names:
             value = getattr(job.args, name)
-            if value is not None:
-                yield f"{name.replace('_', ' ')} of {job.place}", Path(value)
+            for file in value if isinstance(value, list) else [value] * (value is not None):
+                yield f"{name.replace('_', ' ')} of {job.place}", Path(file)
+
+
+def _mapped(value: Any, change: Callable[[str], object]) -> Any:
+    """The name of a file, or each of several, changed to another."""
+    return [str(change(file)) for file in value] if isinstance(value, list) else str(change(value))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -153,6 +158,9 @@ def _job(
     chosen = {**usual, **shared, "json": False}
     argv = []
     for name, value in row.items():
+        if name == "reference" and isinstance(value, list) and all(isinstance(file, str) for file in value):
+            argv += [f"--reference={file}" for file in value]
+            continue
         if isinstance(value, (dict, list)):
             raise ConfigError(f"{place}: {name} must be text, a number, true or false")
         if usual[name] is False:
@@ -168,7 +176,7 @@ def _job(
     for folder, names in ((inputs, INPUTS), (results, RESULTS)):
         for name in names:
             if name in row:
-                setattr(args, name, str(folder / getattr(args, name)))
+                setattr(args, name, _mapped(getattr(args, name), folder.joinpath))
     args.resume = True
     return Job(args, place)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from ..media.portrait.crop import SHAPE_TOLERANCE, CropTransform, fit_to
 from ..media.portrait.find import check_face, find_face
 from ..media.portrait.lids import Lids
 from ..networks.carry import Carry
+from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
 
 __all__ = ["PortraitDetail", "check_output_size", "own_size"]
@@ -21,20 +24,27 @@ class PortraitDetail:
 
     portrait (H, W, 3) uint8, of which the largest middle part of the frames' shape is used, at its own resolution;
     decoded (1, 3, h, w) in [-1, 1]: its round trip through the autoencoder at the size of the frames.
-    `size`: height and width of the result, by default those of the frames. Raises: ConfigError.
+    `size`: height and width of the result, by default those of the frames. `others`: more pictures of the person,
+    framed like the portrait, each with its round trip. Raises: ConfigError.
     """
 
     def __init__(
-        self, carry: Carry, portrait: Tensor, decoded: Tensor, size: tuple[int, int] | None = None
+        self,
+        carry: Carry,
+        portrait: Tensor,
+        decoded: Tensor,
+        size: tuple[int, int] | None = None,
+        others: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
-        height, width = decoded.shape[-2:]
-        device = next(carry.parameters()).device
-        whole = fit_to(portrait, own_size(portrait, (height, width)))
-        small = fit_to(portrait, (height, width))
         self.carry = carry
-        pictures = (to_unit(picture[None].to(device)) for picture in (whole, small))
-        self.reference = carry.prepare(next(pictures), decoded.to(device), next(pictures), size)
-        self.lids = self._lids(whole) if carry.config.lids else None
+        device = next(carry.parameters()).device
+        sampled = decoded.shape[-2], decoded.shape[-1]
+        self.references = []
+        for picture, again in ((portrait, decoded), *others):
+            scaled = (fit_to(picture, own_size(picture, sampled)), fit_to(picture, sampled))
+            whole, small = (to_unit(part[None].to(device)) for part in scaled)
+            self.references.append(carry.prepare(whole, again.to(device), small, size or sampled))
+        self.lids = self._lids(fit_to(portrait, own_size(portrait, sampled))) if carry.config.lids else None
 
     def _lids(self, portrait: Tensor) -> Lids | None:
         """Of a photograph with open eyes that look into the camera; networks draw those of drawn faces well."""
@@ -46,21 +56,21 @@ class PortraitDetail:
         if face.drawn:
             return None
         (height, width), (h, w) = self.size, portrait.shape[:2]
-        return Lids(self.reference.portrait, face.points[:, :2] * torch.tensor([width / w, height / h]))
+        return Lids(self.references[0].portrait, face.points[:, :2] * torch.tensor([width / w, height / h]))
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the result."""
-        return self.reference.size
+        return self.references[0].size
 
     @torch.no_grad()  # in each thread
     def __call__(self, frames: Tensor, blink: Tensor | None = None) -> Tensor:
         """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device; blink (t,): 0 open, 1 shut."""
-        own = self.reference.portrait.device
+        own = self.references[0].portrait.device
         layers: list[Tensor | None] = []
         if self.lids is not None and blink is not None:
             layers = [self.lids(amount) for amount in blink.tolist()]
-        return self.carry(frames.to(own), self.reference, layers).to(frames.device)
+        return carry_from(self.carry, frames.to(own), self.references, layers).to(frames.device)
 
 
 def own_size(portrait: Tensor, shape: tuple[int, int]) -> tuple[int, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..media.audio.features import AudioFeatures
+from ..media.portrait.crop import fit_to
 from ..networks.autoencoder.dc_ae import AutoencoderDC
 from ..networks.autoencoder.tiling import Tiling
 from ..networks.load import ModelBundle
@@ -51,14 +52,22 @@ class Stages:
         return self._pictures(latents, "decoding of the portrait")
 
     def carry_detail(
-        self, portrait: Tensor, decoded: Tensor, size: tuple[int, int], moves: Movement | None = None
+        self,
+        portrait: Tensor,
+        decoded: Tensor,
+        size: tuple[int, int],
+        moves: Movement | None = None,
+        others: Sequence[Tensor] = (),
     ) -> None:
         """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, decoded as given.
 
-        moves: by which its lids come down, where the model leaves that to them.
+        moves: by which its lids come down, where the model leaves that to them. others: more pictures of the
+        person, framed like the portrait.
         """
         assert self.bundle.carry is not None
-        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size)
+        sampled = decoded.shape[-2], decoded.shape[-1]
+        more = [(picture, self.round_trip(self.encode(fit_to(picture, sampled)))) for picture in others]
+        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size, more)
         self._moves = moves
 
     def conditions(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any, Union
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..media.audio.decode import AudioSource, Sound, WaveformSource, as_source
 from ..media.audio.features import AudioFeatures
 from ..media.audio.padding import PaddedSource
 from ..media.portrait.crop import fit_to
 from ..media.portrait.image import load_portrait
 from ..media.portrait.likeness import compare_portrait, far_from_portrait
+from ..media.portrait.references import align_references
 from ..media.video.segments import SegmentedVideo
 from ..media.video.threaded import ThreadedSink
 from ..networks.load import ModelBundle
@@ -88,19 +90,21 @@ class TalkingPortrait:
         work: WorkFolder | None = None,
         motion: MotionCurves | None = None,
         part: Part | None = None,
+        references: Sequence[Portrait] = (),
     ) -> Summary:
         """Write round(seconds * fps) frames, or those of `part`, to `sink`, clip by clip, and close it.
 
-        `motion` moves head and eyes where it is given. With `work`, finished clips are kept there, those of an
-        earlier identical run are not made again, and the folder is removed at the end. KeyboardInterrupt (also
-        from `progress`) closes the sink with the frames so far, if there are any, and returns a summary marked as
-        interrupted; any other error aborts the sink and passes on. A stage that gives NaN or infinity is repeated
-        once in float32 with plain attention.
+        `motion` moves head and eyes where it is given. `references`: more pictures of the person, of any framing,
+        whose detail is carried into frames that look like them. With `work`, finished clips are kept there, those
+        of an earlier identical run are not made again, and the folder is removed at the end. KeyboardInterrupt
+        (also from `progress`) closes the sink with the frames so far, if there are any, and returns a summary
+        marked as interrupted; any other error aborts the sink and passes on. A stage that gives NaN or infinity
+        is repeated once in float32 with plain attention.
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
         with _aborting(sink):
-            job = self._job(portrait, audio, settings, motion, part)
+            job = self._job(portrait, audio, settings, motion, part, references)
             decoded = DecodingSink(sink, job.stages.decode)
             run = self._run(job, Reporter(progress, decoded))
             if part is not None:
@@ -124,6 +128,7 @@ class TalkingPortrait:
         settings: GenerateSettings | None = None,
         progress: Callable[[Progress], None] | None = None,
         motion: MotionCurves | None = None,
+        references: Sequence[Portrait] = (),
     ) -> Summary:
         """Make a part of a finished video anew with other noise, and join the video again (see `retake`).
 
@@ -133,7 +138,7 @@ class TalkingPortrait:
         """
         started = time.monotonic()
         with _aborting(video):
-            job = self._job(portrait, audio, settings, motion)
+            job = self._job(portrait, audio, settings, motion, references=references)
             run = self._run(job, Reporter(progress))
         again = Retake(
             seconds=seconds, seed=seed, sample=run.sample, video=video, decode=job.stages.decode, watch=run.watch
@@ -152,12 +157,14 @@ class TalkingPortrait:
         settings: GenerateSettings | None,
         motion: MotionCurves | None = None,
         part: Part | None = None,
+        references: Sequence[Portrait] = (),
     ) -> _Job:
         bundle, clip_frames = self.bundle, self.bundle.dit.config.clip_frames
         resolved = (settings or GenerateSettings()).resolve(bundle)
         assert resolved.size is not None and resolved.output_size is not None and resolved.fps is not None
         height, width = resolved.output_size
         picture = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
+        others = _aligned(references, picture, resolved)
         image = fit_to(picture, resolved.size, resolved.scaling)
         source = as_source(audio)
         if isinstance(source, AudioSource):
@@ -189,8 +196,10 @@ class TalkingPortrait:
         if motion:
             fingerprint["motion"] = motion.fingerprint
         if resolved.carry:
-            stages.carry_detail(picture, decoded, resolved.output_size, moves)
+            stages.carry_detail(picture, decoded, resolved.output_size, moves, others)
             fingerprint["detail"] = tensor_sha256(picture)
+        if others:
+            fingerprint["references"] = [tensor_sha256(other) for other in others]
         if part is not None:
             fingerprint["part"] = [part.first, part.count]
         return _Job(resolved, stages, latent, conditions, plan, summary, fingerprint)
@@ -227,6 +236,23 @@ class TalkingPortrait:
         sigmas = make_sigmas(denoiser.prediction, settings.steps, settings.shift, schedule=settings.schedule)
         guidance = Guidance(audio=settings.cfg_audio, portrait=settings.cfg_portrait)
         return SolverClipSampler(denoiser, settings.solver, sigmas, guidance, seed=settings.seed, on_step=on_step)
+
+
+def _aligned(references: Sequence[Portrait], portrait: Tensor, settings: GenerateSettings) -> list[Tensor]:
+    """Pictures (h, w, 3) uint8 framed like the portrait. Raises: ConfigError, MediaError, FaceNotFoundError."""
+    if not references:
+        return []
+    if not settings.carry:
+        raise ConfigError(
+            "references: are read by carry only; use a model with carry.safetensors, and do not switch it off"
+        )
+    pictures = {
+        f"reference {i}" if isinstance(other, Tensor) else str(other): (
+            other if isinstance(other, Tensor) else load_portrait(other)
+        )
+        for i, other in enumerate(references, 1)
+    }
+    return align_references(pictures, portrait)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from .configs import CarryConfig
 from .flow import gauss_newton, grow, pyramid_flow, shrink, warp
 from .tone import Tone
 
-__all__ = ["Carry", "CarryMaps", "CarryReference"]
+__all__ = ["Carry", "CarryMaps", "CarryReference", "lay_over"]
 
 PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
 AT_ONCE = 8  # frames that are matched in one pass, at the small working size
@@ -159,8 +159,7 @@ class Carry(nn.Module):
                 own = CarryMaps(maps.flow[i : i + 1], maps.masks[i : i + 1])
                 mixed = self.mix(part[i : i + 1], own, reference.of(first + i, 1))
                 if layers and (layer := layers[first + i]) is not None:
-                    moved = warp(layer, grow(own.flow, reference.size))
-                    mixed = torch.lerp(mixed, moved[:, :3], moved[:, 3:])
+                    mixed = lay_over(mixed, layer, own.flow)
                 torch.clamp(mixed, -1, 1, out=result[first + i : first + i + 1])
         return result
 
@@ -204,6 +203,12 @@ class Carry(nn.Module):
         """Near `working_size` pixels on the shorter side, multiples of 8."""
         scale = self.config.working_size / min(height, width)
         return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
+
+
+def lay_over(frames: Tensor, layer: Tensor, flow: Tensor) -> Tensor:
+    """Frames (1, 3, h, w) under a picture with cover (1, 4, h, w), which is moved as the flow (1, 2, ...) says."""
+    moved = warp(layer, grow(flow, (frames.shape[-2], frames.shape[-1])))
+    return torch.lerp(frames, moved[:, :3], moved[:, 3:])
 
 
 def _scale(pictures: Tensor, size: tuple[int, int]) -> Tensor:

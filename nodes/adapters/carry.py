@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from torch import Tensor
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.generate.detail import PortraitDetail, own_size
 from ...letstalk_core.media.portrait.crop import fit_to
+from ...letstalk_core.media.portrait.references import align_references
 from ...letstalk_core.networks.carry import Carry
 from ...letstalk_core.networks.load import DEMO_FOLDER, load_carry
 from ...letstalk_core.pixels import from_bytes, to_bytes
+from .pictures import rgb_image
 
-__all__ = ["OFF", "SIZES", "apply", "carry_frames", "masks_of", "result_size", "with_detail"]
+__all__ = ["OFF", "SIZES", "aligned", "apply", "carry_frames", "masks_of", "result_size", "with_detail"]
 
 SIZES = ("frame size", "double size", "portrait size")
 OFF = "off"
@@ -52,19 +55,40 @@ def result_size(choice: str, frames: tuple[int, int], portrait: Tensor) -> tuple
     return frames if choice == SIZES[0] else (2 * frames[0], 2 * frames[1])
 
 
-def with_detail(carry: Carry, vae: VAE, portrait: Tensor, frames: tuple[int, int], choice: str) -> PortraitDetail:
-    """What brings a portrait (H, W, 3) uint8 into frames of a size that `vae` decoded. Raises: ConfigError."""
-    small = from_bytes(fit_to(portrait, frames))[None]
-    decoded: Tensor = vae.decode(vae.encode(small))
+def aligned(references: Tensor | None, portrait: Tensor) -> list[Tensor]:
+    """IMAGE of more pictures of the person, each framed as the portrait (H, W, 3) uint8. Raises: LetsTalkError."""
+    if references is None:
+        return []
+    pictures = to_bytes(rgb_image(references, "references")).cpu()
+    return align_references({f"references: picture {i}": p for i, p in enumerate(pictures, 1)}, portrait)
+
+
+def with_detail(
+    carry: Carry,
+    vae: VAE,
+    portrait: Tensor,
+    frames: tuple[int, int],
+    choice: str,
+    references: Sequence[Tensor] = (),
+) -> PortraitDetail:
+    """What brings a portrait (H, W, 3) uint8, and references framed like it, into frames of a size that `vae`
+    decoded. Raises: ConfigError."""
+    size = result_size(choice, frames, portrait)
+    moved = carry.to(comfy.model_management.get_torch_device())
+    others = [(other, _round_trip(vae, other, frames)) for other in references]
+    return PortraitDetail(moved, portrait, _round_trip(vae, portrait, frames), size, others)
+
+
+def _round_trip(vae: VAE, picture: Tensor, frames: tuple[int, int]) -> Tensor:
+    """What a VAE makes of a picture at the size of the frames: (1, 3, h, w) in [-1, 1]."""
+    decoded: Tensor = vae.decode(vae.encode(from_bytes(fit_to(picture, frames))[None]))
     decoded = decoded.reshape(-1, *decoded.shape[-3:])[:1].float()
     if tuple(decoded.shape[1:3]) != frames:
         raise ConfigError(
             f"vae: makes {decoded.shape[2]}x{decoded.shape[1]} of a picture of {frames[1]}x{frames[0]}; give"
             " frames of a size that this VAE decodes to, before any upscaling"
         )
-    size = result_size(choice, frames, portrait)
-    moved = carry.to(comfy.model_management.get_torch_device())
-    return PortraitDetail(moved, portrait, decoded.movedim(-1, 1) * 2 - 1, size)
+    return decoded.movedim(-1, 1) * 2 - 1
 
 
 def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Tensor:

@@ -114,6 +114,7 @@ def animate(
     crf: int = 18,
     unfinished: str,
     every_frame: bool = False,
+    references: Tensor | None = None,
     settings: dict[str, Any] | None = None,
     prompt: Any = None,
     extra: Any = None,
@@ -157,6 +158,7 @@ def animate(
         extra=extra,
         unfinished=unfinished,
         detail=detail,
+        references=references,
     )
     if pasted:
         return run, _paste(place, video, run.frames, every_frame, crf)

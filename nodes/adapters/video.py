@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, NumericalError
 from ...letstalk_core.generate.detail import PortraitDetail
+from ...letstalk_core.generate.work_folder import tensor_sha256
 from ...letstalk_core.media.portrait.crop import fit_to
 from ...letstalk_core.media.portrait.likeness import compare_portrait
 from ...letstalk_core.media.video.container import video_tags
@@ -28,7 +29,7 @@ from ...letstalk_core.media.video.writer import VideoWriter, available_encoder
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
 from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.sampling.clip import Clip
-from .carry import OFF, SIZES, apply, masks_of, with_detail
+from .carry import OFF, SIZES, aligned, apply, masks_of, with_detail
 from .clip_run import ClipRun
 from .progress import RunReport
 from .vae import float32_vae
@@ -56,10 +57,11 @@ class ClipDecoder:
     A clip that is NaN, black or of one colour, though the portrait is not, is decoded again in float32. This
     follows from its latents alone, so a resumed run does the same. Raises: NumericalError if it stays so.
     `detail` is one of `carry.SIZES`, for frames of that size with the portrait's own detail where the VAE's folder
-    has masks and the run knows the picture, or `carry.OFF`.
+    has masks and the run knows the picture, or `carry.OFF`. `references`: IMAGE of more pictures of the person,
+    for their detail. `fingerprint`: what the frames depend on besides the run.
     """
 
-    def __init__(self, vae: VAE, run: ClipRun, detail: str = OFF) -> None:
+    def __init__(self, vae: VAE, run: ClipRun, detail: str = OFF, references: Tensor | None = None) -> None:
         channels = getattr(vae, "latent_channels", None)
         if channels != run.config.in_channels:
             raise ConfigError(
@@ -73,7 +75,10 @@ class ClipDecoder:
         if run.picture is not None:
             run.drift.likeness = compare_portrait(fit_to(run.picture, self.size), to_bytes(picture[0])).score
         self._flat_portrait = bool(_contrast(picture)[0] < 2 * FLAT)
-        self._detail, self._moves = _detail(vae, run, self.size, detail), run.moves
+        self.fingerprint: dict[str, Any] = {"detail": detail}
+        if references is not None:
+            self.fingerprint["references"] = tensor_sha256(references)
+        self._detail, self._moves = _detail(vae, run, self.size, detail, references), run.moves
         if self._detail is not None:
             self.size = self._detail.size
 
@@ -114,16 +119,21 @@ def _decode(vae: VAE, latents: Tensor) -> Tensor:
     return images.reshape(-1, *images.shape[-3:]).to("cpu", torch.float32)
 
 
-def _detail(vae: VAE, run: ClipRun, size: tuple[int, int], choice: str) -> PortraitDetail | None:
+def _detail(
+    vae: VAE, run: ClipRun, size: tuple[int, int], choice: str, references: Tensor | None
+) -> PortraitDetail | None:
     carry = None if choice == OFF else masks_of(vae)
     if carry is None or run.picture is None:
+        why = "the VAE has no carry.safetensors beside its file"
+        if carry is not None:
+            why = "the portrait does not come from LetsTalk Encode Portrait"
         if choice in SIZES[1:]:
-            why = "the VAE has no carry.safetensors beside its file"
-            if carry is not None:
-                why = "the portrait does not come from LetsTalk Encode Portrait"
             raise ConfigError(f"detail: {choice!r} cannot be made: {why}; choose {SIZES[0]!r}")
+        if references is not None:
+            why = "detail is off" if choice == OFF else why
+            raise ConfigError(f"references: cannot be used: {why}; change that, or wire nothing here")
         return None
-    return with_detail(carry, vae, run.picture, size, choice)
+    return with_detail(carry, vae, run.picture, size, choice, aligned(references, run.picture))
 
 
 def _contrast(frames: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from .work import UNFINISHED
 
-__all__ = ["MAX_SEED", "SCALES", "shared", "timing"]
+__all__ = ["MAX_SEED", "SCALES", "references", "shared", "timing"]
 
 MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
 SCALES = (
@@ -34,6 +34,16 @@ def shared(name: str, tooltip: str, *, optional: bool = False) -> Any:
     """The input of this name with its usual range; what it does here, the node says."""
     kind, limits = _SHARED[name]
     return kind.Input(name, **limits, tooltip=tooltip, optional=optional)
+
+
+def references() -> Any:
+    """More pictures of the person in the portrait."""
+    return io.Image.Input(
+        "references",
+        optional=True,
+        tooltip="More pictures of the same person, as a batch: mouth open, smiling, turned a little. Frames that"
+        " look like one take their detail from it; each costs as much time as the portrait's detail. Any framing.",
+    )
 
 
 def timing() -> list[Any]:

@@ -20,6 +20,7 @@ from letstalk_core.errors import CheckpointError, ConfigError
 from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
+from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.portrait.crop import CropTransform
 from letstalk_core.media.portrait.find import find_face
 from letstalk_core.media.portrait.image import load_portrait, save_image
@@ -72,6 +73,25 @@ def test_it_is_on_by_default_and_switched_off(masked_bundle: Path, tiny_bundle: 
         0, -1
     )
     assert off(carried, small) < off(plain, small)  # all masks are open: the portrait's pixels
+
+
+def test_references_give_detail_and_belong_to_the_run(
+    masked_bundle: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faces are not looked for here: pictures of noise are framed alike already."""
+    from letstalk_core.generate import talking_portrait
+
+    monkeypatch.setattr(talking_portrait, "align_references", lambda pictures, _: list(pictures.values()))
+    other = PORTRAIT.flip(1).contiguous()
+    alone, both = video(masked_bundle), video(masked_bundle, references=[other])
+    assert not torch.equal(alone, both)
+    work = WorkFolder(tmp_path / "work", keep=True)
+    assert torch.equal(video(masked_bundle, references=[other], work=work), both)
+    with pytest.raises(ConfigError, match="differs in references"):
+        video(masked_bundle, references=[PORTRAIT], work=WorkFolder(tmp_path / "work", keep=True))
+    for folder, settings in ((tiny_bundle, FAST), (masked_bundle, replace(FAST, carry=False))):
+        with pytest.raises(ConfigError, match=r"references: are read by carry only; use a model with carry\.safe"):
+            video(folder, settings, references=[other])
 
 
 @pytest.mark.parametrize("side", [64, 48])

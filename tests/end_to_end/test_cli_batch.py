@@ -17,6 +17,7 @@ import torch
 
 from letstalk_core.cli import generate
 from letstalk_core.cli.__main__ import main
+from letstalk_core.cli.jobs import read_jobs
 from letstalk_core.cli.progress import ProgressLine
 
 Wav = Callable[..., Path]
@@ -133,13 +134,31 @@ def test_a_table_that_cannot_be_right_is_refused_before_the_first_job(
 @pytest.mark.parametrize(
     ("line", "words"),
     [('{"portrait": ', ["line 1", "is no JSON"]), ("[1]", ["must be an object"]),
-     ('{"portrait": ["p"], "audio": "a"}', ["portrait must be text"])],
+     ('{"portrait": ["p"], "audio": "a"}', ["portrait must be text"]),
+     ('{"portrait": "p", "audio": "a", "reference": [1]}', ["reference must be text"])],
 )  # fmt: skip
 def test_lines_of_json_that_cannot_be_right_are_refused(
     batch: Callable[..., int], capsys: pytest.CaptureFixture[str], line: str, words: list[str]
 ) -> None:
     assert batch(line, name="jobs.jsonl") == 2
     refused(capsys, *words)
+
+
+def test_references_are_one_file_or_a_list_beside_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "jobs.jsonl"
+    job = {"portrait": "p.png", "audio": "a.wav"}
+    lines = [
+        {**job, "reference": given, "output": f"{i}.mp4"} for i, given in enumerate((["x.png", "y.png"], "x.png"))
+    ]
+    table.write_text("\n".join(map(json.dumps, [*lines, job])))
+    for name in ("x.png", "y.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    first, second, none = read_jobs(table, tmp_path / "out", argparse.Namespace())
+    assert first.args.reference == [str(tmp_path / "x.png"), str(tmp_path / "y.png")]
+    assert second.args.reference == [str(tmp_path / "x.png")] and none.args.reference is None
+    before = first.digest()
+    (tmp_path / "y.png").write_bytes(b"another picture of the person")
+    assert before != first.digest() != second.digest()
 
 
 def test_a_job_that_fails_stops_no_other_and_the_table_says_why(

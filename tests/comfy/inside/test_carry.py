@@ -131,6 +131,20 @@ def test_talking_video_carries_detail_by_default_and_at_larger_sizes(
     assert torch.equal(again, double)
 
 
+def test_references_give_detail_to_talking_video(kit: Any, make_vae: Any, portrait: Tensor) -> None:
+    vae, picture = make_vae(True), (portrait[0] * 255).to(torch.uint8)
+    alone = pictures(kit, with_picture(kit, 4, picture), vae)
+    more = torch.cat([portrait.flip(2), portrait])  # a batch of two
+    both = pictures(kit, with_picture(kit, 4, picture), vae, references=more)
+    assert both.shape == alone.shape and not torch.equal(both, alone)
+    grey = torch.full_like(portrait, 0.5)
+    with pytest.raises(kit.errors.FaceNotFoundError, match="^references: picture 2: no face was found"):
+        pictures(kit, with_picture(kit, 4, picture), vae, references=torch.cat([portrait, grey]))
+    for options, why in (({"vae": make_vae(False)}, "no carry"), ({"vae": vae, "detail": "off"}, "detail is off")):
+        with pytest.raises(kit.errors.ConfigError, match=f"references: cannot be used: .*{why}"):
+            pictures(kit, with_picture(kit, 4, picture), references=more, **options)
+
+
 def test_without_masks_or_picture_frames_are_plain_and_larger_sizes_refused(
     kit: Any, make_vae: Any, portrait: Tensor
 ) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from letstalk_core.errors import ConfigError
 from letstalk_core.networks.carry import Carry, CarryMaps, CarryReference
+from letstalk_core.networks.carry_blend import carry_from
 from letstalk_core.networks.configs import CarryConfig
 
 
@@ -208,3 +209,43 @@ def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
     torch.testing.assert_close(found[0], plain[0])
     assert float(found[1, :, 52:76, 56:80].min()) > 0.9
     torch.testing.assert_close(found[1, :, :40], plain[1, :, :40])
+    both = references(carry, portrait, picture(seed=1))
+    plain, found = carry_from(carry, frames, both), carry_from(carry, frames, both, [None, layer])
+    torch.testing.assert_close(found[0], plain[0])
+    assert float(found[1, :, 52:76, 56:80].min()) > 0.9
+
+
+def references(carry: Carry, *pictures: torch.Tensor) -> list[CarryReference]:
+    return [carry.prepare(p, round_trip(p)) for p in pictures]
+
+
+def test_every_place_takes_its_detail_from_the_picture_that_fits() -> None:
+    first, second = picture(seed=1), picture(seed=2)
+    frame = torch.cat([first[..., :64], second[..., 64:]], dim=-1)
+    carry = fixed_carry(0.5, 0.99)
+    both = carry_from(carry, round_trip(frame), references(carry, first, second))
+    halves = (slice(8, 48), slice(80, 120))
+    for half in halves:
+        place = (..., slice(8, 120), half)
+        single = [carry_from(carry, round_trip(frame), references(carry, p)) for p in (first, second)]
+        best = max(psnr(found[place], frame[place]) for found in single)
+        assert psnr(both[place], frame[place]) > best - 1
+
+
+def test_a_picture_of_something_else_does_no_harm() -> None:
+    portrait, other = picture(seed=1), picture(seed=2)
+    frame, carry = round_trip(moved(portrait, 2)), fixed_carry(0.5, 0.99)
+    alone, with_other = (carry_from(carry, frame, references(carry, *p)) for p in ((portrait,), (portrait, other)))
+    assert torch.equal(alone, carry(frame, *references(carry, portrait)))
+    assert psnr(with_other, alone) > 40
+
+
+def test_frames_of_several_references_do_not_depend_on_their_neighbours() -> None:
+    pictures = picture(seed=1), picture(seed=2)
+    frames = round_trip(torch.cat([moved(pictures[n % 2], n) for n in range(10)]))
+    carry = fixed_carry(0.5, 0.9)
+    known = references(carry, *pictures)
+    whole = carry_from(carry, frames, known)
+    torch.testing.assert_close(carry_from(carry, frames[5:7], known), whole[5:7], atol=1e-5, rtol=0)
+    larger = [carry.prepare(p, round_trip(p), size=(192, 192)) for p in pictures]
+    assert carry_from(carry, frames, larger).shape == (10, 3, 192, 192)
