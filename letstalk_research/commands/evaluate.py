@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 # are in the public domain.
 RECORDINGS = Path("/usr/share/pocketsphinx/test/data/librivox")
 
-SUITES = ("clips", "demo", "photo", "real")
+SUITES = ("clips", "demo", "photo", "real", "dub")
 # Options that belong to some suites only.
 OWN = {
     "quick": ("demo", "photo"), "parts": ("demo", "photo"), "drift_minutes": ("demo",), "drift_people": ("demo",),
     "recordings": ("demo",), "portraits": ("photo",), "landmarks": ("photo",), "long_minutes": ("photo",),
-    "videos": ("real",),
+    "videos": ("real", "dub"),
 }  # fmt: skip
-NEEDED = {"photo": ("portraits", "a folder of held-out stills"), "real": ("videos", "a folder of films")}
+NEEDED = {
+    "photo": ("portraits", "a folder of held-out stills"), "real": ("videos", "a film or a folder of them"),
+    "dub": ("videos", "a film or a folder of them"),
+}  # fmt: skip
 
 __all__ = ["add_parser", "run"]
 
@@ -46,8 +49,9 @@ def add_parser(subparsers: Any) -> None:
         description="Draw people who are in no training data, let the model speak held-out sentences with their"
         " portraits, and compare lips, colours, drift and sharpness with the truth. `--suite demo` fills the table"
         " of drawn faces in docs/demo-model.md: long video, silence, noise, several seeds, speed; `--suite photo`"
-        " that of photographs, on held-out stills of --portraits; `--suite real` compares with filmed lips. Needs"
-        " espeak-ng. With --truth no model runs: --videos are compared with it as papers do.",
+        " that of photographs, on held-out stills of --portraits; `--suite real` compares with filmed lips,"
+        " `--suite dub` dubbed films with simply pasted ones. Needs espeak-ng. With --truth no model runs:"
+        " --videos are compared with it as papers do.",
     )
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="DIR", help="folder for report.json, report.md, plots and sheets")
@@ -55,7 +59,11 @@ def add_parser(subparsers: Any) -> None:
     add("--suite", choices=SUITES, default="clips", help="clips: drawn faces, speech only; demo: all")
     add("--portraits", metavar="FOLDER", help="with --suite photo: stills with landmarks.npz and portraits.csv")
     add("--landmarks", metavar="FILE", help="with --suite photo: the landmarks, if they are elsewhere")
-    add("--videos", metavar="DIR", help="with --suite real: films of people who speak; with --truth: any videos")
+    add(
+        "--videos",
+        metavar="DIR",
+        help="with --suite real, dub: films of people who speak; with --truth: any videos",
+    )
     add_truth(add)
     add("--long-minutes", type=float, metavar="N", help="with --suite photo: also one video of N minutes")
     add("--quick", action="store_true", help="with --suite demo or photo: a small version, with wide intervals")
@@ -137,7 +145,9 @@ def run(args: argparse.Namespace) -> int:
     if args.suite == "demo":
         report = _demo(args, subject, folder, first_load)
     else:
-        report = {"clips": _clips, "photo": _photo, "real": _real}[args.suite](args, subject, folder)
+        report = {"clips": _clips, "photo": _photo, "real": _films, "dub": _films}[args.suite](
+            args, subject, folder
+        )
     if args.json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     elif not args.quiet:
@@ -214,12 +224,13 @@ def _photo(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Re
     )
 
 
-def _real(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+def _films(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+    from ..evaluation.dub_suite import run_dub
     from ..evaluation.face_curves import FinderReader
     from ..evaluation.real_suite import find_films, run_real
 
     films = find_films(Path(args.videos))
-    return run_real(
+    return (run_dub if args.suite == "dub" else run_real)(
         subject,
         films if args.clips is None else films[: args.clips],
         FinderReader(),

@@ -45,7 +45,9 @@ Array = NDArray[np.float64]
 
 
 def find_films(folder: Path) -> list[Path]:
-    """The videos of a folder, by name. Raises: MediaError without any."""
+    """The videos of a folder, by name, or the one that is named. Raises: MediaError without any."""
+    if folder.is_file():
+        return [folder]
     found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES] if folder.is_dir() else []
     if not found:
         raise MediaError(f"--videos {folder}: holds no video; give a folder of filmed speakers")

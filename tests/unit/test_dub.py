@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.tiny import tiny_configs
-from letstalk_core.errors import ConfigError, FaceNotFoundError
+from letstalk_core.errors import ConfigError, FaceNotFoundError, MediaError
 from letstalk_core.generate.dub import Shots, output_frames
 from letstalk_core.generate.dubbing import Dubbing
 from letstalk_core.generate.settings import GenerateSettings
@@ -33,6 +33,9 @@ from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.face_points import LIPS
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
+from letstalk_research.evaluation.bundle_subject import BundleSubject
+from letstalk_research.evaluation.dub_suite import run_dub
+from letstalk_research.evaluation.face_curves import FinderReader
 
 FPS = 25.0
 PORTRAITS = sorted((DEMO_FOLDER / "portraits").glob("*.png"))
@@ -205,6 +208,38 @@ def test_what_cannot_be_dubbed_is_one_line(bundle: ModelBundle, film: Path, tmp_
     still = bundle_of(tmp_path, ())
     with pytest.raises(ConfigError, match="told how the head moves"):
         Dubbing(still).dub(film, SOUND, KeptFrames(), SETTINGS)
+
+
+class StillSubject(BundleSubject):
+    """Portraits that never move, for the part that does not dub."""
+
+    def generate(self, portrait: Tensor, waveform: Tensor, seed: int, steps: int | None = None) -> Tensor:
+        return portrait.expand(round(len(waveform) / 16000 * FPS), -1, -1, -1)
+
+
+def test_dubbing_is_measured_beside_pasting_on_the_same_landmarks(bundle: ModelBundle, tmp_path: Path) -> None:
+    """The film nods: a crop that is pasted where the face is follows it, and dubbing leaves it as it is."""
+    picture = load_portrait(PORTRAITS[0])[::2, ::2]
+    path = tmp_path / "nod.mp4"
+    with VideoWriter(path, FPS, (160, 160), audio=(SOUND[None, :7680], 16000)) as writer:
+        for i in range(12):
+            frame = torch.full((160, 160, 3), 90, dtype=torch.uint8)
+            frame[i : i + 128, 16:144] = picture
+            writer.write(frame[None])
+    subject = StillSubject(bundle, SETTINGS)
+    report = run_dub(subject, [path], FinderReader(), out_dir=tmp_path / "out")
+    found = {name: value.mean for name, value in report.metrics.items()}
+    assert found["dubbed: outside the mouth, px"] < 1.5  # of 256, and the film has half of them
+    assert 1.5 < found["pasted: outside the mouth, px"] < 10  # from 32 pixels, but where the face is
+    assert {"dubbed: opening, film of the sound", "pasted: opening, film of the sound"} <= set(found)
+    assert (
+        "pasted" in (tmp_path / "out" / "report.md").read_text()
+        and (tmp_path / "out" / "dub_films_0.png").is_file()
+    )
+    with pytest.raises(MediaError, match=r"film\.mp4: has 7 frames"):
+        run_dub(
+            subject, [film_of(tmp_path / "film.mp4", [picture] * 7)], FinderReader(), out_dir=tmp_path / "none"
+        )
 
 
 def test_clips_end_at_cuts_and_turned_heads_keep_their_mouths(bundle: ModelBundle, film: Path) -> None:
