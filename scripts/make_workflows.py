@@ -38,7 +38,7 @@ def models(w: Workflow) -> tuple[Node, Node, Node]:
 
 
 def material(
-    w: Workflow, picture: str = "ada (bundled demo portrait)", speech: str = "hello (bundled demo speech)"
+    w: Workflow, picture: str = "eva (bundled demo portrait)", speech: str = "hello (bundled demo speech)"
 ) -> tuple[Node, Node]:
     """A picture and a recording."""
     w.group("Picture and speech", below=True)
@@ -60,7 +60,7 @@ def quickstart(w: Workflow) -> None:
 def step_by_step(w: Workflow) -> tuple[dict[str, Link], dict[str, Link]]:
     """Gives back what goes into the graph and what comes out, for the blueprint."""
     dit, vae, encoder = models(w)
-    picture, speech = material(w, "eva (bundled demo portrait)")
+    picture, speech = material(w, "goro (bundled demo portrait)")
     w.group("Conditioning")
     portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
     audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0])
@@ -201,7 +201,7 @@ def lora_guidance(w: Workflow) -> None:
 
 def native_audio_encoder(w: Workflow) -> None:
     dit, vae, encoder = models(w)
-    picture, speech = material(w)
+    picture, speech = material(w, "finn (bundled demo portrait)")
     w.group("Conditioning")
     portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
     encoded = w.add(
@@ -217,7 +217,7 @@ def native_audio_encoder(w: Workflow) -> None:
 
 def train_lora(w: Workflow) -> None:
     dit, vae, encoder = models(w)
-    picture, speech = material(w)
+    picture, speech = material(w, "imani (bundled demo portrait)")
     w.group("Clips to learn from (your video instead)")
     talk = w.add(
         "LetsTalkPortraitVideo",
@@ -330,7 +330,7 @@ def personalize(w: Workflow) -> None:
 
 
 def dub(w: Workflow) -> None:
-    picture, speech = material(w)
+    picture, speech = material(w, "jamal (bundled demo portrait)")
     w.group("A film (your video instead)")
     film = w.add("LetsTalkPortraitVideo", wide=400, image=picture[0], audio=speech[0], seed=1)
     w.group("Other words")

@@ -18,11 +18,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ...letstalk_core.errors import CheckpointError, MediaError  # type: ignore[import-not-found]
-
-# mypy does not see beyond the package that `nodes` is the top of for it
-from ...letstalk_core.networks.checkpoint import read_header  # type: ignore[import-not-found]
-from ...letstalk_core.networks.load import DEMO_FOLDER  # type: ignore[import-not-found]
+from ...letstalk_core.errors import CheckpointError, MediaError
+from ...letstalk_core.networks.checkpoint import read_header
+from ...letstalk_core.networks.load import DEMO_FOLDER
 
 __all__ = [
     "DEMO_NAME",
@@ -238,8 +236,13 @@ def resolve_input(kind: str, name: str) -> Path:
 
 
 def _bundled(kind: str) -> dict[str, Path]:
+    """What comes along, by name: photographs (.jpg) before drawings (.png), people before scenes."""
     places = [INPUTS[kind][:2]] + ([SCENE] if kind == "portrait" else [])
-    return {f"{path.stem} ({label})": path for folder, label in places for path in _files(DEMO_FOLDER / folder)}
+    return {
+        f"{path.stem} ({label})": path
+        for folder, label in places
+        for path in sorted(_files(DEMO_FOLDER / folder), key=lambda path: path.suffix != ".jpg")
+    }
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -176,15 +176,15 @@ def test_a_model_name_that_was_not_listed_is_refused_with_the_remedy(
         folders.resolve_model("autoencoder", name)
 
 
-def test_pictures_and_sounds_are_listed_bundled_ones_first(folder_paths: ModuleType, folders: ModuleType) -> None:
+def test_pictures_and_sounds_are_listed_photographs_first(folder_paths: ModuleType, folders: ModuleType) -> None:
     uploads = Path(folder_paths.input_directory)
     (uploads / "pasted").mkdir(parents=True)
     for name in ("me.PNG", "talk.mp3", "film.mp4", "notes.txt", "pasted/image.png"):
         (uploads / name).touch()
     portraits, speech = folders.list_inputs("portrait"), folders.list_inputs("speech")
-    assert portraits[0] == "ada (bundled demo portrait)" and portraits[-1] == "me.PNG"
+    assert portraits[0] == "eva (bundled demo portrait)" and portraits[-1] == "me.PNG"
     assert speech[0] == "hello (bundled demo speech)" and speech[-2:] == ["film.mp4", "talk.mp3"]
-    assert folders.resolve_input("portrait", portraits[0]).name == "ada.png"
+    assert folders.resolve_input("portrait", portraits[0]).name == "eva.jpg"
     for name in ("pasted/image.png", "pasted/image.png [input]"):
         assert folders.resolve_input("portrait", name) == (uploads / "pasted" / "image.png").resolve()
 
