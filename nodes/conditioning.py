@@ -118,8 +118,9 @@ class LetsTalkEncodeAudio(io.ComfyNode):
         if encoder_output is not None:
             output, frames = reuse_output(encoder_output, audio, **cut)
         else:
-            heard = {"silence_threshold": silence_threshold, "normalize": normalize}
-            output, frames = encode_audio(audio, audio_encoder, **heard, **cut)
+            output, frames = encode_audio(
+                audio, audio_encoder, silence_threshold=silence_threshold, normalize=normalize, **cut
+            )
         return io.NodeOutput(output, frames, sound_of(output))
 
 

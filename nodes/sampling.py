@@ -83,7 +83,7 @@ def _inputs() -> list[Any]:
             tooltip="Frames to make, for a quick test or a part. 0: to the end of the speech. To go on with"
             " another sampler, use a multiple of the model's clip length and set first_frame there.",
         ),
-        io.Sampler.Input(
+        io.Sampler.Input(  # type: ignore[attr-defined] # a sampler of the same name hides it from mypy
             "sampler",
             optional=True,
             tooltip="Any of ComfyUI's samplers; those that add noise get a seed per clip. Without it euler for"
@@ -292,7 +292,8 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}
         last = result.images[-1:].clone()
-        frames = result.images if everything else lazy_frames(result.path, run.frames, tuple(last.shape[1:3]))
+        size = (last.shape[1], last.shape[2])
+        frames = result.images if everything else lazy_frames(result.path, run.frames, size)
         more = (run.bank, run.drift_image(), last, run.fps, run.frames)
         return io.NodeOutput(result.video, frames, *more, ui=shown)
 

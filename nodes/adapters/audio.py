@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,14 @@ class LetsTalkAudioEncoder:
 def load_audio_encoder(path: Path) -> LetsTalkAudioEncoder:
     """Our file, or a public single-file wav2vec2. Raises: CheckpointError."""
     own = read_header(path).parts
-    encoder = load_model(path, AudioEncoderConfig.kind) if own else load_wav2vec2_file(path)
-    _fold_weight_norm(encoder.encoder.pos_conv_embed.conv)
+    encoder: AudioEncoder = load_model(path, AudioEncoderConfig.kind) if own else load_wav2vec2_file(path)
+    _fold_weight_norm(encoder.encoder.get_submodule("pos_conv_embed.conv"))
     config = encoder.config
     kind = f"{path.stem}, {config.num_hidden_layers} layers of {config.hidden_size}"
     return LetsTalkAudioEncoder(encoder, kind, path)
 
 
-def _fold_weight_norm(convolution: torch.nn.Module) -> None:
+def _fold_weight_norm(convolution: Any) -> None:
     """Keep a convolution's weight itself: ModelPatcher moves modules without parts, and a norm is a part."""
     weight = convolution.weight.detach().clone()
     parametrize.remove_parametrizations(convolution, "weight")
@@ -153,6 +153,7 @@ def reuse_output(
 def sound_of(output: dict[str, Any]) -> dict[str, Any]:
     """AUDIO under the frames of what `encode_audio` gave: neither gated nor longer than they are."""
     track: AudioTrack = output["letstalk_track"]
+    assert track.waveform is not None  # both ways into an output give one
     samples = round(track.frames * track.sample_rate / track.fps)
     return {"waveform": track.waveform[None, :, :samples], "sample_rate": track.sample_rate}
 
@@ -250,12 +251,12 @@ def _float32_encoder(encoder: Any) -> Any:
     return result
 
 
-def _native_states(output: dict[str, Any], samples: int) -> Tensor:
+def _native_states(output: Mapping[str, Any], samples: int) -> Tensor:
     """Outputs of all transformer layers at 50 Hz: (steps, layers, dim) float32. Raises: ConfigError.
 
     A native encoder puts what goes into its first layer before them.
     """
-    layers = output.get("encoded_audio_all_layers") or ()
+    layers: Sequence[Tensor] = output.get("encoded_audio_all_layers") or ()
     steps = (samples - FIELD) // HOP + 1
     if len(layers) < 2 or layers[-1].ndim != 3 or layers[-1].shape[0] != 1 or layers[-1].shape[1] != steps:
         found = f"{len(layers)} layers of {list(layers[-1].shape)}" if len(layers) else "no layers"

@@ -132,7 +132,7 @@ class ComfyDiT(LetsTalkDiT):
         dtype = x.dtype
         if given is not None:
             exact = changed_inputs(self.config.prediction, exact, x, given)
-        network = _Network(self, attention_of(transformer_options), block_runner(transformer_options))
+        network: Any = _Network(self, attention_of(transformer_options), block_runner(transformer_options))
         denoiser = make_denoiser(network, self.config, dtype=dtype)
         denoised = denoiser(
             rearrange(exact.x, "b c f h w -> b f c h w"),

@@ -219,7 +219,7 @@ def _speed(model: Any, vae: Any, audio_encoder: Any, steps: int, audio_guidance:
     if audio_encoder is not None:
         _, line = _measured(lambda: _repeated(lambda: audio_encoder.encode_audio(_noise(2.0), 16_000)) / 2)
         lines.append(f"encoding one second of sound: {line}")
-    if step is not None:
+    if step is not None and config is not None:
         steps = steps or default_steps(config)
         clip = steps * step + (decode or 0.0)
         without = "" if decode is not None else ", without decoding"

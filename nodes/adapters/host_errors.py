@@ -60,7 +60,6 @@ def with_host_errors(node: Any) -> Any:
     return node
 
 
-@lru_cache
 def _short(kind: type[LetsTalkError]) -> type[LetsTalkError]:
     """The same class by a name that fits a dialog: ComfyUI shows the module too, which is a path for packs."""
     return kind if kind.__module__ == "LetsTalk" else type(kind.__name__, (kind,), {"__module__": "LetsTalk"})

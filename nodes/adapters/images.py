@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,6 @@ from ...letstalk_core.media.portrait.find import default_finder
 from ...letstalk_core.media.portrait.paste import PasteTrack, feather_mask
 from ...letstalk_core.media.portrait.track import CropTrack, follow_face
 from ...letstalk_core.pixels import from_bytes, to_bytes
-from ...letstalk_core.protocols import FaceDetector
 from .faces import face_detector, usable_face
 from .folders import FOLDER, temp_folder
 from .pictures import rgb_image
@@ -152,7 +151,7 @@ def _detected(image: Tensor) -> Tensor:
     return _followed(image, detector)
 
 
-def _followed(image: Tensor, detector: FaceDetector) -> Tensor:
+def _followed(image: Tensor, detector: Callable[[Tensor], Tensor]) -> Tensor:
     """Boxes (n, 4) of one face through all pictures."""
     progress = comfy.utils.ProgressBar(len(image))
 
@@ -185,7 +184,7 @@ def paste_frames(
     """Frames of the crop back into its pictures: IMAGE (t, height, width, 3); there is no VIDEO then."""
     frames = rgb_image(frames, "frames")
     paste, pictures = _prepare(crop, image, feather, match_colour)
-    _check_paste(paste, pictures, len(frames), tuple(frames.shape[1:3]), "frames")
+    _check_paste(paste, pictures, len(frames), (frames.shape[1], frames.shape[2]), "frames")
     height, width = pictures.shape[1:3]
     _check_memory(len(frames) * height * width * 3 * pictures.element_size(), len(frames), (height, width))
     whole = torch.empty(len(frames), height, width, 3, dtype=pictures.dtype, device=pictures.device)
@@ -223,7 +222,7 @@ def paste_video(
             if index in (0, len(pictures), len(paste.track)):
                 exact = source.counted and index == 0
                 count = source.count if exact else index + 1
-                _check_paste(paste, pictures, count, tuple(frame.shape[:2]), "video", exact)
+                _check_paste(paste, pictures, count, (frame.shape[0], frame.shape[1]), "video", exact)
             whole = paste(index, _bytes(frame, "video"), _bytes(_picture(pictures, index), "image"))
             writer.write(whole.cpu()[None])
             written = index + 1

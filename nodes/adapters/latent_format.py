@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import comfy.latent_formats
 
@@ -21,6 +22,8 @@ class LetsTalkLatentFormat(comfy.latent_formats.LatentFormat):
     scale_factor = 1.0
     spacial_downscale_ratio = 32  # this and the next are read by newer cores only
     temporal_downscale_ratio = 1
+    latent_rgb_factors: Any = None  # ComfyUI's class knows None alone
+    latent_rgb_factors_bias: Any = None
 
     def set_colours(self, factors: Sequence[Sequence[float]], bias: Sequence[float]) -> None:
         """Preview colours: rgb in -1..1 = latents @ factors (c, 3) + bias (3). Other numbers of channels do

@@ -13,15 +13,10 @@ from ...letstalk_core.errors import ConfigError
 
 __all__ = ["LazyFrames", "rgb_image"]
 
+_PROPERTIES = ("shape", "dtype", "device", "layout", "ndim", "is_cuda", "requires_grad")
 _NEED_NO_PIXELS = frozenset(
     {
-        Tensor.shape.__get__,
-        Tensor.dtype.__get__,
-        Tensor.device.__get__,
-        Tensor.layout.__get__,
-        Tensor.ndim.__get__,
-        Tensor.is_cuda.__get__,
-        Tensor.requires_grad.__get__,
+        *(getattr(Tensor, name).__get__ for name in _PROPERTIES),
         Tensor.size,
         Tensor.dim,
         Tensor.numel,
@@ -54,7 +49,8 @@ class LazyFrames(Tensor):
 
     @staticmethod
     def __new__(cls, shape: tuple[int, int, int, int], read: Callable[[], Iterable[Tensor]]) -> LazyFrames:
-        made: LazyFrames = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device="cpu")
+        cpu = torch.device("cpu")
+        made: LazyFrames = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=cpu)
         made._read, made._frames = read, None
         return made
 

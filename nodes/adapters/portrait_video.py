@@ -138,14 +138,15 @@ def animate(
     cut = {"fps": FPS, "start_seconds": 0.0, "length_seconds": max_seconds}
     heard, _ = encode_audio(audio, bundle.audio_encoder, silence_threshold=-60.0, normalize=True, **cut)
     positive, *_ = make_conditioning(portrait, heard, 0, 1, movement)
-    sampling = {
-        "seed": seed,
-        "steps": steps,
-        "schedule": "model",
-        "audio_scale": audio_scale,
-        "portrait_scale": 1.0,
-    }
-    run = prepare_run(model=bundle.model, positive=positive, **sampling)
+    run = prepare_run(
+        model=bundle.model,
+        positive=positive,
+        seed=seed,
+        steps=steps,
+        schedule="model",
+        audio_scale=audio_scale,
+        portrait_scale=1.0,
+    )
     video = render_video(
         run,
         bundle.vae,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 import comfy.utils
@@ -23,6 +23,8 @@ __all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "interruptib
 
 CLIP_EVENT = "letstalk.clip"
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +33,7 @@ def check_interrupt() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def interruptible(network: torch.nn.Module) -> torch.nn.Module:
+def interruptible(network: Network) -> Network:
     """The network, which now stops before any of its layers when the user cancels: a pass can take minutes.
 
     A compiled one stops between passes only.

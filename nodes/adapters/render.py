@@ -18,6 +18,7 @@ from ...letstalk_core.errors import ConfigError, MediaError
 from ...letstalk_core.generate.retake import Retake, retake
 from ...letstalk_core.generate.run import Outcome, Run, generate
 from ...letstalk_core.generate.sinks import DecodingSink, LatentSink
+from ...letstalk_core.generate.work_folder import WorkFolder
 from ...letstalk_core.media.video.segments import SegmentedVideo
 from ...letstalk_core.media.video.tee import Tee
 from ...letstalk_core.media.video.threaded import ThreadedSink
@@ -102,6 +103,7 @@ def render_video(
     sound = _sound_of(run) if audio is None else _sound(audio, run.track.start_seconds)
     under = cut_sound(sound, run.first_frame, run.frames, run.fps)
     report = _report(run, node_id)
+    work: WorkFolder
     with TempFiles(node_id) as files:
         core = _core_run(run, report, decoder, {**fingerprint(run, vae, under), **decoder.fingerprint})
         models = models_sha256(run.guider.model_patcher.model, vae, run.track)

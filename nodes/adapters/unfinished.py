@@ -117,6 +117,7 @@ def add_route() -> None:
         return
     from aiohttp import web  # ComfyUI brings it
 
-    @server.routes.get(ROUTE)
     async def answer(_: Any) -> Any:
         return web.json_response(unfinished_runs())
+
+    server.routes.get(ROUTE)(answer)

@@ -71,6 +71,10 @@ class FrameAutoencoder(AutoencoderDC):
 class LetsTalkVAE(comfy.sd.VAE):
     """A native VAE around a FrameAutoencoder. `path` is the file it came from, `autoencoder_config` its config."""
 
+    upscale_ratio: Any  # ComfyUI gives these three other types for other VAEs
+    downscale_ratio: Any
+    first_stage_model: Any
+
     def __init__(
         self,
         config: AutoencoderConfig,

@@ -119,7 +119,7 @@ def _feed(update: Any, value: Any, depth: int) -> None:
         flat = value.detach().to("cpu").contiguous().flatten()
         update(f"{value.dtype}{tuple(value.shape)}".encode())
         if flat.numel():
-            update(memoryview(flat.view(torch.uint8).numpy()))
+            update(flat.view(torch.uint8).numpy().data)
     elif isinstance(value, AudioTrack):
         for part in (value.states, value.waveform, value.fps, value.sample_rate, value.start_seconds):
             _feed(update, part, depth + 1)
