@@ -24,6 +24,7 @@ const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no ro
 const TAB_CHANGES = [0, 100, 1000]; // milliseconds: the frontend names the open tab some time after making its nodes
 const LOAD_FAILED = 10_000; // milliseconds: a workflow that cannot be read is never said to be loaded
 const STOPPING = 500; // milliseconds: a stopped run closes its files first
+const NO_ROW = -4; // a height that cancels the gap after it
 const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
 
 /**
@@ -244,7 +245,11 @@ function foldAdvanced(node, panel) {
   if (setting("Comfy.VueNodes.Enabled") || setting("Comfy.Node.AlwaysShowAdvancedWidgets")) return;
   const folded = (node.widgets ?? []).filter((/** @type {any} */ widget) => widget.options?.advanced);
   if (!folded.length || !node.toggleAdvanced) return;
-  for (const widget of folded) widget.advanced = true;
+  for (const widget of folded) {
+    widget.advanced = true;
+    // The canvas does not draw what is folded away, and leaves room for it all the same.
+    widget.computeSize = () => [0, node.showAdvanced ? window.LiteGraph.NODE_WIDGET_HEIGHT : NO_ROW];
+  }
   const toggle = () => {
     node.toggleAdvanced();
     return Boolean(node.showAdvanced);

@@ -1,6 +1,6 @@
 // Every template in both renderers: node layout.mjs URL ARTIFACTS NAME
 // Prints one JSON object of what was seen; the checks are in test_layout.py.
-import { open, setVue, SLOW, visit } from "./visit.mjs";
+import { open, setVue, SLOW, tell, visit } from "./visit.mjs";
 
 const [url, artifacts, name] = process.argv.slice(2);
 
@@ -24,6 +24,8 @@ await visit(url, artifacts, async ({ page, seen, shoot }) => {
     }
     seen[renderer].folding = await fold(page, renderer);
     await shoot(`${name}_${renderer}_unfolded`);
+    seen[renderer].complaint = await complain(page);
+    await shoot(`${name}_${renderer}_error`);
   }
   await setVue(page, false);
 });
@@ -78,7 +80,7 @@ function look() {
   return { nodes, groups };
 }
 
-/** Rows of settings that a fresh Talking Video shows, before and after they are asked for. */
+/** Rows of settings that a fresh Talking Video shows, before and after they are asked for, and how far apart. */
 async function fold(page, renderer) {
   await page.evaluate(async () => {
     await window.app.loadGraphData({ nodes: [], links: [], groups: [], version: 0.4 });
@@ -95,9 +97,32 @@ async function fold(page, renderer) {
       return document.querySelectorAll(`[data-node-id="${node.id}"] .lg-node-widget`).length;
     }, renderer === "vue");
   const before = await count();
+  const rows = await page.evaluate(() => {
+    const [node] = window.app.graph._nodes;
+    const tops = node.widgets.filter((widget) => node.isWidgetVisible(widget)).map((widget) => widget.y);
+    return tops.slice(1).map((top, i) => top - tops[i]);
+  });
   const button = page.locator(".letstalk-fold:visible").or(page.getByText(/show advanced/i)).first();
-  if (!(await button.count())) return { before, after: before };
+  if (!(await button.count())) return { before, after: before, rows };
   await button.click({ timeout: 10_000 });
   await page.waitForTimeout(1000);
-  return { before, after: await count() };
+  return { before, after: await count(), rows };
+}
+
+/** How much of a long error the panel of the only node shows: its last word, pixels that are cut off, pixels outside. */
+async function complain(page) {
+  const nodes = await page.evaluate(() => window.app.graph._nodes.map(({ id, type }) => [String(id), type]));
+  const [[id, type]] = nodes;
+  const message = `model: ${"what does not fit here is told in one line that names the value, ".repeat(4)}and the remedy`;
+  const failed = { node_id: id, node_type: type, exception_type: "LetsTalk.ConfigError", exception_message: message };
+  await tell(page, "execution_error", { prompt_id: "failed", traceback: [], executed: [], ...failed });
+  await page.waitForTimeout(1500);
+  await page.keyboard.press("Escape"); // the frontend's own dialog
+  await page.waitForTimeout(500);
+  return page.evaluate(() => {
+    const line = document.querySelector(".letstalk-panel .letstalk-line");
+    const [inner, outer] = [line, line.closest(".letstalk-panel")].map((part) => part.getBoundingClientRect());
+    const last = line.textContent.trim().split(" ").at(-1);
+    return { last, hidden: line.scrollHeight - line.clientHeight, outside: inner.bottom - outer.bottom };
+  });
 }
