@@ -139,6 +139,24 @@ def test_pauses_are_gated_for_the_encoder_but_not_in_the_sound(adapter: Any, enc
     assert not torch.equal(found["letstalk_track"].states, plain["letstalk_track"].states)
 
 
+def test_a_quiet_recording_is_heard_as_loud_speech_unless_it_is_to_be_heard_as_recorded(
+    comfy_nodes: dict[str, Any], encoder: Any
+) -> None:
+    loud = make_audio(2.0)
+    quiet = {**loud, "waveform": 0.02 * loud["waveform"]}
+    settings = {**SETTINGS, "silence_threshold": -40.0, "audio_encoder": encoder}
+
+    def heard(audio: dict[str, Any], **more: bool) -> torch.Tensor:
+        output, _, sound = comfy_nodes["LetsTalkEncodeAudio"].execute(audio, **settings, **more).args
+        assert torch.equal(sound["waveform"], audio["waveform"])
+        states: torch.Tensor = output["letstalk_track"].states
+        return states
+
+    torch.testing.assert_close(heard(quiet), heard(loud), rtol=1e-2, atol=1e-2)
+    as_recorded = heard(quiet, normalize=False) - heard(loud, normalize=False)
+    assert as_recorded.abs().mean() > 0.1, "all of it lies below the threshold"
+
+
 @pytest.mark.parametrize("fps", [25.0, 30.0])
 def test_a_native_wav2vec2_is_timed_to_frames(adapter: Any, fps: float, sub: Any) -> None:
     encoder, audio = native_wav2vec2(), make_audio(2.0)
