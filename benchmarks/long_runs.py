@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Options, Row, randomise
+from benchmarks.tiny import tiny_autoencoder, tiny_encoder
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.features import AudioFeatures
-from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
+from letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
 from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.clip import Clip, Guidance, SolverClipSampler, conditioned
@@ -209,30 +210,8 @@ def _peak(minutes: float) -> int:
 
 def tiny_bundle() -> ModelBundle:
     """Networks so small that an hour of video takes minutes; the shapes of what flows between them are real."""
-    blocks, none = ("ResBlock",) * 6, ((),) * 6
-    widths = (4, 4, 4, 4, 8, 32)
-    autoencoder = AutoencoderConfig(
-        latent_channels=32,
-        encoder_block_types=blocks,
-        decoder_block_types=blocks,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        encoder_layers_per_block=(0,) * 6,
-        decoder_layers_per_block=(0,) * 6,
-        encoder_qkv_multiscales=none,
-        decoder_qkv_multiscales=none,
-        decoder_norm_types=("rms_norm",) * 6,
-        decoder_act_fns=("silu",) * 6,
-    )
-    encoder = AudioEncoderConfig(
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=32,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-    )
+    autoencoder = tiny_autoencoder((4, 4, 4, 4, 8, 32), (0,) * 6, channels=32, size=512)
+    encoder = tiny_encoder(32, 1, heads=1)
     projection = AudioProjectionConfig(layers=1, encoder_dim=32, hidden_size=8, tokens=2, token_dim=32)
     dit = DiTConfig(hidden_size=32, depth=1, num_heads=1, audio_token_dim=32, mlp_ratio=1.0, grid_size=(2, 2))
     return ModelBundle(*(randomise(build_model(c)) for c in (autoencoder, encoder, projection, dit)))

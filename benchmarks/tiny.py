@@ -4,7 +4,46 @@ from __future__ import annotations
 
 from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 
-__all__ = ["tiny_configs"]
+__all__ = ["tiny_autoencoder", "tiny_configs", "tiny_encoder"]
+
+
+def tiny_autoencoder(
+    widths: tuple[int, ...],
+    layers: tuple[int, ...],
+    *,
+    channels: int = 4,
+    size: int = 32,
+    scaling_factor: float = 1.0,
+) -> AutoencoderConfig:
+    """Stages of residual blocks alone."""
+    stages = len(widths)
+    return AutoencoderConfig(
+        latent_channels=channels,
+        encoder_block_types=("ResBlock",) * stages,
+        decoder_block_types=("ResBlock",) * stages,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        encoder_layers_per_block=layers,
+        decoder_layers_per_block=layers,
+        encoder_qkv_multiscales=((),) * stages,
+        decoder_qkv_multiscales=((),) * stages,
+        decoder_norm_types=("rms_norm",) * stages,
+        decoder_act_fns=("silu",) * stages,
+        scaling_factor=scaling_factor,
+        image_size=size,
+    )
+
+
+def tiny_encoder(width: int, layers: int, heads: int = 2) -> AudioEncoderConfig:
+    return AudioEncoderConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=width,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )
 
 
 def tiny_configs(
@@ -14,31 +53,7 @@ def tiny_configs(
 
     32 px frames, clips of 4 frames with one anchor, flow prediction.
     """
-    blocks, widths = ("ResBlock",) * levels, (4, 8, 8)[:levels]
-    autoencoder = AutoencoderConfig(
-        latent_channels=4,
-        encoder_block_types=blocks,
-        decoder_block_types=blocks,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        encoder_layers_per_block=(0, 1, 1)[:levels],
-        decoder_layers_per_block=(0, 1, 1)[:levels],
-        encoder_qkv_multiscales=((),) * levels,
-        decoder_qkv_multiscales=((),) * levels,
-        decoder_norm_types=("rms_norm",) * levels,
-        decoder_act_fns=("silu",) * levels,
-        scaling_factor=scaling_factor,
-        image_size=32,
-    )
-    encoder = AudioEncoderConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=width,
-        conv_dim=(width // 2,) * 7,
-        num_conv_pos_embeddings=width // 2,
-        num_conv_pos_embedding_groups=2,
-    )
+    autoencoder = tiny_autoencoder((4, 8, 8)[:levels], (0, 1, 1)[:levels], scaling_factor=scaling_factor)
     projection = AudioProjectionConfig(
         window=2 * layers + 1,
         layers=layers,
@@ -60,4 +75,4 @@ def tiny_configs(
         clip_frames=4,
         anchor_frames=1,
     )
-    return autoencoder, encoder, projection, dit
+    return autoencoder, tiny_encoder(width, layers), projection, dit

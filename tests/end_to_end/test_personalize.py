@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.tiny import tiny_encoder
 from letstalk_core.cli.__main__ import main
 from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.networks.checkpoint import load_tensors, read_header, save_checkpoint
 from letstalk_core.networks.configs import (
-    AudioEncoderConfig,
     AudioProjectionConfig,
     AutoencoderConfig,
     CarryConfig,
@@ -38,10 +38,7 @@ from letstalk_research.training import presenter
 
 pytestmark = pytest.mark.slow
 SIDE, FRAMES = 128, 325
-ENCODER = AudioEncoderConfig(
-    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, conv_dim=(8,) * 7,
-    num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
-)  # fmt: skip
+ENCODER = tiny_encoder(16, 2)
 DIT = DiTConfig(
     hidden_size=32, depth=1, num_heads=2, in_channels=8, grid_size=(4, 4), clip_frames=4, memory_frames=1,
     anchor_frames=1, audio_token_dim=16, output="sample", portrait_residual=True, steps=1,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.tiny import tiny_encoder
 from letstalk_core.cli.__main__ import main
 from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
-from letstalk_core.networks.configs import AudioEncoderConfig
 from letstalk_core.networks.load import load_bundle
 from letstalk_research.data.manifest import ClipRecord, Manifest, append_records
 
@@ -65,15 +65,7 @@ token_dim = 16
 """
     + RECIPE
 )
-ENCODER = AudioEncoderConfig(
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=16,
-    conv_dim=(8,) * 7,
-    num_conv_pos_embeddings=4,
-    num_conv_pos_embedding_groups=2,
-)
+ENCODER = tiny_encoder(16, 2)
 
 
 @pytest.fixture

@@ -9,39 +9,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.tiny import tiny_autoencoder, tiny_encoder
 from letstalk_core.files import file_sha256
 from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.checkpoint import save_checkpoint
-from letstalk_core.networks.configs import AudioEncoderConfig, AutoencoderConfig
 from letstalk_research.data.manifest import ClipRecord, append_records
 from letstalk_research.experiments.budget import Budget
 from letstalk_research.experiments.variants import DataFacts, measure_data
 
 CHANNELS, SIDE, SIZE, LAYERS, DIM = 4, 8, 64, 2, 16
-AUTOENCODER = AutoencoderConfig(
-    latent_channels=CHANNELS,
-    encoder_block_types=("ResBlock",) * 4,
-    decoder_block_types=("ResBlock",) * 4,
-    encoder_block_out_channels=(8, 8, 8, 16),
-    decoder_block_out_channels=(8, 8, 8, 16),
-    encoder_layers_per_block=(0, 0, 0, 1),
-    decoder_layers_per_block=(0, 0, 0, 1),
-    encoder_qkv_multiscales=((),) * 4,
-    decoder_qkv_multiscales=((),) * 4,
-    decoder_norm_types=("rms_norm",) * 4,
-    decoder_act_fns=("silu",) * 4,
-    image_size=SIZE,
-)
-ENCODER = AudioEncoderConfig(
-    hidden_size=DIM,
-    num_hidden_layers=LAYERS,
-    num_attention_heads=2,
-    intermediate_size=16,
-    conv_dim=(8,) * 7,
-    num_conv_pos_embeddings=4,
-    num_conv_pos_embedding_groups=2,
-)
+AUTOENCODER = tiny_autoencoder((8, 8, 8, 16), (0, 0, 0, 1), channels=CHANNELS, size=SIZE)
+ENCODER = tiny_encoder(DIM, LAYERS)
 BOXES = torch.tensor([[20, 36, 44, 52], [10, 16, 28, 26], [36, 16, 54, 26]])  # mouth and eyes
 TINY = {
     "hidden_size": 32,
