@@ -18,7 +18,7 @@ from ..sampling.drift import DriftLog
 from ..sampling.long_video import plan_clips
 from .run import Outcome, Run, Watcher, run_clips
 from .sinks import LatentSink
-from .work_folder import Work
+from .work import Work
 
 __all__ = ["Part", "find_parts", "first_heard", "plan_part", "run_up"]
 

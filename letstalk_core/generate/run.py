@@ -19,7 +19,8 @@ from ..sampling.drift import DriftLog
 from ..sampling.long_video import remember, sample_clip
 from ..sampling.memory_bank import MemoryBank
 from .disk_space import with_shortage
-from .work_folder import Work, WorkFolder
+from .work import Work
+from .work_folder import WorkFolder
 
 __all__ = ["ClipSink", "Decode", "Outcome", "Run", "Watcher", "generate", "opened", "run_clips"]
 
