@@ -1,7 +1,10 @@
-"""ComfyUI's own training node trains our MODEL on a few clips, and its LoRA loads."""
+"""LoRA files of our MODEL: ComfyUI's own training node makes one, and that of `personalize` loads."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,8 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
-from model_setup import Setup, basic, changed, make_setup, sample
-from safetensors.torch import load_file
+from model_setup import CLOSE, Setup, basic, changed, make_setup, sample
+from safetensors.torch import load_file, save_file
 
 CHOICES = {
     "batch_size": 2,
@@ -53,3 +56,37 @@ def test_a_lora_is_trained_on_clips_saved_and_loaded(
     (loaded,) = comfy_nodes["LoraModelLoader"]().load_lora_model(setup.patcher, lora, 1.0)
     assert changed(sample(setup, basic(setup, loaded)), before)
     path.unlink()
+
+
+def low_rank() -> Any:
+    """The module by which `letstalk personalize --lora` learns and writes changes; it needs torch alone."""
+    path = Path(__file__).resolve().parents[3] / "letstalk_research" / "training" / "lora.py"
+    spec = importlib.util.spec_from_file_location("letstalk_lora", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_lora_of_personalize_makes_the_model_that_was_trained(
+    setup: Setup, comfy_nodes: Any, tmp_path: Path
+) -> None:
+    research, tensors = low_rank(), {}
+    trained = dataclasses.replace(setup, dit=copy.deepcopy(setup.dit), projection=copy.deepcopy(setup.projection))
+    for prefix, network in (("", trained.dit), ("audio_projection.", trained.projection)):
+        research.add_lora(network, 2)
+        for name, parameter in network.named_parameters():
+            if name.endswith((".up", ".down")):  # as the file holds them
+                parameter.data = (0.3 * torch.randn_like(parameter)).half().float()
+        tensors |= research.lora_tensors(network, f"diffusion_model.{prefix}")
+    file = Path(folder_paths.get_folder_paths("loras")[0], "presenter.safetensors")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file)
+    folder_paths.filename_list_cache.clear()
+    with torch.no_grad():
+        wanted, before = trained.standalone(setup.sigmas()), sample(setup, basic(setup))
+    (patched,) = comfy_nodes["LoraLoaderModelOnly"]().load_lora_model_only(setup.patcher, file.name, 1.0)
+    assert len(patched.patches) == len(tensors) // 3 > 10  # no key was left over
+    assert changed(wanted, before)
+    torch.testing.assert_close(sample(setup, basic(setup, patched)), wanted, **CLOSE)
+    file.unlink()
