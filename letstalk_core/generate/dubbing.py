@@ -30,7 +30,7 @@ from .work_folder import WorkFolder
 
 __all__ = ["LENGTHS", "Dubbing"]
 
-DUBBING_VERSION = 1  # of where and how mouths are blended in
+DUBBING_VERSION = 2  # of where and how mouths are blended in
 
 
 class Dubbing:

@@ -127,6 +127,21 @@ def test_only_the_mouth_changes_and_its_light_is_the_films() -> None:
     assert lower[0].abs().sum() < 0.7 * lower[1].abs().sum()
 
 
+def test_what_is_beside_and_behind_the_jaw_stays_as_filmed() -> None:
+    picture = load_portrait(PORTRAITS[0])
+    face = find_face(picture)
+    crop = CropTransform.around(face.box, (256, 256), (160, 160), 0.4, 0.09)
+    home = place_of(face.points)
+    blend = MouthBlend(crop, face.points, home, default_finder().networks.canonical)
+    made = 255 - crop.apply(picture)  # as unlike as can be
+    middle = float(face.points[[2, 152], 0].mean())
+    for opening, beside in ((0.0, 1.4), (0.5, 1.8)):  # a filmed mouth that is open has a longer jaw
+        off = (blend(picture, made, home, opening, 1.0).float() - picture.float()).abs().amax(-1)
+        for x, y in face.points[[136, 150, 379, 365], :2].tolist():  # between ear and chin, both sides
+            inside, outside = (round(middle + far * (x - middle)) for far in (0.7, beside))
+            assert off[round(y), outside] < 4 < 30 < off[round(y), inside]
+
+
 def bundle_of(folder: Path, movement: tuple[str, ...]) -> ModelBundle:
     configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
     configs = [dataclasses.replace(c, movement=movement) if c.kind == "audio_projection" else c for c in configs]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...networks.face_points import CHIN, EARS, FOREHEAD, OVAL
@@ -20,11 +22,14 @@ from .face_geometry import fit_head
 
 __all__ = ["HeadPlace", "MouthBlend"]
 
+Array = NDArray[np.float64]
+
 NOSE_BASE = 2
 WIDE = 0.42  # half width of the region, in widths of the face
 BELOW = 0.14  # of the face's height, below the chin
 INSIDE = 0.70  # share of the region that is not soft
 POWER = 2.5  # of the rounded rectangle that the region is
+JAW = 0.3  # half heights of the region over which it fades at the line of the jaw
 LIGHT_SIDE, LIGHT_REACH, MOST_LIGHT = 24, 5.0, 40.0  # cells; cells; levels by which the light is corrected at most
 
 
@@ -60,6 +65,7 @@ class MouthBlend:
         middle = torch.tensor([float(flat[[NOSE_BASE, CHIN], 0].mean()), (top + bottom) / 2])
         self.middle = middle.double() - axis  # from the head's axis, in pixels of the portrait's frame
         self.depth = float(flat[[NOSE_BASE, CHIN], 2].mean() - depth)
+        self.sides = [_side(flat[list(OVAL), :2] - middle, (bottom - top) / 2, sign) for sign in (-1, 1)]
 
     def __call__(self, frame: Tensor, made: Tensor, head: HeadPlace, opening: float, weight: float) -> Tensor:
         """A frame (h, w, 3) uint8 whose mouth is that of `made` (ch, cw, 3) uint8. opening: of the filmed mouth,
@@ -81,6 +87,7 @@ class MouthBlend:
         at = _turn(at.double() - torch.tensor([head.x, head.y]), -lean) / near
         off = ((at - middle).abs() / torch.tensor(half)) ** POWER
         share = ((1 - off.sum(-1) ** (1 / POWER)) / (1 - INSIDE)).clamp(0, 1)
+        share = share * self._inside_jaw(at - middle, half[1])
         share = (share * share * (3 - 2 * share) * weight).float()
         place = self.crop.to_crop(at + torch.tensor([self.home.x, self.home.y]))
         size = torch.tensor([self.crop.width, self.crop.height], dtype=torch.float64)
@@ -91,6 +98,14 @@ class MouthBlend:
         whole[y0:y1, x0:x1] = rearrange(mixed.round().to(torch.uint8), "c h w -> h w c")
         return whole
 
+    def _inside_jaw(self, at: Tensor, half_height: float) -> Tensor:
+        """0 to 1 at places (h, w, 2) off the region's middle: background and collar behind the jaw stand still
+        while the head moves, so they stay the film's."""
+        down = (at[..., 1] * (self.half_height / half_height)).numpy()  # a longer region is that of a longer jaw
+        left, right = (torch.from_numpy(np.interp(down, heights, widths)) for heights, widths in self.sides)
+        beyond = at[..., 0].abs() - torch.where(at[..., 0] < 0, left, right)
+        return (0.5 - beyond / (JAW * self.half_height)).clamp(0, 1)
+
     def _region(self, head: HeadPlace, opening: float) -> tuple[Tensor, tuple[float, float]]:
         """Middle of the region off the head's axis, and half its size, in pixels of the portrait's frame."""
         yaw, pitch = head.yaw - self.home.yaw, head.pitch - self.home.pitch
@@ -99,6 +114,15 @@ class MouthBlend:
         y = y * math.cos(pitch) - depth * math.sin(pitch)
         more = 0.12 * max(0.0, opening) * self.height
         return torch.tensor([x, y + more], dtype=torch.float64), (self.half_width, self.half_height + more)
+
+
+def _side(oval: Tensor, bottom: float, sign: int) -> tuple[Array, Array]:
+    """How far one side of the jaw is from the middle, by height below it, in pixels: of points (n, 2) off the
+    middle of the region, to whose `bottom` the chin is stretched."""
+    part = oval[(oval[:, 0] * sign >= 0) & (oval[:, 1] > -2 * bottom)]
+    part = part[part[:, 1].argsort()]
+    heights = torch.where(part[:, 1] > 0, part[:, 1] * (bottom / float(oval[:, 1].max())), part[:, 1])
+    return heights.numpy(), (part[:, 0] * sign).numpy()
 
 
 def _turn(points: Tensor, angle: float) -> Tensor:
