@@ -129,23 +129,29 @@ def server(start_server: StartServer) -> ComfyServer:
     return start_server("--cpu", "--preview-method", "latent2rgb")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """With `-n`, the groups below stay together and start in the order of the folders, the slow ones first."""
-    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole folders and files that take long: `-m "not slow"` leaves them out. One process runs a whole file,
-    another all that asks one server, and one all visits of a browser."""
+    """Mark whole folders and files that take long: `-m "not slow"` leaves them out."""
     for item in items:
         if SLOW & {*item.path.parts[-3:], item.path.stem}:
             item.add_marker("slow")
-        if item.get_closest_marker("xdist_group") is None:
-            names = getattr(item, "fixturenames", ())
-            group = next((name for name in ("visit_to", "start_server") if name in names), str(item.path))
-            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: a file stays in one process, and so does what shares a ComfyUI server; slow folders begin."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(nodeid.partition("::")[0])
+            if path.stem == "test_inside_comfyui":  # each of its tests starts a process of its own
+                return nodeid
+            if path.parent.name == "browser":
+                return "browser"
+            return "server" if path.stem.startswith(("test_server_", "test_workflow_")) else str(path)
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
