@@ -30,7 +30,7 @@ class LetsTalkEncodeAudio(io.ComfyNode):
             description="What is said in every video frame. Wire an audio encoder (LetsTalk's or ComfyUI's"
             " wav2vec2), or the output of the native Audio Encoder Encode for the same audio.",
             search_aliases=["wav2vec2", "speech features"],
-            folded=frozenset({"silence_threshold", "normalize"}),
+            folded=frozenset({"silence_threshold", "normalize", "as_authors"}),
             inputs=[
                 io.Audio.Input(
                     "audio",
@@ -89,6 +89,13 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     tooltip="The encoder hears the speech at -23 LUFS; what plays stays as it is. Off: as"
                     " recorded, as in the paper. Not used with encoder_output.",
                 ),
+                io.Boolean.Input(
+                    "as_authors",
+                    default=False,
+                    optional=True,
+                    tooltip="For converted checkpoints of the paper's authors: as recorded, every started frame"
+                    " counts, and zeros fill the last 16 frames. silence_threshold and normalize do nothing then.",
+                ),
             ],
             outputs=[
                 io.AudioEncoderOutput.Output(display_name="audio"),
@@ -111,15 +118,23 @@ class LetsTalkEncodeAudio(io.ComfyNode):
         audio_encoder: Any = None,
         encoder_output: Any = None,
         normalize: bool = True,
+        as_authors: bool = False,
     ) -> io.NodeOutput:
         if (audio_encoder is None) == (encoder_output is None):
             raise ConfigError("audio_encoder, encoder_output: connect one of them, and not both")
         cut = {"fps": fps, "start_seconds": start_seconds, "length_seconds": length_seconds}
+        if encoder_output is not None and as_authors:
+            raise ConfigError("as_authors: needs audio_encoder; connect that instead of encoder_output")
         if encoder_output is not None:
             output, frames = reuse_output(encoder_output, audio, **cut)
         else:
             output, frames = encode_audio(
-                audio, audio_encoder, silence_threshold=silence_threshold, normalize=normalize, **cut
+                audio,
+                audio_encoder,
+                silence_threshold=silence_threshold,
+                normalize=normalize,
+                as_authors=as_authors,
+                **cut,
             )
         return io.NodeOutput(output, frames, sound_of(output))
 
@@ -136,7 +151,7 @@ class LetsTalkEncodePortrait(io.ComfyNode):
             description="The middle of a picture, scaled to the size of the video and encoded. Use LetsTalk Crop"
             " Portrait first for pictures in which the face is small.",
             search_aliases=["vae encode", "reference image"],
-            folded=frozenset({"frame"}),
+            folded=frozenset({"frame", "as_authors"}),
             inputs=[
                 io.Image.Input(
                     "image",
@@ -153,13 +168,22 @@ class LetsTalkEncodePortrait(io.ComfyNode):
                     optional=True,
                     tooltip="Which picture of several to use, counted from 1. 0: the first with a good face.",
                 ),
+                io.Boolean.Input(
+                    "as_authors",
+                    default=False,
+                    optional=True,
+                    tooltip="Scaled bilinearly, as the paper's authors do: for their converted checkpoints.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="portrait")],
         )
 
     @classmethod
-    def execute(cls, image: Any, vae: Any, width: int, height: int, frame: int = 0) -> io.NodeOutput:
-        return io.NodeOutput(encode_portrait(image, vae, width, height, frame))
+    def execute(
+        cls, image: Any, vae: Any, width: int, height: int, frame: int = 0, as_authors: bool = False
+    ) -> io.NodeOutput:
+        scaling = "bilinear" if as_authors else "bicubic"
+        return io.NodeOutput(encode_portrait(image, vae, width, height, frame, scaling))
 
 
 class LetsTalkConditioning(io.ComfyNode):

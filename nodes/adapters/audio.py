@@ -24,6 +24,7 @@ from ...letstalk_core.media.audio.decode import MIN_SAMPLES, WaveformSource
 from ...letstalk_core.media.audio.features import encode_audio as encode_blocks
 from ...letstalk_core.media.audio.features import plan_windows
 from ...letstalk_core.media.audio.loudness import normalize_loudness
+from ...letstalk_core.media.audio.padding import PaddedSource
 from ...letstalk_core.media.audio.silence import gate_silence
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.media.av_input import RATES
@@ -42,6 +43,7 @@ WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.0  # of native encoders, whose attenti
 HOP = 320  # samples at 16 kHz between two steps of any wav2vec2
 FIELD = MIN_SAMPLES  # samples that one step sees
 FPS = 25.0
+AUTHORS_CLIP = 16  # frames
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +67,13 @@ class LetsTalkAudioEncoder:
         track = self.track(WaveformSource(heard, sample_rate), fps, waveform=heard, sample_rate=sample_rate)
         return _to_output(track, heard.shape[-1], sample_rate)
 
-    def track(self, source: WaveformSource, fps: float, **sound: Any) -> AudioTrack:
+    def track(self, source: WaveformSource | PaddedSource, fps: float, **sound: Any) -> AudioTrack:
         """States of `source`; `sound` is what else the track keeps: of what the video will play."""
         # Its layers are plain torch.nn ones, which cannot run from the CPU in part.
         mm.load_models_gpu([self.patcher], force_full_load=True)
-        frames = frame_count(source.seconds, fps)
+        frames = source.frames(fps)
+        if isinstance(source, PaddedSource):
+            sound["shown"] = source.shown
         blocks = _with_progress(encode_blocks(self.model, source, fps), frames)
         known = {"kind": self.kind, "encoder_file": self.path}
         return AudioTrack.build(blocks, frames, fps, **known, spool=temp_folder(), **sound)
@@ -101,20 +105,29 @@ def encode_audio(
     start_seconds: float,
     length_seconds: float,
     normalize: bool = False,
+    as_authors: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """AUDIO_ENCODER_OUTPUT with its track, and the number of frames.
 
     The encoder, ours or a native wav2vec2, hears the sound without noise in its pauses, if wanted at the loudness
-    of broadcasts; the track keeps it as it was. Raises: LetsTalkError naming the input.
+    of broadcasts; the track keeps it as it was. `as_authors`: as recorded, every started frame counts, and zeros
+    fill the last clip (docs/model.md, Interchange). Raises: LetsTalkError naming the input.
     """
+    if as_authors and not isinstance(encoder, LetsTalkAudioEncoder):
+        raise ConfigError("as_authors: needs an audio_encoder of LetsTalk Load Audio Encoder; connect one")
     whole, sample_rate = _check_audio(audio), audio["sample_rate"]
     heard = _cut(whole, sample_rate, start_seconds, length_seconds)
     threshold = -math.inf if silence_threshold <= NO_GATE else silence_threshold
+    cut = {"waveform": heard, "sample_rate": sample_rate, "start_seconds": start_seconds}
+    if as_authors:
+        padded = PaddedSource(WaveformSource(heard, sample_rate), fps, AUTHORS_CLIP)
+        track = encoder.track(padded, fps, **cut)
+        return _to_output(track, heard.shape[-1], sample_rate), track.frames
     sound = WaveformSource(heard, sample_rate).waveform  # mono, 16 kHz: a gate at full rate would need gigabytes
     sound = normalize_loudness(sound[None], SAMPLE_RATE)[0] if normalize else sound
     source = WaveformSource(gate_silence(sound[None], SAMPLE_RATE, threshold))
     make_track = encoder.track if isinstance(encoder, LetsTalkAudioEncoder) else partial(_native_track, encoder)
-    track = make_track(source, fps, waveform=heard, sample_rate=sample_rate, start_seconds=start_seconds)
+    track = make_track(source, fps, **cut)
     return _to_output(track, heard.shape[-1], sample_rate), track.frames
 
 

@@ -27,7 +27,9 @@ from .vae import float32_vae
 __all__ = ["encode_portrait", "make_conditioning"]
 
 
-def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int = 0) -> dict[str, Any]:
+def encode_portrait(
+    image: Tensor, vae: Any, width: int, height: int, frame: int = 0, scaling: str = "bicubic"
+) -> dict[str, Any]:
     """LATENT (1, C, 1, h, w) of the middle of an IMAGE, and the colours of its channels for previews.
 
     Of several pictures `frame` is encoded, counted from 1; 0 is the first with a good face. A VAE that gives NaN
@@ -48,7 +50,7 @@ def encode_portrait(image: Tensor, vae: Any, width: int, height: int, frame: int
                 f" {max(1, round(size / factor)) * factor}"
             )
     whole = to_bytes(image[number]).cpu()
-    picture = fit_to(whole, (height, width))[None]
+    picture = fit_to(whole, (height, width), scaling)[None]
     fitted = from_bytes(picture)
     for note in portrait_notes(fit_to(whole, own_size(whole, (height, width)))):
         warn(f"image: {note}")

@@ -27,7 +27,7 @@ class AudioTrack:
     states: (frames, layers, dim) float32 on the CPU, in memory or mapped from a file.
     waveform: (channels, samples) float32 at `sample_rate`, as it is to be heard, or None. start_seconds: how much
     of the recording was cut off before it. kind: which encoder made the states, for messages; encoder_file: where
-    its weights are, if that is known.
+    its weights are, if that is known. shown: frames that the video has, where the states go on behind them.
     Raises: ConfigError for states or a waveform of another shape.
     """
 
@@ -41,6 +41,7 @@ class AudioTrack:
         waveform: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
         start_seconds: float = 0.0,
+        shown: int | None = None,
     ) -> None:
         if states.ndim != 3 or min(states.shape) < 1:
             raise ConfigError(
@@ -54,10 +55,11 @@ class AudioTrack:
         self.waveform = waveform
         self.sample_rate = sample_rate
         self.start_seconds = start_seconds
+        self.shown = shown
 
     @property
     def frames(self) -> int:
-        return self.states.shape[0]
+        return self.states.shape[0] if self.shown is None else self.shown
 
     @property
     def layers(self) -> int:

@@ -85,6 +85,24 @@ def test_states_equal_those_of_the_library(adapter: Any, encoder: Any, sub: Any)
     assert torch.equal(track.waveform, audio["waveform"][0])
 
 
+def test_as_the_authors_do_every_started_frame_counts_and_zeros_follow(
+    adapter: Any, encoder: Any, sub: Any, comfy_nodes: dict[str, Any]
+) -> None:
+    node, audio = comfy_nodes["LetsTalkEncodeAudio"], make_audio(0.65)  # 16.25 frames
+    output, frames, _ = node.execute(audio, audio_encoder=encoder, as_authors=True, **SETTINGS).args
+    track = output["letstalk_track"]
+    source = sub("letstalk_core.media.audio.decode").WaveformSource(audio["waveform"][0], 16000)
+    padded = sub("letstalk_core.media.audio.padding").PaddedSource(source, 25.0, 16)
+    expected = torch.cat(list(sub("letstalk_core.media.audio.features").encode_audio(encoder.model, padded, 25.0)))
+    assert frames == track.frames == 17 and len(track.states) == 32
+    torch.testing.assert_close(track.states, expected)  # as the standalone pipeline hears it
+    assert torch.equal(track.windows(16, 16, 1)[:, 0], track.states[16:])  # a clip sees the zeros behind the end
+    assert torch.equal(track.waveform, audio["waveform"][0])
+    for wrong in ({"audio_encoder": object()}, {"encoder_output": output}):
+        with pytest.raises(sub("letstalk_core.errors").ConfigError, match="^as_authors: needs"):
+            node.execute(audio, as_authors=True, **wrong, **SETTINGS)
+
+
 def test_the_native_node_accepts_our_encoder_and_ours_its_output(
     adapter: Any, encoder: Any, comfy_nodes: dict[str, Any]
 ) -> None:

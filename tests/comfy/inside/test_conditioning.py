@@ -30,13 +30,16 @@ def portrait(channels: int = 64, frames: int = 1) -> dict[str, Any]:
 
 def test_a_portrait_equals_that_of_the_standalone_pipeline(vae: Any, sub: Any, comfy_nodes: Any) -> None:
     (image, _) = comfy_nodes["LetsTalkLoadPortrait"].execute("bo (bundled demo portrait)").args
-    (latent,) = comfy_nodes["LetsTalkEncodePortrait"].execute(image, vae, 128, 96).args
+    encode, fit_to = comfy_nodes["LetsTalkEncodePortrait"].execute, sub("letstalk_core.media.portrait.crop").fit_to
+    (latent,), (as_authors,) = (encode(image, vae, 128, 96, as_authors=how).args for how in (False, True))
     stages = sub("letstalk_core.generate.stages").Stages(sub("letstalk_core.networks.load").load_bundle())
     path = sub("letstalk_core.networks.load").DEMO_FOLDER / "portraits" / "bo.png"
     picture = sub("letstalk_core.media.portrait.image").load_portrait(path)
-    expected = stages.encode(sub("letstalk_core.media.portrait.crop").fit_to(picture, (96, 128)))
     assert tuple(latent["samples"].shape) == (1, 64, 1, 3, 4)
-    torch.testing.assert_close(latent["samples"][:, :, 0], expected, rtol=1e-4, atol=1e-4)
+    for found, scaling in ((latent, "bicubic"), (as_authors, "bilinear")):
+        expected = stages.encode(fit_to(picture, (96, 128), scaling))
+        torch.testing.assert_close(found["samples"][:, :, 0], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(latent["samples"], as_authors["samples"])
     factors, bias = latent["letstalk_rgb"]
     assert len(factors) == 64 and len(bias) == 3
 
