@@ -84,6 +84,22 @@ def test_the_video_is_that_of_the_separate_nodes(run_graph: Any, sub: Any) -> No
     torch.testing.assert_close(outputs["3"][1][0], made.images, atol=1e-5, rtol=0)
 
 
+def test_scales_that_change_and_more_pictures_come_over_wires(run_graph: Any) -> None:
+    plain = graph("bo (bundled demo portrait)", steps=2)
+    extra = {
+        "5": {"class_type": "LetsTalkScaleSchedule", "inputs": {"scales": "3:1"}},
+        "6": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": "ada (bundled demo portrait)"}},
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+    }
+    frames = []
+    for inputs in ({}, {"audio_scale": ["5", 0]}, {"references": ["6", 0]}):
+        frames.append(
+            run_graph({**plain, **extra, "3": {**plain["3"], "inputs": plain["3"]["inputs"] | inputs}})["3"][1][0]
+        )
+    assert not torch.equal(frames[0], frames[1]) and not torch.equal(frames[0], frames[2])
+    assert frames[0].shape == frames[1].shape == frames[2].shape
+
+
 @pytest.fixture
 def folder(base: Path, sub: Any) -> Iterator[Path]:
     import folder_paths
