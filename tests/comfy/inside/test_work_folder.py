@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import comfy.k_diffusion.sampling
 import comfy.model_management
 import comfy.samplers
@@ -25,13 +25,10 @@ def kit(sub: Any) -> Any:
     return make_kit(sub)
 
 
-@pytest.fixture(autouse=True)
-def root(base: Path) -> Iterator[Path]:
-    """Where work folders lie, empty."""
-    folder = base / "output" / "letstalk_work"
-    shutil.rmtree(folder, ignore_errors=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+@pytest.fixture
+def root(base: Path) -> Path:
+    """Where work folders lie; `_nothing_to_continue` empties it."""
+    return base / "output" / "letstalk_work"
 
 
 def render(kit: Any, *, frames: int = FRAMES, seed: int = 1, drift_level: float = 0.0, **options: Any) -> Any:
@@ -42,16 +39,12 @@ def render(kit: Any, *, frames: int = FRAMES, seed: int = 1, drift_level: float 
 
 
 def pictures(path: Path) -> list[bytes]:
-    import av
-
     with av.open(str(path)) as container:
         return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
 
 
 def told(path: Path) -> Any:
     """What a video says of how it was made."""
-    import av
-
     with av.open(str(path)) as container:
         return json.loads(container.metadata["letstalk"])
 
