@@ -7,7 +7,6 @@ frame.
 from __future__ import annotations
 
 import math
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from letstalk_core.files import atomic_path
 
 from ..data.synthetic.motion import motion_from_speech
-from ..data.synthetic.speech import SAMPLE_RATE_HZ
+from ..data.synthetic.speech import SAMPLE_RATE_HZ, write_wav
 from ..data.synthetic.texts import random_utterance
 from .face_reader import FACE, HEAD, LIPS, FaceReader, face_truth
 from .intervals import Interval, ratio, trend
@@ -140,13 +139,9 @@ def _speech(trial: Trial, minutes: float, fps: float, folder: Path) -> tuple[Pat
         speech = random_utterance(stream(trial.seed, trial.index, "speech"), "held_out", min_seconds=frames / fps)
         samples = round(frames / fps * SAMPLE_RATE_HZ)
         motion = motion_from_speech(speech, frames, fps, stream(trial.seed, trial.index, "motion"))
-        with atomic_path(sound) as temporary, wave.open(str(temporary), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE_HZ)
-            file.writeframes((speech.waveform[:samples] * 32767).astype("<i2").tobytes())
-        with atomic_path(moves) as temporary, temporary.open("wb") as file_:
-            np.save(file_, motion)
+        write_wav(sound, speech.waveform[:samples])
+        with atomic_path(moves) as temporary, temporary.open("wb") as file:
+            np.save(file, motion)
     return sound, np.load(moves, allow_pickle=False)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.files import atomic_path
 
 from ..data.synthetic.dataset import FPS
-from ..data.synthetic.speech import SAMPLE_RATE_HZ
+from ..data.synthetic.speech import SAMPLE_RATE_HZ, write_wav
 from ..data.synthetic.texts import Speaker, random_utterance
 from .face_curves import PointReader, shape_error
 from .intervals import Interval, summarise, trend
@@ -144,12 +142,7 @@ def _long(
     if not sound.exists():
         said = np.random.default_rng([trial.seed, STREAM, 0, 9])
         speech = speak(said, "held_out", min_seconds=minutes * 60)
-        with atomic_path(sound) as temporary, wave.open(str(temporary), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE_HZ)
-            samples = speech.waveform[: round(minutes * 60 * SAMPLE_RATE_HZ)]
-            file.writeframes((samples * 32767).astype("<i2").tobytes())
+        write_wav(sound, speech.waveform[: round(minutes * 60 * SAMPLE_RATE_HZ)])
     sink = _Follower(trial.portrait, reader, round(SHEET_STEP_S * subject.fps))
     subject.stream(trial.portrait, sound, sink, trial.seed, folder / "work")
     rows = np.array(sink.rows)

@@ -1,8 +1,5 @@
 """Shared fixtures: a model folder so small that whole runs take a moment."""
 
-import math
-import struct
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +8,10 @@ import pytest
 import torch
 
 from letstalk_core.networks.load import ModelBundle, build_model, load_bundle
+from letstalk_research.data.synthetic.speech import write_wav
 
 from .command import Cli
+from .media import tone
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +61,7 @@ def make_wav(tmp_path: Path) -> Callable[..., Path]:
 
     def make(seconds: float, name: str = "speech.wav") -> Path:
         path = tmp_path / name
-        samples = [int(9000 * math.sin(0.05 * i) * math.sin(0.0007 * i)) for i in range(round(seconds * 16000))]
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16000)
-            file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+        write_wav(path, tone(seconds))
         return path
 
     return make

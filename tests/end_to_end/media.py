@@ -1,4 +1,4 @@
-"""Reads finished videos."""
+"""Makes sound, and reads finished videos."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+
+
+def tone(seconds: float) -> np.ndarray:
+    """A tone that swells and fades, (n,) at 16 kHz."""
+    i = np.arange(round(seconds * 16000))
+    return np.float32(0.27 * np.sin(0.05 * i) * np.sin(0.0007 * i))
 
 
 @dataclass

@@ -3,13 +3,15 @@
 import os
 import re
 import struct
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+from letstalk_research.data.synthetic.speech import write_wav
 
 from .command import Cli, video_frames
 
@@ -19,14 +21,6 @@ def _nan_wav(path: Path) -> None:
     fmt = struct.pack("<HHIIHH", 3, 1, 16000, 64000, 4, 32)
     body = b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", len(samples)) + samples
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
-
-
-def _samples_wav(path: Path, count: int) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(b"\1\0" * count)
 
 
 def _silent_video(path: Path) -> None:
@@ -44,8 +38,8 @@ BAD_SOUND: dict[str, Callable[[Path], Any]] = {
     "folder": lambda path: path.mkdir(),
     "no-audio-stream": _silent_video,
     "nan": _nan_wav,
-    "no-samples": lambda path: _samples_wav(path, 0),
-    "one-sample": lambda path: _samples_wav(path, 1),
+    "no-samples": lambda path: write_wav(path, np.zeros(0, np.float32)),
+    "one-sample": lambda path: write_wav(path, np.ones(1, np.float32)),
 }
 
 

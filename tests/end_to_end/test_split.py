@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import math
-import struct
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -24,7 +22,9 @@ from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.portrait.scene import Scene
 from letstalk_core.networks.load import DEMO_FOLDER, load_bundle
+from letstalk_research.data.synthetic.speech import write_wav
 
+from .media import tone
 from .test_cli_batch import Killed, batch, pictures, refused, rows
 
 __all__ = ["batch"]
@@ -32,12 +32,7 @@ __all__ = ["batch"]
 
 def write_speech(path: Path, stretches: int) -> Path:
     """So many stretches of two seconds of tone, each before a pause of 0.6 s."""
-    word = [int(9000 * math.sin(0.05 * i) * math.sin(0.0007 * i)) for i in range(32000)]
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(struct.pack(f"<{41600 * stretches}h", *([*word, *([0] * 9600)] * stretches)))
+    write_wav(path, np.tile(np.concatenate([tone(2.0), np.zeros(9600)]), stretches))
     return path
 
 

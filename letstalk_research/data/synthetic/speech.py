@@ -19,6 +19,7 @@ import os
 import shutil
 import sys
 import threading
+import wave
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,20 @@ import torch
 from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
-__all__ = ["SAMPLE_RATE_HZ", "SILENCE", "Phoneme", "Utterance", "espeak_version", "join", "silence", "synthesise"]
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "SILENCE",
+    "Phoneme",
+    "Utterance",
+    "espeak_version",
+    "join",
+    "silence",
+    "synthesise",
+    "write_wav",
+]
 
 SILENCE = ""  # the symbol of a pause
 LIBRARY_VARIABLE = "LETSTALK_ESPEAK_LIBRARY"
@@ -123,6 +135,15 @@ def synthesise(
         else:
             _append(phonemes, symbol, start, end)
     return Utterance(wave, tuple(phonemes), voice, text)
+
+
+def write_wav(path: Path, waveform: NDArray[np.float32]) -> None:
+    """Samples (n,) in [-1, 1] at SAMPLE_RATE_HZ as a WAV file. Raises: OutputError."""
+    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes((waveform * 32767).astype("<i2").tobytes())
 
 
 def espeak_version() -> str:

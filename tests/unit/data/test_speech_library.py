@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from letstalk_research.data.synthetic import voices as voices_module
 from letstalk_research.data.synthetic.forced_alignment import align, with_pauses
 from letstalk_research.data.synthetic.phone_sets import ARPABET, ITALIAN, labelled_utterance
 from letstalk_research.data.synthetic.recordings import cut_at_pauses, read_recordings
-from letstalk_research.data.synthetic.speech import Phoneme, Utterance, join, silence, synthesise
+from letstalk_research.data.synthetic.speech import Phoneme, Utterance, join, silence, synthesise, write_wav
 from letstalk_research.data.synthetic.speech_library import SpeechLibrary, mixture, prepared
 from letstalk_research.data.synthetic.visemes import viseme_curves, viseme_targets
 from letstalk_research.data.synthetic.voices import VOICES, Voice, available_voices, speak
@@ -47,15 +46,6 @@ def assert_covered(utterance: Utterance) -> None:
     assert spans[0][0] == 0.0 and spans[-1][1] == pytest.approx(utterance.seconds, abs=1e-4)
     assert all(a[1] == pytest.approx(b[0]) for a, b in zip(spans, spans[1:], strict=False))
     assert all(end > start for start, end in spans)
-
-
-def write_wav(path: Path, waveform: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes((waveform * 32767).astype("<i2").tobytes())
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from letstalk_core.protocols import FrameSink
 from letstalk_research.data.synthetic.faces import render
 from letstalk_research.data.synthetic.identity import Identity
 from letstalk_research.data.synthetic.motion import motion_from_speech
-from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, Utterance, silence
+from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, silence, write_wav
 from letstalk_research.evaluation import demo_suite
 from letstalk_research.evaluation.demo_suite import Budget, run_demo
 from letstalk_research.evaluation.hard_voices import disturbed
@@ -95,7 +95,7 @@ def test_every_part_is_measured_and_a_second_run_measures_nothing(
     evaluate: Callable[..., Report], tmp_path: Path
 ) -> None:
     recording = tmp_path / "human.wav"
-    _write_wav(recording, draw_trial(0, 900, frames=50, fps=FPS, size=16).utterance)
+    write_wav(recording, draw_trial(0, 900, frames=50, fps=FPS, size=16).utterance.waveform)
     subject, said = Mover(), []
     report = evaluate(subject, recordings=[recording], facts={"bundle: MB": 3.0}, announce=said.append)
     unmeasured = {row.name for row in report.rows if row.met is None and "darkest skin" not in row.name}
@@ -143,13 +143,3 @@ def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="parts=ears"):
         run_demo(Mover(), TINY, out_dir=tmp_path / "out", parts=("ears",))
     assert not (tmp_path / "out").exists()
-
-
-def _write_wav(path: Path, speech: Utterance) -> None:
-    import wave
-
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes((speech.waveform * 32767).astype("<i2").tobytes())
