@@ -16,7 +16,7 @@ const SEPARATED_CLIPS = 80; // more than that would leave less than some pixels 
 const STATUS_HEIGHT = 52;
 const PLAYER_HEIGHT = 250;
 const ROW_HEIGHT = 30; // of a button below or above
-const LINE_HEIGHT = 34; // what is left for the line of text; an error may need more
+const LINE_HEIGHT = 28; // what is left for the line of text; an error may need more
 const MOST_TEXT = 150;
 const STEP_SECONDS = 1;
 
