@@ -10,6 +10,7 @@ from .adapters.clip_run import model_name
 from .adapters.folders import list_bundles, resolve_bundle
 from .adapters.images import AUTO, FACE_CHOICES
 from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
+from .adapters.provenance import plain_values
 from .adapters.schema import BoundingBox, make_schema
 from .adapters.widgets import references, shared, timing
 from .adapters.wiring import is_wired
@@ -140,7 +141,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
     def execute(cls, image: Any, audio: Any, model: str, seed: int, **inputs: Any) -> io.NodeOutput:
         hidden = cls.hidden
         bundle = load_bundle(model)
-        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str, list))}
+        numbers = plain_values(inputs)
         run, video = animate(
             bundle,
             image,

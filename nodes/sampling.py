@@ -10,6 +10,7 @@ from ..letstalk_core.errors import ConfigError
 from .adapters.carry import OFF, SIZES
 from .adapters.clip_run import ClipRun, model_name, prepare_run
 from .adapters.guider import schedule_names
+from .adapters.provenance import plain_values
 from .adapters.render import IMAGES, Part, render_latents, render_video
 from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.video_input import lazy_frames
@@ -272,7 +273,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         run = prepare_run(**inputs)
         everything = is_wired(cls.hidden.dynprompt, cls.hidden.unique_id, IMAGES_OUTPUT)
         part = Part(retake_from, retake_to, retake_seed) if retake_to > 0 else None
-        numbers = {k: v for k, v in inputs.items() if isinstance(v, (int, float, str, list))}
+        numbers = plain_values(inputs)
         result = render_video(
             run,
             vae,

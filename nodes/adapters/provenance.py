@@ -15,7 +15,7 @@ from ...letstalk_core.generate.retake import retake_details
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.media.video.writer import AI_MARKER
 
-__all__ = ["known_sha256", "models_sha256", "tags"]
+__all__ = ["known_sha256", "models_sha256", "plain_values", "tags"]
 
 
 def known_sha256(path: Path) -> str:
@@ -39,6 +39,16 @@ def models_sha256(model: Any, vae: Any, track: AudioTrack) -> dict[str, str]:
         "carry": vae.path.with_name("carry.safetensors") if getattr(vae, "path", None) is not None else None,
     }
     return {name: known_sha256(path) for name, path in paths.items() if path is not None and path.is_file()}
+
+
+def plain_values(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those inputs of a node that a file can tell: numbers, texts and lists of numbers, not the CONDITIONING."""
+
+    def plain(value: Any) -> bool:
+        numbers = isinstance(value, list) and all(isinstance(part, (int, float)) for part in value)
+        return numbers or isinstance(value, (int, float, str))
+
+    return {name: value for name, value in inputs.items() if plain(value)}
 
 
 def tags(
