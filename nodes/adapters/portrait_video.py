@@ -135,7 +135,7 @@ def animate(
     if masks_of(bundle.vae) is not None:  # what goes back into the picture has its resolution
         picture, detail = _own_crop(place), SIZES[2] if pasted else SIZES[0]
     portrait = encode_portrait(picture, bundle.vae, bundle.size[1], bundle.size[0])
-    cut = {"fps": FPS, "start_seconds": 0.0, "length_seconds": max_seconds}
+    cut: dict[str, Any] = {"fps": FPS, "start_seconds": 0.0, "length_seconds": max_seconds}
     heard, _ = encode_audio(audio, bundle.audio_encoder, silence_threshold=-60.0, normalize=True, **cut)
     positive, *_ = make_conditioning(portrait, heard, 0, 1, movement)
     run = prepare_run(
