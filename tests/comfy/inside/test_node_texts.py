@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +14,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def help_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_node_help", ROOT / "scripts" / "update_node_help.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def help_script() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "update_node_help.py")))
 
 
 @pytest.fixture
@@ -34,7 +30,7 @@ def locale(language: str) -> dict[str, Any]:
     return entries
 
 
-def test_the_english_locale_is_what_the_schemas_say(infos: dict[str, Any], help_script: ModuleType) -> None:
+def test_the_english_locale_is_what_the_schemas_say(infos: dict[str, Any], help_script: SimpleNamespace) -> None:
     assert {name: help_script.english(node) for name, node in infos.items()} == locale("en"), (
         "start ComfyUI and run scripts/update_node_help.py"
     )
@@ -45,7 +41,7 @@ def keys_of(texts: Any) -> Any:
     return {key: keys_of(value) for key, value in texts.items()} if isinstance(texts, dict) else bool(texts)
 
 
-def test_every_input_and_output_is_translated(infos: dict[str, Any], help_script: ModuleType) -> None:
+def test_every_input_and_output_is_translated(infos: dict[str, Any], help_script: SimpleNamespace) -> None:
     chinese = locale("zh")
     assert chinese.keys() == infos.keys()
     for name, node in infos.items():
@@ -55,7 +51,7 @@ def test_every_input_and_output_is_translated(infos: dict[str, Any], help_script
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_node_has_a_help_page_with_up_to_date_lists(
-    language: str, infos: dict[str, Any], help_script: ModuleType
+    language: str, infos: dict[str, Any], help_script: SimpleNamespace
 ) -> None:
     texts = locale(language)
     for name, node in infos.items():
