@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { keepSearchWords, searchByWords, sortTemplates } from "./browse.js";
+import { foldAdvanced } from "./fold.js";
 import { labelLists } from "./labels.js";
 import { hasFiles, KINDS, LoaderPanel } from "./loader.js";
 import { Panel } from "./panel.js";
@@ -24,7 +25,6 @@ const VIDEO_LOADS = [300, 1000, 3000]; // milliseconds: the frontend makes no ro
 const TAB_CHANGES = [0, 100, 1000]; // milliseconds: the frontend names the open tab some time after making its nodes
 const LOAD_FAILED = 10_000; // milliseconds: a workflow that cannot be read is never said to be loaded
 const STOPPING = 500; // milliseconds: a stopped run closes its files first
-const NO_ROW = -4; // a height that cancels the gap after it
 const MARGIN = 10; // around a DOM widget on the canvas, above and below it together twice this
 
 /**
@@ -235,38 +235,16 @@ function addPanel(node, name, element, min, max) {
   return widget;
 }
 
-/**
- * Fold advanced widgets away on the canvas as in Vue nodes, which have a button for them; so has the panel here.
- * @param {any} node
- * @param {Panel} panel
- */
-function foldAdvanced(node, panel) {
-  const setting = (/** @type {string} */ name) => app.ui?.settings?.getSettingValue?.(name);
-  if (setting("Comfy.VueNodes.Enabled") || setting("Comfy.Node.AlwaysShowAdvancedWidgets")) return;
-  const folded = (node.widgets ?? []).filter((/** @type {any} */ widget) => widget.options?.advanced);
-  if (!folded.length || !node.toggleAdvanced) return;
-  for (const widget of folded) {
-    widget.advanced = true;
-    // The canvas does not draw what is folded away, and leaves room for it all the same.
-    widget.computeSize = () => [0, node.showAdvanced ? window.LiteGraph.NODE_WIDGET_HEIGHT : NO_ROW];
-  }
-  const toggle = () => {
-    node.toggleAdvanced();
-    return Boolean(node.showAdvanced);
-  };
-  const tell = () => panel.foldSettings(folded.length, toggle, Boolean(node.showAdvanced));
-  const { onConfigure } = node;
-  node.onConfigure = function (/** @type {any[]} */ ...rest) {
-    onConfigure?.apply(this, rest);
-    tell(); // a workflow may have been saved with them shown
-  };
-  tell();
-}
-
 /** @param {any} node */
 function addSamplerPanel(node) {
+  let height = 0; // of the node, before the player was in it
   const panel = new Panel(text(), (path) => api.apiURL(path), () => {
     panel.element.style.minHeight = `${panel.minHeight}px`;
+    if (panel.screen) height ||= node.size[1];
+    else if (height) {
+      node.setSize?.([node.size[0], Math.min(height, node.size[1])]); // for a while the finished video was there, too
+      height = 0;
+    }
     fit(node);
   });
   panels.set(node, panel);

@@ -68,6 +68,11 @@ async function runIt({ page, seen, shoot }) {
   await page.waitForFunction(shown, null, { timeout: 20_000 }).catch(() => {});
   await page.waitForTimeout(4000); // playback of the last stretch ends
   await shoot("3_done");
+  seen.below = await page.evaluate(() => {
+    const { pos, size } = window.app.graph._nodes.find((n) => n.type === "LetsTalkPortraitVideo");
+    const [, top, , height] = window.app.graph._groups.find(({ title }) => title === "Video")._bounding;
+    return pos[1] + size[1] - top - height;
+  });
   seen.panels = await page.evaluate(() => window.seenPanels);
   seen.finished = await page.evaluate(() =>
     [...document.querySelectorAll("video")]

@@ -55,6 +55,10 @@ def test_the_finished_video_shows_with_a_summary(seen: dict[str, Any]) -> None:
         assert video["ready"] >= 2 and abs(video["duration"] - FRAMES / FPS) < 0.1, seen["finished"]
 
 
+def test_the_node_does_not_outgrow_its_group(seen: dict[str, Any]) -> None:
+    assert seen["below"] <= 0
+
+
 def test_panels_leave_no_trace_in_saved_workflows(seen: dict[str, Any]) -> None:
     assert seen["saved_values"]["saved"] == seen["saved_values"]["widgets"]
 
