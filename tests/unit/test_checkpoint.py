@@ -240,6 +240,7 @@ for write in (
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_output_error_for_every_kind_of_file(tmp_path: Path) -> None:
     pytest.importorskip("resource")  # not on Windows
     command = [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)]

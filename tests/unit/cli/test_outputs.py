@@ -158,6 +158,7 @@ def test_progress_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatc
     assert main(["info", "missing.mp4"]) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="shells there cannot close streams")
 def test_a_program_started_without_streams_does_not_write_messages_into_its_files(tmp_path: Path) -> None:
     program = (

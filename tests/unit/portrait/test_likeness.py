@@ -56,6 +56,7 @@ def test_brightness_and_colour_are_not_what_an_autoencoder_loses(portrait: Tenso
     assert compare_portrait(portrait, shifted).score > 0.85
 
 
+@pytest.mark.slow
 def test_missing_and_moved_features_count(portrait: Tensor) -> None:
     whole = compare_portrait(portrait, portrait)
     for group in (LIPS, EYES[0] + EYES[1]):

@@ -44,6 +44,7 @@ def test_settings_fit_the_recipes(script: ModuleType, tmp_path: Path, stage: str
     assert Path(recipe.loop.init) == (tmp_path / "first.safetensors" if stage == "decoder" else bundled)
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_ends_the_job_with_its_log(script: ModuleType, tmp_path: Path) -> None:
     job = script.Job(arguments(tmp_path), time.monotonic())
     name = job.call("broken", "train", "dit", "--config", tmp_path / "missing.toml")
@@ -77,6 +78,7 @@ def test_stopping_ends_what_runs(script: ModuleType, tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
+@pytest.mark.slow
 def test_waiting_for_clips_ends_with_enough_and_sees_failures(script: ModuleType, tmp_path: Path) -> None:
     job = script.Job(arguments(tmp_path), time.monotonic())
     (job.data / "manifest.jsonl").write_text("{}\n" * 5)
