@@ -12,8 +12,8 @@ import time
 import numpy as np
 import torch
 
+from letstalk_core.media.puppet.render import Pose, render
 from letstalk_research.data.photo.casting import cast, make_people
-from letstalk_research.data.photo.render import Pose, render
 from letstalk_research.data.photo.stills import load_stills
 from letstalk_research.data.photo.truth import flow, landmarks
 from letstalk_research.data.synthetic.motion import random_pose

@@ -12,14 +12,14 @@ from .adapters.images import AUTO, FACE_CHOICES
 from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
 from .adapters.provenance import plain_values
 from .adapters.schema import BoundingBox, make_schema
-from .adapters.widgets import references, shared, timing
+from .adapters.widgets import puppet, references, shared, timing
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 from .loaders import check_name, file_fingerprint
 
 __all__ = ["NODES"]
 
-FOLDED = frozenset({"steps", "audio_scale", "face", "margin", "crf", "unfinished"})
+FOLDED = frozenset({"steps", "audio_scale", "face", "margin", "crf", "unfinished", "puppet"})
 IMAGES_OUTPUT = 1
 
 
@@ -118,6 +118,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                     "bbox", optional=True, tooltip="Face box (x, y, width, height) in pixels, of a detection pack."
                 ),
                 references(),
+                puppet(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),

@@ -14,7 +14,7 @@ from .adapters.provenance import plain_values
 from .adapters.render import IMAGES, Part, render_latents, render_video
 from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.video_input import lazy_frames
-from .adapters.widgets import MAX_SEED, references, shared, timing
+from .adapters.widgets import MAX_SEED, puppet, references, shared, timing
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 
@@ -23,7 +23,7 @@ __all__ = ["NODES"]
 CATEGORY = "LetsTalk/sampling"
 DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colour, sharpness."
 FOLDED = frozenset(
-    {"schedule", "crf", "work_folder", "unfinished", "retake_from", "retake_to", "retake_seed", "detail"}
+    {"schedule", "crf", "work_folder", "unfinished", "retake_from", "retake_to", "retake_seed", "detail", "puppet"}
 )
 IMAGES_OUTPUT = 1  # of Talking Video
 
@@ -234,6 +234,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     " to Encode Portrait: double size makes 512 of 256 pixels. off: plain frames.",
                 ),
                 references(),
+                puppet(),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="H.264 with AAC, a file in ComfyUI's temp folder."),
@@ -263,6 +264,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         retake_seed: int = 1,
         detail: str = SIZES[0],
         references: Any = None,
+        puppet: bool = True,
         **inputs: Any,
     ) -> io.NodeOutput:
         if retake_from > 0 and retake_to <= 0:
@@ -289,6 +291,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
             part=part,
             detail=detail,
             references=references,
+            puppet=puppet,
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}

@@ -23,10 +23,11 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_research.data.photo.fields import Head
-from letstalk_research.data.photo.geometry import EXTENT, blur
-from letstalk_research.data.photo.glasses import Glasses, draw_glasses
-from letstalk_research.data.photo.matting import head_matte
+from letstalk_core.media.puppet.fields import Head
+from letstalk_core.media.puppet.geometry import EXTENT, blur
+from letstalk_core.media.puppet.glasses import Glasses, draw_glasses
+from letstalk_core.media.puppet.matting import head_matte
+from letstalk_core.media.puppet.topology import EYES, OVAL
 from letstalk_research.data.photo.people import (
     SHAPE_NUMBERS,
     Framing,
@@ -37,7 +38,6 @@ from letstalk_research.data.photo.people import (
     reshape,
 )
 from letstalk_research.data.photo.stills import Still, face_height, load_stills
-from letstalk_research.data.photo.topology import EYES, OVAL
 from letstalk_research.data.synthetic.identity import sample_identity
 
 SIZE = 512  # pixels of a portrait

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = "demo (bundled)"
 ALWAYS = """\
 The bundled demo model animates **photographs and drawn faces** at 256 x 256 and 25 frames per second; \
-photographs are early: faces stay themselves, mouths move little. With a model of your own, choose its files in \
+the face of a photograph is drawn from it, led by the sound. With a model of your own, choose its files in \
 the loaders.
 
 Hover over an input for its unit and effect, or open the node's help page."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["DEMO_NOTE", "Interrupt", "add_arguments", "add_parser", "load_models", "make", "run", "same_threads"]
 
 DEMO_NOTE = (
-    "note: using the bundled demo model, a small one: good on drawn faces, early on photographs, whose mouths blur"
-    " when they open wide; --model DIR uses another"
+    "note: using the bundled demo model, a small one for 256 x 256 pixels, whose teeth are drawn; --model DIR uses"
+    " another"
 )
 
 
@@ -221,6 +221,7 @@ def _settings(args: argparse.Namespace) -> GenerateSettings:
         cfg_audio=None if args.cfg_audio is None else as_scale(args.cfg_audio),
         cfg_portrait=as_scale(args.cfg_portrait),
         carry=not args.no_carry,
+        puppet=not args.no_puppet,
         memory=MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None,
         match_statistics=args.match_statistics,
         drift_level=args.drift_level,

@@ -44,6 +44,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="size of the video in pixels; own: that of the animated part of the picture, for models with carry"
         " (default: what the model was trained at)",
     )
+    add("--no-puppet", action="store_true", help="a photograph's face as the model makes it, not drawn from it")
     add("--no-carry", action="store_true", help="plain frames, without the portrait's own detail carried along")
     add("--no-crop", action="store_true", help="animate the whole picture instead of the part around its face")
     add("--crop-face", action="store_true", help="a video of that part alone, not of the whole picture")

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import ConfigError, FaceNotFoundError
 from ..media.portrait.crop import SHAPE_TOLERANCE, CropTransform, fit_to
 from ..media.portrait.find import check_face, find_face
-from ..media.portrait.lids import Lids
+from ..media.puppet.face import PortraitFace
 from ..networks.carry import Carry
 from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
@@ -25,7 +25,8 @@ class PortraitDetail:
     portrait (H, W, 3) uint8, of which the largest middle part of the frames' shape is used, at its own resolution;
     decoded (1, 3, h, w) in [-1, 1]: its round trip through the autoencoder at the size of the frames.
     `size`: height and width of the result, by default those of the frames. `others`: more pictures of the person,
-    framed like the portrait, each with its round trip. Raises: ConfigError.
+    framed like the portrait, each with its round trip. `puppet`: a photograph's face is drawn from the portrait.
+    Raises: ConfigError.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class PortraitDetail:
         decoded: Tensor,
         size: tuple[int, int] | None = None,
         others: Sequence[tuple[Tensor, Tensor]] = (),
+        puppet: bool = False,
     ) -> None:
         self.carry = carry
         device = next(carry.parameters()).device
@@ -44,10 +46,10 @@ class PortraitDetail:
             scaled = (fit_to(picture, own_size(picture, sampled)), fit_to(picture, sampled))
             whole, small = (to_unit(part[None].to(device)) for part in scaled)
             self.references.append(carry.prepare(whole, again.to(device), small, size or sampled))
-        self.lids = self._lids(fit_to(portrait, own_size(portrait, sampled))) if carry.config.lids else None
+        self.face = self._face(fit_to(portrait, own_size(portrait, sampled))) if puppet else None
 
-    def _lids(self, portrait: Tensor) -> Lids | None:
-        """Of a photograph with open eyes that look into the camera; networks draw those of drawn faces well."""
+    def _face(self, portrait: Tensor) -> PortraitFace | None:
+        """Of a photograph that looks into the camera with open eyes; networks draw drawn faces well."""
         try:
             face = find_face(portrait)
             check_face(face)
@@ -56,7 +58,8 @@ class PortraitDetail:
         if face.drawn:
             return None
         (height, width), (h, w) = self.size, portrait.shape[:2]
-        return Lids(self.references[0].portrait, face.points[:, :2] * torch.tensor([width / w, height / h]))
+        scale = torch.tensor([width / w, height / h, width / w])
+        return PortraitFace(self.references[0].portrait, face.points * scale)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,12 +67,13 @@ class PortraitDetail:
         return self.references[0].size
 
     @torch.no_grad()  # in each thread
-    def __call__(self, frames: Tensor, blink: Tensor | None = None) -> Tensor:
-        """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device; blink (t,): 0 open, 1 shut."""
+    def __call__(self, frames: Tensor, motion: Tensor | None = None) -> Tensor:
+        """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device.
+
+        motion (t, len(MOTION)): the face's, where it is the puppet's.
+        """
         own = self.references[0].portrait.device
-        layers: list[Tensor | None] = []
-        if self.lids is not None and blink is not None:
-            layers = [self.lids(amount) for amount in blink.tolist()]
+        layers = self.face(motion) if self.face is not None and motion is not None else []
         return carry_from(self.carry, frames.to(own), self.references, layers).to(frames.device)
 
 

@@ -35,6 +35,7 @@ class GenerateSettings:
     size: tuple[int, int] | None = None  # height, width in pixels, as the network samples them
     carry: bool = True  # the portrait's own detail in the frames, where the model has the masks for it, and
     output_size: tuple[int, int] | None = None  # of the frames then; None: `size`
+    puppet: bool = True  # the face of a photograph from the portrait itself, where the model has lips for it
     memory: MemorySettings | None = None
     match_statistics: bool = False  # adds it to `memory`, as does
     drift_level: float = 0.0
@@ -80,6 +81,7 @@ class GenerateSettings:
             fps=fps,
             size=size,
             carry=carry,
+            puppet=self.puppet and carry and bundle.lips is not None,
             output_size=output,
             memory=memory,
         )

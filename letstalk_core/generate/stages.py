@@ -19,6 +19,7 @@ from ..pixels import from_unit, to_unit
 from ..sampling.clip import Blend, Clip, ConditionedSampler
 from ..sampling.motion import Movement
 from .detail import PortraitDetail
+from .face_motion import FaceMotion
 
 __all__ = ["Stages"]
 
@@ -34,7 +35,7 @@ class Stages:
     def __init__(self, bundle: ModelBundle, decode_batch: int = 8) -> None:
         self.bundle, self.decode_batch, self.guard = bundle, decode_batch, NumericalGuard()
         self._detail: PortraitDetail | None = None
-        self._moves: Movement | None = None
+        self._face: FaceMotion | None = None
 
     def encode(self, image: Tensor) -> Tensor:
         """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
@@ -56,19 +57,19 @@ class Stages:
         portrait: Tensor,
         decoded: Tensor,
         size: tuple[int, int],
-        moves: Movement | None = None,
+        face: FaceMotion | None = None,
         others: Sequence[Tensor] = (),
     ) -> None:
         """From now on frames have `size` and the detail of the portrait (H, W, 3) uint8, decoded as given.
 
-        moves: by which its lids come down, where the model leaves that to them. others: more pictures of the
-        person, framed like the portrait.
+        face: the motion of a photograph's face, which is then drawn from the portrait. others: more pictures of
+        the person, framed like the portrait.
         """
         assert self.bundle.carry is not None
         sampled = decoded.shape[-2], decoded.shape[-1]
         more = [(picture, self.round_trip(self.encode(fit_to(picture, sampled)))) for picture in others]
-        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size, more)
-        self._moves = moves
+        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size, more, puppet=face is not None)
+        self._face = face
 
     def conditions(
         self, portrait: Tensor, features: AudioFeatures, moves: Movement
@@ -112,8 +113,8 @@ class Stages:
     def _decode(self, latents: Tensor, clip: Clip, start: int) -> Tensor:
         images = self._pictures(latents, f"decoding of clip {clip.index + 1}")
         if self._detail is not None:
-            blink = None if self._moves is None else self._moves.blink(clip.first + start, len(images))
-            images = self._detail(images, blink)
+            face = self._face if self._detail.face is not None else None
+            images = self._detail(images, None if face is None else face.rows(clip.first + start, len(images)))
         return from_unit(images).cpu().contiguous()
 
     def _pictures(self, latents: Tensor, name: str) -> Tensor:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Union
 
@@ -34,6 +35,7 @@ from ..sampling.memory_bank import MemoryBank
 from ..sampling.motion import Movement
 from ..sampling.motion_curves import MotionCurves
 from ..sampling.schedules import make_sigmas
+from .face_motion import FaceMotion
 from .machine import machine
 from .parts import Part, first_heard, plan_part, run_up
 from .progress import Progress, Reporter
@@ -170,8 +172,12 @@ class TalkingPortrait:
         if isinstance(source, AudioSource):
             source.pin()
         heard = PaddedSource(source, resolved.fps, clip_frames) if resolved.as_authors else source
-        first = 0 if part is None else first_heard(part, clip_frames, bundle.audio_projection.config.window)
-        features = AudioFeatures.encode(bundle.audio_encoder, heard, resolved.fps, first=first)
+        window = max(bundle.audio_projection.config.window, bundle.lips.window if bundle.lips is not None else 0)
+        first = 0 if part is None else first_heard(part, clip_frames, window)
+
+        hear = partial(AudioFeatures.encode, bundle.audio_encoder, heard, resolved.fps, first=first)
+
+        features = hear()
         frames = heard.shown if isinstance(heard, PaddedSource) else features.frames
         moves = Movement(
             bundle.audio_projection.config.movement,
@@ -196,7 +202,8 @@ class TalkingPortrait:
         if motion:
             fingerprint["motion"] = motion.fingerprint
         if resolved.carry:
-            stages.carry_detail(picture, decoded, resolved.output_size, moves, others)
+            face = FaceMotion(bundle.lips, hear, moves) if resolved.puppet and bundle.lips is not None else None
+            stages.carry_detail(picture, decoded, resolved.output_size, face, others)
             fingerprint["detail"] = tensor_sha256(picture)
         if others:
             fingerprint["references"] = [tensor_sha256(other) for other in others]

@@ -336,7 +336,8 @@ class WorkFolder(Work):
 
 
 def _changed(known: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    """Names of what differs. Folders of early versions say nothing of carry, which they lacked, or the CPU."""
-    unsaid = {"carry": False, "output_size": run.get("size"), **{k: run.get(k) for k in UNSAID_MACHINE}}
+    """Names of what differs. Early versions say nothing of what they lacked: carry, puppets, the CPU."""
+    unsaid = {"carry": False, "puppet": False, "output_size": run.get("size")}
+    unsaid |= {k: run.get(k) for k in UNSAID_MACHINE}
     known = {**{k: v for k, v in unsaid.items() if k in run}, **known}
     return sorted(k for k in {*run, *known} if run.get(k) != known.get(k))

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..protocols import Device, DType, Operations
 from .configs import CarryConfig
-from .flow import gauss_newton, grow, pyramid_flow, shrink, warp
+from .flow import affine_flow, gauss_newton, grow, pyramid_flow, shrink, warp
 from .tone import Tone
 
-__all__ = ["Carry", "CarryMaps", "CarryReference", "lay_over"]
+__all__ = ["Carry", "CarryMaps", "CarryReference", "Layer"]
 
 PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
 AT_ONCE = 8  # frames that are matched in one pass, at the small working size
@@ -69,6 +69,24 @@ class CarryMaps:
 
     flow: Tensor
     masks: Tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture with cover (1, 4, *reference.size) in the portrait's place, to be laid over a frame.
+
+    places (k, 2), -1..1: of the portrait, what moves as one piece; drawn (k, 2): where the picture has them.
+    """
+
+    picture: Tensor
+    places: Tensor
+    drawn: Tensor
+
+    def over(self, frame: Tensor, flow: Tensor) -> Tensor:
+        """A frame (1, 3, *size) under the picture, which has gone where the flow (1, 2, ...) found its places."""
+        height, width = frame.shape[-2:]
+        moved = warp(self.picture, affine_flow(flow, self.places, self.drawn, (height, width)))
+        return torch.lerp(frame, moved[:, :3], moved[:, 3:])
 
 
 class _Trunk(nn.Module):
@@ -145,9 +163,8 @@ class Carry(nn.Module):
             decoded = torch.cat([decoded, portrait], dim=1)
         return CarryReference(portrait, decoded, parts, Tone.of(small))
 
-    def forward(self, frames: Tensor, reference: CarryReference, layers: Sequence[Tensor | None] = ()) -> Tensor:
-        """`layers`, one for each frame: pictures with cover (1, 4, *reference.size) in the portrait's place, that
-        are moved as the frame is and laid over it."""
+    def forward(self, frames: Tensor, reference: CarryReference, layers: Sequence[Layer | None] = ()) -> Tensor:
+        """`layers`: what is laid over each frame, once it has the portrait's detail."""
         if tuple(frames.shape[-2:]) != tuple(reference.decoded.shape[-2:]):
             (h, w), (height, width) = frames.shape[-2:], reference.decoded.shape[-2:]
             raise ConfigError(f"frames are {w}x{h}, the decoded portrait is {width}x{height}; decode both alike")
@@ -159,7 +176,7 @@ class Carry(nn.Module):
                 own = CarryMaps(maps.flow[i : i + 1], maps.masks[i : i + 1])
                 mixed = self.mix(part[i : i + 1], own, reference.of(first + i, 1))
                 if layers and (layer := layers[first + i]) is not None:
-                    mixed = lay_over(mixed, layer, own.flow)
+                    mixed = layer.over(mixed, own.flow)
                 torch.clamp(mixed, -1, 1, out=result[first + i : first + i + 1])
         return result
 
@@ -203,12 +220,6 @@ class Carry(nn.Module):
         """Near `working_size` pixels on the shorter side, multiples of 8."""
         scale = self.config.working_size / min(height, width)
         return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
-
-
-def lay_over(frames: Tensor, layer: Tensor, flow: Tensor) -> Tensor:
-    """Frames (1, 3, h, w) under a picture with cover (1, 4, h, w), which is moved as the flow (1, 2, ...) says."""
-    moved = warp(layer, grow(flow, (frames.shape[-2], frames.shape[-1])))
-    return torch.lerp(frames, moved[:, :3], moved[:, 3:])
 
 
 def _scale(pictures: Tensor, size: tuple[int, int]) -> Tensor:

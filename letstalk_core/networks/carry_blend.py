@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .carry import AT_ONCE, Carry, CarryMaps, CarryReference, lay_over
+from .carry import AT_ONCE, Carry, CarryMaps, CarryReference, Layer
 from .flow import grow, shrink, warp
 
 __all__ = ["carry_from"]
@@ -25,7 +25,7 @@ WINDOW = 5  # pixels of the working size, averaged over twice
 
 
 def carry_from(
-    carry: Carry, frames: Tensor, references: Sequence[CarryReference], layers: Sequence[Tensor | None] = ()
+    carry: Carry, frames: Tensor, references: Sequence[CarryReference], layers: Sequence[Layer | None] = ()
 ) -> Tensor:
     """Frames (n, 3, h, w) in [-1, 1] with the detail of one or more pictures, (n, 3, *size), float32.
 
@@ -45,7 +45,7 @@ def carry_from(
                 one = CarryMaps(own.flow[i : i + 1], own.masks[i : i + 1])
                 total.addcmul_(carry.mix(part[i : i + 1], one, reference), grow(weight[i : i + 1], reference.size))
             if layers and (layer := layers[len(result)]) is not None:
-                total = lay_over(total, layer, maps[0].flow[i : i + 1])
+                total = layer.over(total, maps[0].flow[i : i + 1])
             result.append(total.clamp_(-1, 1))
     return torch.cat(result)
 

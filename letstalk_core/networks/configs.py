@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "DiTConfig",
     "FacesConfig",
+    "LipsConfig",
     "config_class",
 ]
 
@@ -259,8 +260,17 @@ class CarryConfig(Config):
     # 3x3 convolutions that correct the flow and find the masks: each sees twice as far as the one before
     correction_layers: Annotated[int, ">= 0", "<= 6"] = 3
     mask_layers: Annotated[int, ">= 0", "<= 6"] = 2
-    # eyes shut with the portrait's own lids (media.portrait.lids): for denoisers that leave them half open
-    lids: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipsConfig(Config):
+    """Shape of the network that reads lips from the audio encoder's states (docs/model.md, Lips)."""
+
+    kind: ClassVar[str] = "lips"
+
+    layers: Layers = 3
+    encoder_dim: Width = 128
+    hidden_size: Width = 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +346,15 @@ class FacesConfig(Config):
     limits: tuple[Positive, Positive, Positive, Positive] = (0.6, 0.6, 0.6, 0.16)
 
 
-_CLASSES = (AutoencoderConfig, AudioEncoderConfig, AudioProjectionConfig, CarryConfig, DiTConfig, FacesConfig)
+_CLASSES = (
+    AutoencoderConfig,
+    AudioEncoderConfig,
+    AudioProjectionConfig,
+    CarryConfig,
+    DiTConfig,
+    FacesConfig,
+    LipsConfig,
+)
 _KINDS: dict[str, type[Config]] = {c.kind: c for c in _CLASSES}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .nn.attention import without_autocast
 
-__all__ = ["gauss_newton", "grow", "pyramid_flow", "shrink", "warp"]
+__all__ = ["affine_flow", "gauss_newton", "grow", "pyramid_flow", "shrink", "warp"]
 
 LEVELS = (4, 2, 1)  # pixels of the finest level in one of each, along a side
 STEPS = (3, 3, 1)  # at each level
@@ -21,6 +21,8 @@ WINDOW = 5  # pixels that share a step
 SMOOTH = 7  # pixels over which the flow is averaged after it
 RIDGE = 3e-3  # added to the squared gradients: no texture, no motion. Pictures lie in [-1, 1]
 LONGEST = 1.0  # pixels of one step
+INVERSIONS, REWEIGHTED = 3, 4  # steps, for the motion of one piece
+STIFF = 1e-3  # against turning and stretching where few places say so
 
 
 def shrink(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -95,3 +97,25 @@ def pyramid_flow(frames: Tensor, other: Tensor, size: tuple[int, int]) -> Tensor
         here = max(8, size[0] // level), max(8, size[1] // level)
         flow = gauss_newton(shrink(frames, here), shrink(other, here), grow(flow, here), steps)
     return flow
+
+
+def affine_flow(flow: Tensor, places: Tensor, drawn: Tensor, size: tuple[int, int]) -> Tensor:
+    """The flow to a picture of something that moves as one piece, (1, 2, *size): an affine map from where `flow`
+    (1, 2, h, w) leads to `places` (k, 2) of the other picture, to `drawn` (k, 2), where this picture has them; all
+    -1..1. Places that disagree count less."""
+    at = places
+    for _ in range(INVERSIONS):
+        led = F.grid_sample(flow, at[None, None], align_corners=False, padding_mode="border")[0, :, 0].mT
+        at = places - led
+    known, led = F.pad(at, (0, 1), value=1.0), drawn - at
+    weights = torch.ones_like(at[:, :1])
+    ridge = torch.diag(at.new_tensor([STIFF, STIFF, 0])) * len(at)
+    for _ in range(REWEIGHTED):
+        solved = torch.linalg.solve(known.mT @ (weights * known) + ridge, known.mT @ (weights * led))
+        off = (known @ solved - led).norm(dim=1, keepdim=True)
+        weights = 1 / (1 + (off / (off.median() + 1e-4)) ** 2)
+    height, width = size
+    x = (torch.arange(width, device=flow.device, dtype=flow.dtype) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=flow.device, dtype=flow.dtype) * 2 + 1) / height - 1
+    columns, rows = x[None, None] * solved[0].view(2, 1, 1), y[None, :, None] * solved[1].view(2, 1, 1)
+    return (columns + rows + solved[2].view(2, 1, 1))[None]

@@ -26,19 +26,22 @@ from .configs import (
     Config,
     DiTConfig,
     FacesConfig,
+    LipsConfig,
 )
 from .face_landmarks import FaceNetworks
+from .lips import Lips
 from .projection import AudioProjection
 from .transformer.dit import LetsTalkDiT
 
 __all__ = [
     *("DEMO_FOLDER", "FILES", "PRESENTER_KEY", "ModelBundle"),
-    *("build_model", "load_bundle", "load_carry", "load_model"),
+    *("OPTIONAL", "build_model", "load_bundle", "load_model", "load_optional"),
 ]
 
 PRESENTER_KEY = "letstalk.presenter"  # in the metadata of model files: whose model it is
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
 FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_projection": "dit", "dit": "dit"}
+OPTIONAL = ("carry", "lips")  # files of a bundle that it may lack
 
 
 def build_model(config: Config, *, device: Device = None, dtype: DType = None) -> nn.Module:
@@ -50,6 +53,7 @@ def build_model(config: Config, *, device: Device = None, dtype: DType = None) -
         AudioProjectionConfig: AudioProjection,
         DiTConfig: LetsTalkDiT,
         FacesConfig: FaceNetworks,
+        LipsConfig: Lips,
     }
     if type(config) not in networks:
         raise ConfigError(f"no network is known for {type(config).__name__}")
@@ -109,6 +113,7 @@ class ModelBundle:
     dit: LetsTalkDiT
     path: Path | None = None
     carry: Carry | None = None  # brings the portrait's own detail into decoded frames
+    lips: Lips | None = None  # by which a photograph's own face speaks
     presenter: str = ""  # the person whose model this is, as its files say
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -116,6 +121,14 @@ class ModelBundle:
         _check_bundle(
             self.autoencoder.config, self.audio_encoder.config, self.audio_projection.config, self.dit.config
         )
+        if self.lips is not None:
+            encoder, lips = self.audio_encoder.config, self.lips.config
+            found, needed = (encoder.num_hidden_layers, encoder.hidden_size), (lips.layers, lips.encoder_dim)
+            if found != needed:
+                raise ConfigError(
+                    f"the models do not belong together: the audio encoder has {found[0]} layers of {found[1]}"
+                    f" numbers, lips.safetensors reads {needed[0]} of {needed[1]}; use files of one training"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -138,7 +151,8 @@ class ModelBundle:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file of the bundle; empty for networks that were not loaded from files."""
         if not self._hashes and self.path is not None:
-            names = sorted({*FILES.values(), *(["carry"] if self.carry is not None else [])})
+            more = {"carry": self.carry, "lips": self.lips}
+            names = sorted({*FILES.values(), *(name for name, network in more.items() if network is not None)})
             self._hashes = {name: file_sha256(self.path / f"{name}.safetensors") for name in names}
         return dict(self._hashes)
 
@@ -168,7 +182,7 @@ def load_bundle(
     folder: str | os.PathLike[str] | None = None, *, device: Device = None, dtype: DType = torch.float32
 ) -> ModelBundle:
     """Load a model folder: autoencoder.safetensors, audio_encoder.safetensors and dit.safetensors (with its
-    projection), and, where it is there, carry.safetensors.
+    projection), and, where they are there, carry.safetensors and lips.safetensors.
 
     Without a folder the demo model of the package. Raises: CheckpointError naming the missing, damaged or misfit
     file.
@@ -199,17 +213,14 @@ def load_bundle(
         raise CheckpointError(f"{path}: {error}") from None
     models = {kind: load_model(header.path, kind, device=device, dtype=dtype) for kind, header in headers.items()}
     presenter = headers["dit"].metadata.get(PRESENTER_KEY, "")[:200]
-    carry = load_carry(path, device=device, dtype=dtype)
-    return ModelBundle(**models, path=path, carry=carry, presenter=presenter)
+    more = {kind: load_optional(path, kind, device=device, dtype=dtype) for kind in OPTIONAL}
+    return ModelBundle(**models, **more, path=path, presenter=presenter)
 
 
-def load_carry(folder: Path, *, device: Device = None, dtype: DType = torch.float32) -> Carry | None:
-    """The masks of a model folder; None where it has none. Raises: CheckpointError."""
-    path = folder / "carry.safetensors"
-    if not path.is_file():
-        return None
-    carry: Carry = load_model(path, "carry", device=device, dtype=dtype)
-    return carry
+def load_optional(folder: Path, kind: str, *, device: Device = None, dtype: DType = torch.float32) -> Any:
+    """One of the `OPTIONAL` networks of a model folder; None where it has none. Raises: CheckpointError."""
+    path = folder / f"{kind}.safetensors"
+    return load_model(path, kind, device=device, dtype=dtype) if path.is_file() else None
 
 
 def _names() -> str:

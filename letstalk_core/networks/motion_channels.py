@@ -9,9 +9,12 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-__all__ = ["GAZE_LIMIT", "MOVEMENTS", "SWAY", "relative", "units"]
+__all__ = ["GAZE_LIMIT", "LIPS", "MOTION", "MOVEMENTS", "POSE", "SWAY", "relative", "units"]
 
 MOVEMENTS = ("smile", "blink", "gaze_x", "gaze_y", "brow", "shift_x", "shift_y", "roll", "yaw", "pitch", "scale")
+LIPS = ("jaw", "wide", "round", "teeth")  # 0..1; they follow the sound, and no network is told of them
+POSE = {"shift_x": 0.0, "shift_y": 0.0, "roll": 0.0, "yaw": 0.0, "pitch": 0.0, "scale": 1.0}  # at rest
+MOTION = (*LIPS, *MOVEMENTS)  # all that moves in a talking face; scale a factor
 # Parts of their whole range; shifts in image widths, roll in radians, scale a share of the size; blink 1 is shut.
 ABSOLUTE = ("blink",)
 SWAY = {"yaw": 0.4, "pitch": 0.25, "roll": 0.04, "shift_x": 0.02, "shift_y": 0.012, "scale": 0.01, "brow": 0.3}

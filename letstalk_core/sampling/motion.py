@@ -90,10 +90,6 @@ class Movement:
         found = np.stack(columns, 1) if columns else np.zeros((count, 0))
         return torch.from_numpy(found.astype(np.float32))
 
-    def blink(self, first: int, count: int) -> Tensor | None:
-        """Lids alone (count,), or None where nothing is told of them."""
-        return self.rows(first, count)[:, self.names.index("blink")] if "blink" in self.names else None
-
     def _channel(self, name: str, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         if name == "blink":
             return self._blinks(seconds)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-STAGES = ("autoencoder", "carry", "audio", "dit", "faces")
+STAGES = ("autoencoder", "carry", "audio", "dit", "faces", "lips")
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
-        help="train the autoencoder, the masks of carry, the audio encoder or the denoiser from a recipe",
+        help="train autoencoder, masks of carry, audio encoder, denoiser or lips from a recipe",
         description="Train one network. A run whose folder holds checkpoints goes on exactly where it was. Ctrl-C"
         " or SIGTERM writes a checkpoint and ends with 128 + the signal's number.",
     )
@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
 
 def build_stage(recipe: Recipe) -> Stage:
     """The stage object of a recipe."""
-    from ..training.config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe
+    from ..training.config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe, LipsRecipe
 
     if isinstance(recipe, AutoencoderRecipe):
         from ..training.autoencoder import AutoencoderStage
@@ -67,6 +67,10 @@ def build_stage(recipe: Recipe) -> Stage:
         from ..training.faces import FacesStage
 
         return FacesStage(recipe)
+    if isinstance(recipe, LipsRecipe):
+        from ..training.lips import LipsStage
+
+        return LipsStage(recipe)
     assert isinstance(recipe, DiTRecipe)
     from ..training.diffusion import DiTStage
 

@@ -1,6 +1,6 @@
 """What the points of faces say from frame to frame: how far mouth and eyes are open, where the head points.
 
-Points are those of `data.photo.topology`, (t, 478, 2) in pixels, NaN in frames in which no face was found.
+Points are those of `media.puppet.topology`, (t, 478, 2) in pixels, NaN in frames in which no face was found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.photo.topology import BROWS, EYES, LOWER_INNER, MOUTH, NOSE_TIP, UPPER_INNER
+from letstalk_core.media.puppet.topology import BROWS, EYES, LOWER_INNER, MOUTH, NOSE_TIP, UPPER_INNER
 
 __all__ = ["CURVES", "FinderReader", "FollowingReader", "PointReader", "bridged", "face_curves", "shape_error"]
 

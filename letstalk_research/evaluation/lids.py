@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.photo.topology import EYES
+from letstalk_core.media.puppet.topology import EYES
 
 __all__ = ["LidReader"]
 

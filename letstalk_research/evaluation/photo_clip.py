@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.puppet.topology import OVAL
 
-from ..data.photo.topology import OVAL
 from ..data.synthetic.dataset import FPS
 from ..data.synthetic.motion import MOTION
 from .face_curves import CURVES, PointReader, bridged, face_curves, shape_error

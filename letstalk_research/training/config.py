@@ -1,7 +1,7 @@
 """Training recipes: TOML files read into frozen dataclasses, one table per part, every key checked by name.
 
-A recipe names its stage (`stage = "autoencoder" | "audio" | "dit" | "faces"`) and holds the tables [model],
-[data], [loop], [optimizer] and [objective]. `--set table.key=value` changes a key on the command line.
+A recipe names its stage (`stage = "autoencoder" | "audio" | "dit" | "faces" | "lips"`) and holds the tables
+[model], [data], [loop], [optimizer] and [objective]. `--set table.key=value` changes a key on the command line.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from letstalk_core.networks.configs import (
     Config,
     DiTConfig,
     FacesConfig,
+    LipsConfig,
 )
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "DiTRecipe",
     "FacesObjective",
     "FacesRecipe",
+    "LipsObjective",
+    "LipsRecipe",
     "LoopConfig",
     "OptimizerConfig",
     "Recipe",
@@ -235,6 +238,18 @@ class FacesObjective(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LipsObjective(Config):
+    """Weights of the losses of the lips, and what disturbs them; see `training.lips`."""
+
+    kind = "[objective]"
+
+    change_weight: Weight = 0.5  # of the error of the change from frame to frame
+    shut_weight: Weight = 6.0  # frames with a shut jaw count so much more
+    noise: Weight = 0.2  # on the audio states, in their standard deviations
+    dropout: Annotated[Share, "< 1"] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What all stages share. `to_dict` is what `--dry-run` prints and what lies beside the run as JSON."""
 
@@ -287,3 +302,11 @@ class FacesRecipe(Recipe):
 
     model: FacesConfig
     objective: FacesObjective = field(default_factory=FacesObjective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipsRecipe(Recipe):
+    stage = "lips"
+
+    model: LipsConfig
+    objective: LipsObjective = field(default_factory=LipsObjective)

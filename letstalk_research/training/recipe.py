@@ -16,14 +16,14 @@ from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.files import atomic_path
 from letstalk_core.networks.configs import Config
 
-from .config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe, Recipe
+from .config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe, LipsRecipe, Recipe
 
 __all__ = ["RECIPES", "load_recipe", "recipe_path", "write_resolved"]
 
 C = TypeVar("C", bound=Config)
 MAX_CHARACTERS, MAX_DOTS = 2**18, 200  # of a recipe, and of a line in it
 RECIPES: dict[str, type[Recipe]] = {
-    r.stage: r for r in (AutoencoderRecipe, CarryRecipe, AudioRecipe, DiTRecipe, FacesRecipe)
+    r.stage: r for r in (AutoencoderRecipe, CarryRecipe, AudioRecipe, DiTRecipe, FacesRecipe, LipsRecipe)
 }
 
 

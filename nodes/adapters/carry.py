@@ -15,14 +15,20 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.generate.detail import PortraitDetail, own_size
+from ...letstalk_core.generate.face_motion import FaceMotion
 from ...letstalk_core.media.portrait.crop import fit_to
 from ...letstalk_core.media.portrait.references import align_references
 from ...letstalk_core.networks.carry import Carry
-from ...letstalk_core.networks.load import DEMO_FOLDER, load_carry
+from ...letstalk_core.networks.lips import Lips
+from ...letstalk_core.networks.load import DEMO_FOLDER, load_optional
 from ...letstalk_core.pixels import from_bytes, to_bytes
+from .clip_run import ClipRun
 from .pictures import rgb_image
 
-__all__ = ["OFF", "SIZES", "aligned", "apply", "carry_frames", "masks_of", "result_size", "with_detail"]
+__all__ = [
+    *("OFF", "SIZES", "aligned", "apply", "carry_frames", "face_motion", "masks_of", "result_size"),
+    "with_detail",
+]
 
 SIZES = ("frame size", "double size", "portrait size")
 OFF = "off"
@@ -31,19 +37,32 @@ FRAMES = 8  # between looks for a cancelled run
 
 def masks_of(vae: VAE, anyone: bool = False) -> Carry | None:
     """The masks in the folder of a VAE's file; with `anyone` those of the bundled model for others. None: none."""
+    found: Carry | None = _beside(vae, "carry", anyone)
+    return found
+
+
+def face_motion(vae: VAE, run: ClipRun) -> FaceMotion | None:
+    """How a portrait's face speaks, by lips.safetensors beside the VAE's file. None: as the model makes it."""
+    lips: Lips | None = _beside(vae, "lips")
+    if lips is None or (run.track.layers, run.track.dim) != (lips.config.layers, lips.config.encoder_dim):
+        return None
+    return FaceMotion(lips, lambda: run.track, run.moves) if run.moves is not None else None
+
+
+def _beside(vae: VAE, kind: str, anyone: bool = False) -> Any:
     path = getattr(vae, "path", None)
     folders = [path.parent] if path is not None else []
     for folder in [*folders, *([DEMO_FOLDER] if anyone else [])]:
-        file = folder / "carry.safetensors"
+        file = folder / f"{kind}.safetensors"
         if file.is_file():
-            return _masks(folder, file.stat().st_mtime_ns)
+            return _load(folder, kind, file.stat().st_mtime_ns)
     return None
 
 
-@lru_cache(maxsize=4)
-def _masks(folder: Path, modified: int) -> Carry | None:
+@lru_cache(maxsize=8)
+def _load(folder: Path, kind: str, modified: int) -> Any:
     """`modified` is there to notice another file of the same name."""
-    return load_carry(folder)
+    return load_optional(folder, kind)
 
 
 def result_size(choice: str, frames: tuple[int, int], portrait: Tensor) -> tuple[int, int]:
@@ -70,13 +89,14 @@ def with_detail(
     frames: tuple[int, int],
     choice: str,
     references: Sequence[Tensor] = (),
+    puppet: bool = False,
 ) -> PortraitDetail:
     """What brings a portrait (H, W, 3) uint8, and references framed like it, into frames of a size that `vae`
-    decoded. Raises: ConfigError."""
+    decoded. `puppet`: draws a photograph's face from it, too. Raises: ConfigError."""
     size = result_size(choice, frames, portrait)
     moved = carry.to(comfy.model_management.get_torch_device())
     others = [(other, _round_trip(vae, other, frames)) for other in references]
-    return PortraitDetail(moved, portrait, _round_trip(vae, portrait, frames), size, others)
+    return PortraitDetail(moved, portrait, _round_trip(vae, portrait, frames), size, others, puppet)
 
 
 def _round_trip(vae: VAE, picture: Tensor, frames: tuple[int, int]) -> Tensor:
@@ -118,7 +138,7 @@ def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Ten
     return result
 
 
-def apply(detail: PortraitDetail, frames: Tensor, blink: Tensor | None = None) -> Tensor:
-    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU; blink (t,): 0 open, 1 shut."""
-    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, blink)
+def apply(detail: PortraitDetail, frames: Tensor, motion: Tensor | None = None) -> Tensor:
+    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU; motion: of the face, see `PortraitDetail`."""
+    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, motion)
     return ((found + 1) / 2).movedim(1, -1).clamp(0, 1).cpu()

@@ -125,7 +125,7 @@ def _file(kind: str, name: str) -> list[str]:
         f"  {_contents(header)}",
     ]
     if path.parent == DEMO_FOLDER:
-        lines.append("  for photographs (early) and drawn faces, 256 x 256")
+        lines.append("  for photographs and drawn faces, 256 x 256")
     return lines
 
 

@@ -115,6 +115,7 @@ def animate(
     unfinished: str,
     every_frame: bool = False,
     references: Tensor | None = None,
+    puppet: bool = True,
     settings: dict[str, Any] | None = None,
     prompt: Any = None,
     extra: Any = None,
@@ -160,6 +161,7 @@ def animate(
         unfinished=unfinished,
         detail=detail,
         references=references,
+        puppet=puppet,
     )
     if pasted:
         return run, _paste(place, video, run.frames, every_frame, crf)

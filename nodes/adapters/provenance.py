@@ -14,6 +14,7 @@ from ...letstalk_core.files import file_sha256
 from ...letstalk_core.generate.retake import retake_details
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.media.video.writer import AI_MARKER
+from ...letstalk_core.networks.load import OPTIONAL
 
 __all__ = ["known_sha256", "models_sha256", "plain_values", "tags"]
 
@@ -36,8 +37,9 @@ def models_sha256(model: Any, vae: Any, track: AudioTrack) -> dict[str, str]:
         "dit": getattr(model, "path", None),
         "autoencoder": getattr(vae, "path", None),
         "audio_encoder": track.encoder_file,
-        "carry": vae.path.with_name("carry.safetensors") if getattr(vae, "path", None) is not None else None,
     }
+    if getattr(vae, "path", None) is not None:
+        paths |= {kind: vae.path.with_name(f"{kind}.safetensors") for kind in OPTIONAL}
     return {name: known_sha256(path) for name, path in paths.items() if path is not None and path.is_file()}
 
 

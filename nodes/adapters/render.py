@@ -85,18 +85,19 @@ def render_video(
     part: Part | None = None,
     detail: str = SIZES[0],
     references: Tensor | None = None,
+    puppet: bool = True,
 ) -> TalkingVideo:
     """Sample, decode and encode clip by clip into a file of ComfyUI's temp folder.
 
     `audio` (ComfyUI's AUDIO) replaces the sound of the speech. It runs beside the whole recording, so what Encode
     Audio skipped is skipped in it; both are cut to the frames of this run.
     What is finished is safe in a work folder, from which the same run continues (see `work`). `part` is made anew
-    in a video that is complete there. `detail` and `references`: see `ClipDecoder`.
+    in a video that is complete there. `detail`, `references` and `puppet`: see `ClipDecoder`.
     Raises: ConfigError, NumericalError, MediaError, OutputError; nothing is left of the file then.
     """
     if part is not None and not work_folder.strip():
         raise ConfigError("retake_to: needs the work_folder that the video was made with, to keep the rest of it")
-    decoder = ClipDecoder(vae, run, detail, references)
+    decoder = ClipDecoder(vae, run, detail, references, puppet)
     everything = images == IMAGES[1]
     if everything:
         check_image_memory(run.frames, decoder.size)

@@ -29,7 +29,7 @@ from ...letstalk_core.media.video.writer import VideoWriter, available_encoder
 from ...letstalk_core.networks.numerical_guard import NumericalGuard
 from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.sampling.clip import Clip
-from .carry import OFF, SIZES, aligned, apply, masks_of, with_detail
+from .carry import OFF, SIZES, aligned, apply, face_motion, masks_of, with_detail
 from .clip_run import ClipRun
 from .progress import RunReport
 from .vae import float32_vae
@@ -58,10 +58,13 @@ class ClipDecoder:
     follows from its latents alone, so a resumed run does the same. Raises: NumericalError if it stays so.
     `detail` is one of `carry.SIZES`, for frames of that size with the portrait's own detail where the VAE's folder
     has masks and the run knows the picture, or `carry.OFF`. `references`: IMAGE of more pictures of the person,
-    for their detail. `fingerprint`: what the frames depend on besides the run.
+    for their detail. `puppet`: a photograph's face is drawn from it, where the folder has lips.
+    `fingerprint`: what the frames depend on besides the run.
     """
 
-    def __init__(self, vae: VAE, run: ClipRun, detail: str = OFF, references: Tensor | None = None) -> None:
+    def __init__(
+        self, vae: VAE, run: ClipRun, detail: str = OFF, references: Tensor | None = None, puppet: bool = False
+    ) -> None:
         channels = getattr(vae, "latent_channels", None)
         if channels != run.config.in_channels:
             raise ConfigError(
@@ -78,7 +81,11 @@ class ClipDecoder:
         self.fingerprint: dict[str, Any] = {"detail": detail}
         if references is not None:
             self.fingerprint["references"] = tensor_sha256(references)
-        self._detail, self._moves = _detail(vae, run, self.size, detail, references), run.moves
+        face = face_motion(vae, run) if puppet else None
+        self._detail = _detail(vae, run, self.size, detail, references, face is not None)
+        drawn = self._detail is not None and self._detail.face is not None
+        self._face = face if drawn else None
+        self.fingerprint["puppet"] = drawn
         if self._detail is not None:
             self.size = self._detail.size
 
@@ -99,8 +106,8 @@ class ClipDecoder:
             )
             frames, cause = found
             if self._detail is not None and cause is None:
-                blink = None if self._moves is None else self._moves.blink(clip.first, len(frames))
-                frames = apply(self._detail, frames, blink)
+                motion = None if self._face is None else self._face.rows(clip.first, len(frames))
+                frames = apply(self._detail, frames, motion)
             self._last = (latents, frames, cause)
         return self._last[1:]
 
@@ -120,7 +127,7 @@ def _decode(vae: VAE, latents: Tensor) -> Tensor:
 
 
 def _detail(
-    vae: VAE, run: ClipRun, size: tuple[int, int], choice: str, references: Tensor | None
+    vae: VAE, run: ClipRun, size: tuple[int, int], choice: str, references: Tensor | None, puppet: bool
 ) -> PortraitDetail | None:
     carry = None if choice == OFF else masks_of(vae)
     if carry is None or run.picture is None:
@@ -133,7 +140,7 @@ def _detail(
             why = "detail is off" if choice == OFF else why
             raise ConfigError(f"references: cannot be used: {why}; change that, or wire nothing here")
         return None
-    return with_detail(carry, vae, run.picture, size, choice, aligned(references, run.picture))
+    return with_detail(carry, vae, run.picture, size, choice, aligned(references, run.picture), puppet)
 
 
 def _contrast(frames: Tensor) -> Tensor:

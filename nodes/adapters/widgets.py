@@ -46,6 +46,17 @@ def references() -> Any:
     )
 
 
+def puppet() -> Any:
+    """Whether a photograph's face is drawn from the photograph."""
+    return io.Boolean.Input(
+        "puppet",
+        default=True,
+        optional=True,
+        tooltip="Draws lips, lids and gaze of a photograph from the photograph itself, as the speech says, if the"
+        " model has lips.safetensors. Off: the model's own face, as drawn faces have it.",
+    )
+
+
 def timing() -> list[Any]:
     """The last outputs of what makes a video."""
     return [

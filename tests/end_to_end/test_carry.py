@@ -21,6 +21,7 @@ from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
+from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.media.portrait.crop import CropTransform
 from letstalk_core.media.portrait.find import find_face
 from letstalk_core.media.portrait.image import load_portrait, save_image
@@ -237,17 +238,29 @@ def generate_raw(folder: Path, out: Path, portrait: Path, sound: Path) -> None:
     command.run(parser.parse_args(["generate", str(portrait), str(sound), "-o", str(out), *common]))
 
 
-def test_the_lids_of_a_photograph_come_down_where_the_model_leaves_them_to_the_portrait() -> None:
-    portrait = load_portrait(DEMO_FOLDER / "portraits" / "eva.jpg")
-    blink = (torch.arange(16) >= 12).float()[:, None]
-    sound = torch.zeros(16 * 640)
+def told_eyes_and_hello(name: str, puppet: bool) -> Tensor:
+    """What a bundled portrait does when it says the bundled sentence, eyes shut from its 24th frame on."""
+    (portrait,) = (DEMO_FOLDER / "portraits").glob(f"{name}.*")
+    blink = (torch.arange(40) >= 24).float()[:, None]
     sink = KeptFrames()
     TalkingPortrait(load_bundle()).generate(
-        portrait,
-        sound,
+        load_portrait(portrait),
+        load_waveform(DEMO_FOLDER / "speech" / "hello.wav")[: 40 * 640],
         sink,
-        GenerateSettings(seed=1, movement=0),
+        GenerateSettings(seed=1, movement=0, puppet=puppet),
         motion=MotionCurves.of_frames(blink, ["blink"]),
     )
-    openings = [sum(find_face(sink.video[i]).eye_openings) for i in (4, 15)]
-    assert openings[1] < 0.6 * openings[0]
+    return sink.video
+
+
+def test_the_face_of_a_photograph_is_its_own_and_says_what_is_heard() -> None:
+    frames = told_eyes_and_hello("eva", puppet=True)
+    faces = [find_face(frame) for frame in frames]
+    openings = [sum(face.eye_openings) for face in faces]
+    assert sum(openings[30:]) / 10 < 0.6 * sum(openings[4:20]) / 16
+    assert max(face.mouth_opening for face in faces) > min(face.mouth_opening for face in faces) + 0.06
+    assert off(frames, told_eyes_and_hello("eva", puppet=False)) > 0.2
+
+
+def test_a_drawn_face_is_as_the_model_makes_it() -> None:
+    assert torch.equal(told_eyes_and_hello("ada", puppet=True), told_eyes_and_hello("ada", puppet=False))

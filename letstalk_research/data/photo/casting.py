@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from letstalk_core.media.puppet.glasses import Glasses, sample_glasses
+from letstalk_core.media.puppet.mouth import MOUTH_NUMBERS
+from letstalk_core.media.puppet.puppet import Portraits, Puppets, make_puppets
+from letstalk_core.media.puppet.topology import CHIN, OVAL, TOP
+
 from .degrade import Wear, apply_wear, sample_wear
-from .glasses import Glasses, sample_glasses
-from .mouth import MOUTH_NUMBERS
-from .people import SHAPE_NUMBERS, Framing, Portraits, combine, frame_stills, mirrored, reshape
-from .puppet import Puppets, make_puppets
+from .people import SHAPE_NUMBERS, Framing, combine, frame_stills, mirrored, reshape
 from .stills import OPEN_LIPS, Still
-from .topology import CHIN, OVAL, TOP
 
 __all__ = ["Person", "cast", "cast_still", "make_people", "sample_framing"]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
+from letstalk_core.media.puppet.render import EXTRAS, Pose, render
 from letstalk_core.protocols import Device
 
 from ..manifest import ClipRecord, Manifest, append_records
@@ -26,7 +27,6 @@ from ..synthetic.dataset import FPS, SPLIT_SEEDS, DrawnClip, draw_clip, write_cl
 from ..synthetic.motion import MOTION
 from ..synthetic.texts import Speaker
 from .casting import Person, cast, cast_still, make_people
-from .render import EXTRAS, Pose, render
 from .stills import OPEN_LIPS, Still, load_stills
 from .tongue import tongue_curves
 from .truth import flow, landmarks, regions

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import EXTENT, axis_grid, blur
+from letstalk_core.media.puppet.geometry import EXTENT, axis_grid, blur
 
 __all__ = ["Wear", "apply_wear", "sample_wear"]
 

@@ -15,26 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import EXTENT, RadialBasis, axis_grid, blur, smooth_step
-from .stills import Still, face_height, read_picture
-from .topology import BROWS, CHIN, EYES, MESH_POINTS, MIRROR, MOUTH, NOSE_TIP, OVAL, TOP
+from letstalk_core.media.puppet.geometry import EXTENT, RadialBasis, axis_grid, blur, smooth_step
+from letstalk_core.media.puppet.puppet import Portraits
+from letstalk_core.media.puppet.topology import BROWS, CHIN, EYES, MESH_POINTS, MIRROR, MOUTH, NOSE_TIP, OVAL, TOP
 
-__all__ = ["SHAPE_NUMBERS", "TEXTURE", "Framing", "Portraits", "combine", "frame_stills", "mirrored", "reshape"]
+from .stills import Still, face_height, read_picture
+
+__all__ = ["SHAPE_NUMBERS", "TEXTURE", "Framing", "combine", "frame_stills", "mirrored", "reshape"]
 
 TEXTURE = 400  # px over 2 EXTENT: 1.3 texture pixels for one of a frame of 256, so that nothing aliases
 FIELD = 96  # side of the grids on which pictures are warped
 SHAPE_NUMBERS = 14
-
-
-@dataclass
-class Portraits:
-    """Faces in their frames. texture (b, 3, T, T) in 0..1 over -EXTENT..EXTENT; points (b, 478, 3), same plane."""
-
-    texture: Tensor
-    points: Tensor
-
-    def to(self, device: torch.device | str | None) -> Portraits:
-        return Portraits(self.texture.to(device), self.points.to(device))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
-
-from .topology import CHIN, EYES, LOWER_INNER, MOUTH, POINTS, TOP, UPPER_INNER
+from letstalk_core.media.puppet.topology import CHIN, EYES, LOWER_INNER, MOUTH, POINTS, TOP, UPPER_INNER
 
 __all__ = ["Still", "face_height", "load_stills", "read_picture"]
 

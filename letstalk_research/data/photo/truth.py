@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .geometry import axis_grid, invert, sample, sample_frames
-from .render import GAZE_X, GAZE_Y, Pose
-from .topology import EYES, LOWER_LIP, MOUTH, UPPER_LIP
+from letstalk_core.media.puppet.geometry import axis_grid, invert, sample, sample_frames
+from letstalk_core.media.puppet.render import GAZE_X, GAZE_Y, Pose
+from letstalk_core.media.puppet.topology import EYES, LOWER_LIP, MOUTH, UPPER_LIP
 
 __all__ = ["FLOW_SIZE", "flow", "landmarks", "regions"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from letstalk_core.networks.motion_channels import GAZE_LIMIT, SWAY
+from letstalk_core.networks.motion_channels import GAZE_LIMIT, MOTION, SWAY
 from letstalk_core.sampling.motion import BLINK_SHAPE, sine_sway
 
 from .speech import Utterance
@@ -18,10 +18,6 @@ from .visemes import viseme_curves
 
 __all__ = ["MOTION", "motion_from_speech", "neutral_pose", "random_pose"]
 
-MOTION = (
-    *("jaw", "wide", "round", "teeth", "smile", "blink", "gaze_x", "gaze_y", "brow"),
-    *("shift_x", "shift_y", "roll", "yaw", "pitch", "scale"),
-)  # lips, smile, blink 0..1; gaze, brow, yaw, pitch -1..1; shifts in image widths; roll in radians; scale a factor
 COLUMN = {name: i for i, name in enumerate(MOTION)}
 
 

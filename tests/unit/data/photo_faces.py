@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from letstalk_research.data.photo import topology as mesh
+from letstalk_core.media.puppet import topology as mesh
 
 SIDE = 192
 CENTRE, HALF = np.array([96.0, 98.0]), np.array([38.0, 48.0])  # of the face, px

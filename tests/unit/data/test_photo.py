@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
+from letstalk_core.media.puppet import topology as mesh
+from letstalk_core.media.puppet.geometry import RadialBasis, curve_height, grow, invert
+from letstalk_core.media.puppet.puppet import Portraits, Puppets, make_puppets
+from letstalk_core.media.puppet.render import EXTRAS, Pose, render
 from letstalk_research.data.clips import open_clip
 from letstalk_research.data.manifest import Manifest
-from letstalk_research.data.photo import topology as mesh
 from letstalk_research.data.photo.casting import cast, make_people
 from letstalk_research.data.photo.clips import choose_person, photo_clip, synthesize_photos
 from letstalk_research.data.photo.degrade import Wear, apply_wear
-from letstalk_research.data.photo.geometry import RadialBasis, curve_height, grow, invert
-from letstalk_research.data.photo.people import Framing, Portraits, frame_stills, mirrored
-from letstalk_research.data.photo.puppet import Puppets, make_puppets
-from letstalk_research.data.photo.render import EXTRAS, Pose, render
+from letstalk_research.data.photo.people import Framing, frame_stills, mirrored
 from letstalk_research.data.photo.stills import load_stills
 from letstalk_research.data.photo.tongue import tongue_curves
 from letstalk_research.data.photo.truth import flow, landmarks, regions

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from letstalk_research.data.photo.topology import EYES
+from letstalk_core.media.puppet.topology import EYES
 from letstalk_research.evaluation.lids import LidReader
 from letstalk_research.evaluation.metrics import blinks
 

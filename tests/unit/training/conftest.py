@@ -57,6 +57,17 @@ hidden_size = 16
 tokens = 2
 token_dim = 16
 """,
+    "lips": """
+stage = "lips"
+[model]
+layers = 2
+encoder_dim = 8
+hidden_size = 16
+[objective]
+shut_weight = 0.0
+noise = 0.0
+dropout = 0.0
+""",
     "audio": """
 stage = "audio"
 [model]

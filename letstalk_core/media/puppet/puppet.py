@@ -20,12 +20,22 @@ from .geometry import EXTENT, axis_grid, curve_height, grow, sample, smooth_step
 from .glasses import Glasses, draw_glasses
 from .matting import head_matte
 from .mouth import MOUTH_NUMBERS, Mouth
-from .people import Portraits
 from .topology import CHEEKS, EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
 
-__all__ = ["Puppets", "make_puppets"]
+__all__ = ["Portraits", "Puppets", "make_puppets"]
 
 SEAM_COLUMNS, SEAM_ROWS = 25, 21
+
+
+@dataclass
+class Portraits:
+    """Faces in their frames. texture (b, 3, T, T) in 0..1 over -EXTENT..EXTENT; points (b, 478, 3), same plane."""
+
+    texture: Tensor
+    points: Tensor
+
+    def to(self, device: torch.device | str | None) -> Portraits:
+        return Portraits(self.texture.to(device), self.points.to(device))
 
 
 @dataclass
@@ -69,8 +79,10 @@ def make_puppets(
     glasses: Sequence[Glasses | None] = (),
     *,
     size: int = 256,
+    matte: bool = True,
 ) -> Puppets:
-    """Prepare portraits for movement. size: side of the frames in pixels.
+    """Prepare portraits for movement. size: side of the frames in pixels; matte: for heads that turn and shift
+    before what is behind them.
 
     mouth_numbers (b, MOUTH_NUMBERS): standard normal, this person's teeth; colour (b,): 0 for grey pictures;
     glasses: one entry a person, or none at all.
@@ -93,7 +105,7 @@ def make_puppets(
     iris = points[:, [list(e.iris) for e in EYES], :2]  # (b, 2, 5, 2)
     q = head.local(points)
     width = torch.stack([(q[:, e.corners[0], 0] - q[:, e.corners[1], 0]).abs() for e in EYES], 1)
-    alpha, background = head_matte(texture, head)
+    alpha, background = head_matte(texture, head) if matte else (torch.ones_like(texture[:, :1]), texture)
     return Puppets(
         portraits,
         head,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from letstalk_core.networks import face_points
-from letstalk_core.networks.face_points import CHIN, EARS, LOWER_INNER, NOSE_TIP, OVAL, POINTS, UPPER_INNER
+from ...networks import face_points
+from ...networks.face_points import CHIN, EARS, LOWER_INNER, NOSE_TIP, OVAL, POINTS, UPPER_INNER
 
 __all__ = [
     "BROWS", "CHEEKS", "CHIN", "CORNERS", "EARS", "EYES", "FOREHEAD", "LOWER_INNER", "LOWER_LIP", "MESH_POINTS",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..synthetic.motion import MOTION
+from ...networks.motion_channels import MOTION
 from .fields import BASES
 from .geometry import EXTENT, axis_grid, invert, sample, sample_frames, smooth_step
 from .puppet import Puppets

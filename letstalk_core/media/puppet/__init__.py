@@ -1,0 +1,1 @@
+"""Portraits that move by geometry alone: photo puppets."""

@@ -1,0 +1,74 @@
+"""Lips by sound: the audio encoder's states around a frame to how far jaw and lips are moved in it.
+
+A few convolutions over a quarter of a second before and after. They were taught on speech whose phoneme times are
+known, so they know no person: what the curves look like on a face is for others to say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..protocols import Device, DType, Operations
+from .configs import LipsConfig
+from .motion_channels import LIPS
+
+__all__ = ["Lips"]
+
+KERNEL = 5
+SHUT = 0.06  # of the jaw, which a mean over what may have been said leaves open where lips meet
+CONVOLUTIONS = 3  # over time
+
+
+class Lips(nn.Module):
+    """Windows of audio states (n, window, layers, encoder_dim) -> curves (n, len(LIPS)) float32 in 0..1.
+
+    A run of frames at once: (n, frames + window - 1, layers, encoder_dim) -> (n, frames, len(LIPS)).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, config: LipsConfig, *, operations: Operations = nn, device: Device = None, dtype: DType = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        states, width = config.layers * config.encoder_dim, config.hidden_size
+        self.register_buffer("mean", torch.zeros(states, **place))  # of the states, over the training speech
+        self.register_buffer("std", torch.ones(states, **place))
+        sizes = [width] * CONVOLUTIONS + [len(LIPS)]
+        self.conv_in = operations.Conv1d(states, width, 1, **place)
+        self.convs = nn.ModuleList(
+            operations.Conv1d(a, b, KERNEL, **place) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+
+    @property
+    def window(self) -> int:
+        """Frames around one that its curves depend on."""
+        return CONVOLUTIONS * (KERNEL - 1) + 1
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                module.reset_parameters()
+
+    def curves(self, states: Tensor, *, dropout: float = 0.0) -> Tensor:
+        """(n, frames + window - 1, layers, encoder_dim) -> (n, frames, len(LIPS)), as they come.
+
+        `dropout` is the share of hidden values that is left out in training mode.
+        """
+        x = (states.flatten(2).to(self.mean.dtype) - self.mean) / self.std
+        x = self.conv_in(x.mT)
+        for conv in self.convs:
+            x = conv(nn.functional.dropout(nn.functional.silu(x), dropout, self.training))
+        return x.mT.float()
+
+    def forward(self, windows: Tensor) -> Tensor:
+        found = self.curves(windows)[:, 0]
+        jaw, rest = found[:, :1], found[:, 1:]
+        return torch.cat([(jaw - SHUT) / (1 - SHUT), rest], 1).clamp(0, 1)

@@ -1,0 +1,107 @@
+"""The face of a portrait as a layer: what the face finder reads of it is what it was told."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from letstalk_core.media.portrait.find import Face, find_face
+from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.media.puppet.face import PortraitFace
+from letstalk_core.networks.face_points import RIGID
+from letstalk_core.networks.load import DEMO_FOLDER
+from letstalk_core.networks.motion_channels import MOTION
+from letstalk_core.pixels import from_unit, to_unit
+
+
+@lru_cache
+def portrait(name: str, side: int = 256) -> tuple[Tensor, Face]:
+    image = load_portrait(DEMO_FOLDER / "portraits" / f"{name}.jpg")
+    picture = F.interpolate(to_unit(image[None]), size=side, mode="bicubic", antialias=True).clamp(-1, 1)
+    return picture, find_face(from_unit(picture)[0])
+
+
+def told(**curves: float) -> Tensor:
+    row = torch.zeros(1, len(MOTION))
+    for name, value in curves.items():
+        row[:, MOTION.index(name)] = value
+    return row
+
+
+def shown(picture: Tensor, face: PortraitFace, **curves: float) -> Tensor:
+    layer = face(told(**curves))[0].picture
+    return torch.lerp(picture, layer[:, :3], layer[:, 3:])
+
+
+def read(picture: Tensor) -> Face:
+    return find_face(from_unit(picture)[0])
+
+
+@pytest.mark.parametrize("name", ["eva", "imani", "kofi"])
+def test_jaw_opens_the_mouth_and_blink_shuts_the_eyes(name: str) -> None:
+    picture, found = portrait(name)
+    face = PortraitFace(picture, found.points)
+    rest = read(shown(picture, face))
+    half, wide = (read(shown(picture, face, jaw=jaw)).mouth_opening for jaw in (0.4, 0.9))
+    assert rest.mouth_opening < half < wide
+    assert wide > 0.12  # of the eye distance
+    shut = read(shown(picture, face, blink=1.0))
+    assert sum(shut.eye_openings) < 0.6 * sum(rest.eye_openings)
+
+
+def test_gaze_moves_the_irises_and_pose_is_left_to_the_frame() -> None:
+    picture, found = portrait("eva")
+    face = PortraitFace(picture, found.points)
+    aside = read(shown(picture, face, gaze_x=1.0)).points[[468, 473], 0]
+    ahead = read(shown(picture, face)).points[[468, 473], 0]
+    assert (aside - ahead).mean() > 0.5  # pixels
+    still = face(told())[0].picture
+    moved = face(told(roll=0.2, shift_x=0.1, scale=1.3))[0].picture
+    torch.testing.assert_close(moved, still)
+
+
+def test_a_turned_head_is_drawn_and_says_where_its_places_went() -> None:
+    picture, found = portrait("eva")
+    layer = PortraitFace(picture, found.points)(told(yaw=0.5))[0]
+    turned = read(torch.lerp(picture, layer.picture[:, :3], torch.ones(1)))
+    assert turned.yaw > found.yaw + 5  # of ten degrees
+    nose, corner = RIGID.index(1), RIGID.index(33)
+    step = (layer.drawn - layer.places)[:, 0]
+    assert step[nose] > step[corner] + 0.01
+    seen = (turned.points[[1, 33], 0] - found.points[[1, 33], 0]) / 128
+    torch.testing.assert_close(step[[nose, corner]], seen, atol=0.04, rtol=0)
+
+
+def test_what_is_far_from_the_face_is_not_covered() -> None:
+    picture, found = portrait("eva")
+    cover = PortraitFace(picture, found.points)(told())[0].picture[0, 3]
+    x0, y0, x1, y1 = (int(v) for v in found.box)
+    assert cover[(y0 + y1) // 2, (x0 + x1) // 2] == 1
+    assert cover[: max(1, y0 - 4)].max() == 0
+    assert cover[:, : max(1, x0 - 4)].max() == cover[:, x1 + 4 :].max() == 0
+
+
+def test_large_portraits_and_small_ones_have_the_same_face() -> None:
+    small, found = portrait("eva")
+    large, _ = portrait("eva", 768)  # larger than faces are drawn
+    layers = [
+        PortraitFace(picture, found.points * (picture.shape[-1] / 256))(told(jaw=0.5))[0].picture
+        for picture in (small, large)
+    ]
+    assert layers[1].shape[-2:] == (768, 768)
+    shrunk = F.interpolate(layers[1], size=256, mode="area")
+    assert float((shrunk - layers[0]).abs().mean()) < 0.02
+
+
+def test_a_portrait_that_is_not_square_keeps_its_shape() -> None:
+    picture, found = portrait("eva")
+    cut = picture[..., 40:216]
+    points = found.points - torch.tensor([40.0, 0.0, 0.0])
+    layer = PortraitFace(cut, points)(told(jaw=0.6))[0].picture
+    whole = PortraitFace(picture, found.points)(told(jaw=0.6))[0].picture[..., 40:216]
+    assert layer.shape == whole.shape
+    assert float((layer - whole)[..., 60:-60, 40:-40].abs().mean()) < 0.02
