@@ -121,6 +121,7 @@ async function complain(page) {
   await page.waitForTimeout(500);
   return page.evaluate(() => {
     const line = document.querySelector(".letstalk-panel .letstalk-line");
+    if (!line) return null; // as in the Vue nodes of frontend 1.27
     const [inner, outer] = [line, line.closest(".letstalk-panel")].map((part) => part.getBoundingClientRect());
     const last = line.textContent.trim().split(" ").at(-1);
     return { last, hidden: line.scrollHeight - line.clientHeight, outside: inner.bottom - outer.bottom };
