@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="SCALE",
         help="audio guidance; 1 is none, 1.6:1.0 falls over the steps (default: by model)",
     )
+    add("--no-puppet", action="store_true", help="mouths as the model makes them, not drawn from the film's face")
     add("--no-carry", action="store_true", help="plain mouths, without the detail of the filmed face")
     add_machine(parser)
     add("--resume", action="store_true", help="after Ctrl-C, too, keep OUTPUT.work, from which a run continues")
@@ -86,7 +87,12 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.model, device=device, dtype=choose_dtype(args.dtype, device))
     cfg_audio = None if args.cfg_audio is None else as_scale(args.cfg_audio)
     settings = GenerateSettings(
-        steps=args.steps, seed=args.seed, fps=args.fps, cfg_audio=cfg_audio, carry=not args.no_carry
+        steps=args.steps,
+        seed=args.seed,
+        fps=args.fps,
+        cfg_audio=cfg_audio,
+        carry=not args.no_carry,
+        puppet=not args.no_puppet,
     ).resolve(bundle)
     assert settings.fps is not None
     if bundle.is_demo and not args.quiet:

@@ -33,6 +33,7 @@ from ..networks.motion_channels import MOVEMENTS
 from ..sampling.clip import Clip
 from ..sampling.long_video import plan_clips
 from ..sampling.motion import Movement
+from .face_motion import FaceMotion, Heard
 from .settings import GenerateSettings
 from .stages import Stages
 from .work_folder import WorkFolder
@@ -139,7 +140,8 @@ class Shot:
 class Shots:
     """The shots of a film as a run dubs them. A few are ready at a time, so memory stays the same.
 
-    numbers: of the film's frames, by frame of the video; size: of the frames that the network samples.
+    numbers: of the film's frames, by frame of the video; size: of the frames that the network samples; sound: what
+    is said, for mouths that are drawn from the film.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Shots:
         faces: FilmedFaces,
         numbers: list[int],
         finder: FaceFinder | None = None,
+        sound: Heard | None = None,
     ) -> None:
         assert settings.fps is not None and settings.size is not None
         if not {"yaw", "pitch"} <= set(bundle.audio_projection.config.movement):
@@ -158,7 +161,7 @@ class Shots:
                 " movement"
             )
         self.bundle, self.settings, self.path, self.faces = bundle, settings, path, faces
-        self.numbers, self.finder = numbers, finder or default_finder()
+        self.numbers, self.finder, self.sound = numbers, finder or default_finder(), sound
         self.film, self.portraits = Film(path, settings.fps), Film(path, settings.fps)
         shown = faces.measures[:, COLUMN["yaw"]].abs() < MOST_TURNED
         shown &= faces.measures[:, COLUMN["pitch"]].abs() < MOST_TURNED
@@ -217,16 +220,20 @@ class Shots:
         own = (crop.y1 - crop.y0, crop.x1 - crop.x0)
         stages = Stages(self.bundle, settings.decode_batch)
         latent = stages.encode(crop.apply(frame))
-        if settings.carry:
-            own = (own[0] // 2 * 2, own[1] // 2 * 2)
-            stages.carry_detail(
-                frame[crop.y0 : crop.y1, crop.x0 : crop.x1].contiguous(), stages.round_trip(latent), own
-            )
-        blend = MouthBlend(crop, face.points, self._place(best), self.finder.networks.canonical)
         rows = faces.shot_motion(shot, faces.measures[best])
         rows = rows * torch.tensor([float(name in TOLD) for name in MOVEMENTS])
         names = tuple(self.bundle.audio_projection.config.movement)
-        return Shot(latent, stages, FilmedMovement(names, rows, shot, self.numbers, settings.fps), blend)
+        moves = FilmedMovement(names, rows, shot, self.numbers, settings.fps)
+        if settings.carry:
+            own, lips = (own[0] // 2 * 2, own[1] // 2 * 2), self.bundle.lips
+            stages.carry_detail(
+                frame[crop.y0 : crop.y1, crop.x0 : crop.x1].contiguous(),
+                stages.round_trip(latent),
+                own,
+                FaceMotion(lips, self.sound, moves) if settings.puppet and lips and self.sound else None,
+            )
+        blend = MouthBlend(crop, face.points, self._place(best), self.finder.networks.canonical)
+        return Shot(latent, stages, moves, blend)
 
     def _calmest(self, shot: range) -> int:
         """The frame whose mouth is closed, whose eyes are open, and which looks as the shot usually does."""

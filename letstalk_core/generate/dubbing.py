@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from ..protocols import FrameSink
 from ..sampling.clip import Blend, Clip, conditioned
 from ..sampling.memory_bank import MemoryBank
 from .dub import LENGTHS, Shots, follow_film, output_frames
+from .face_motion import Hearing
 from .progress import Progress, Reporter
 from .run import Run, generate
 from .settings import GenerateSettings, Summary
@@ -87,7 +89,8 @@ class Dubbing:
         source = as_source(audio)
         if isinstance(source, AudioSource):
             source.pin()
-        features = AudioFeatures.encode(bundle.audio_encoder, source, resolved.fps)
+        hear = partial(AudioFeatures.encode, bundle.audio_encoder, source, resolved.fps)
+        features = hear()
         about = run_fingerprint(resolved, torch.zeros(1), source, bundle)
         about |= {
             "models": bundle.hashes(),
@@ -100,7 +103,7 @@ class Dubbing:
             work.restart = False
         faces = follow_film(film, resolved.fps, work, followed)
         numbers = output_frames(len(faces), features.frames, resolved.fps, length)
-        shots = Shots(bundle, resolved, film, faces, numbers)
+        shots = Shots(bundle, resolved, film, faces, numbers, sound=Hearing(hear))
         plan, cuts = shots.plan(config.clip_frames)
         height, width = faces.size
         summary = Summary(0, len(numbers), 0.0, len(plan), resolved.fps, width, height, resolved.seed)

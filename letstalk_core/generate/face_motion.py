@@ -13,7 +13,7 @@ from ..networks.lips import Lips
 from ..networks.motion_channels import LIPS, MOTION
 from ..sampling.motion import Movement
 
-__all__ = ["FaceMotion", "Heard"]
+__all__ = ["FaceMotion", "Heard", "Hearing"]
 
 
 class Heard(Protocol):
@@ -23,31 +23,33 @@ class Heard(Protocol):
         """(count, window, layers, d) around frames; ConfigError for frames that are gone from a stream."""
 
 
+class Hearing:
+    """A recording that is heard from its start when frames are asked for that its stream has left behind: decoding
+    is behind sampling, and may begin anew."""
+
+    def __init__(self, hear: Callable[[], Heard]) -> None:
+        self._hear, self._heard = hear, hear()
+
+    def windows(self, first: int, count: int, window: int) -> Tensor:
+        try:
+            return self._heard.windows(first, count, window)
+        except ConfigError:
+            self._heard = self._hear()
+            return self._heard.windows(first, count, window)
+
+
 class FaceMotion:
-    """`rows(first, count)` -> (count, len(MOTION)) float32 on the CPU, for any frames of a video.
+    """`rows(first, count)` -> (count, len(MOTION)) float32 on the CPU, for any frames of a video."""
 
-    `hear` begins to hear the recording from its start: decoding is behind sampling, and may begin anew.
-    """
-
-    def __init__(self, lips: Lips, hear: Callable[[], Heard], moves: Movement) -> None:
-        self.lips, self.moves, self._hear = lips, moves, hear
-        self._heard: Heard | None = None
+    def __init__(self, lips: Lips, sound: Heard, moves: Movement) -> None:
+        self.lips, self.sound, self.moves = lips, sound, moves
 
     @torch.no_grad()
     def rows(self, first: int, count: int) -> Tensor:
         rows = torch.zeros(count, len(MOTION))
-        place = self.lips.mean.device
-        rows[:, : len(LIPS)] = self.lips(self._windows(first, count).to(place)).cpu()
+        windows = self.sound.windows(first, count, self.lips.window)
+        rows[:, : len(LIPS)] = self.lips(windows.to(self.lips.mean.device)).cpu()
         told = self.moves.rows(first, count)
         for i, name in enumerate(self.moves.names):
             rows[:, MOTION.index(name)] = told[:, i]
         return rows
-
-    def _windows(self, first: int, count: int) -> Tensor:
-        if self._heard is not None:
-            try:
-                return self._heard.windows(first, count, self.lips.window)
-            except ConfigError:  # gone from the stream
-                pass
-        self._heard = self._hear()
-        return self._heard.windows(first, count, self.lips.window)

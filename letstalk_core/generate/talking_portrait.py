@@ -35,7 +35,7 @@ from ..sampling.memory_bank import MemoryBank
 from ..sampling.motion import Movement
 from ..sampling.motion_curves import MotionCurves
 from ..sampling.schedules import make_sigmas
-from .face_motion import FaceMotion
+from .face_motion import FaceMotion, Hearing
 from .machine import machine
 from .parts import Part, first_heard, plan_part, run_up
 from .progress import Progress, Reporter
@@ -202,7 +202,11 @@ class TalkingPortrait:
         if motion:
             fingerprint["motion"] = motion.fingerprint
         if resolved.carry:
-            face = FaceMotion(bundle.lips, hear, moves) if resolved.puppet and bundle.lips is not None else None
+            face = (
+                FaceMotion(bundle.lips, Hearing(hear), moves)
+                if resolved.puppet and bundle.lips is not None
+                else None
+            )
             stages.carry_detail(picture, decoded, resolved.output_size, face, others)
             fingerprint["detail"] = tensor_sha256(picture)
         if others:

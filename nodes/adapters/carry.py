@@ -46,7 +46,7 @@ def face_motion(vae: VAE, run: ClipRun) -> FaceMotion | None:
     lips: Lips | None = _beside(vae, "lips")
     if lips is None or (run.track.layers, run.track.dim) != (lips.config.layers, lips.config.encoder_dim):
         return None
-    return FaceMotion(lips, lambda: run.track, run.moves) if run.moves is not None else None
+    return FaceMotion(lips, run.track, run.moves) if run.moves is not None else None
 
 
 def _beside(vae: VAE, kind: str, anyone: bool = False) -> Any:
