@@ -130,6 +130,8 @@ class PresenterJob:
             carry = self._train("carry", self._carry_changes(autoencoder))
             if self._carry_helps(carry):
                 sources["carry"] = carry
+        if (self.base / "lips.safetensors").is_file():  # they know sounds, not persons
+            sources["lips"] = self.base / "lips.safetensors"
         if self.lora_rank:
             sources["lora"] = dit.with_name("lora.safetensors")
         for name, source in sources.items():
