@@ -16,13 +16,19 @@ from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, 
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.video.threaded import ThreadedSink
 from letstalk_core.media.video.writer import VideoWriter
-from letstalk_core.networks.load import ModelBundle
+from letstalk_core.networks.load import ModelBundle, load_bundle
 
 CYCLES = 50
 SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 SPEECH = 0.3 * torch.sin(torch.arange(19_200) / 20)  # 1.2 s: 30 frames, 8 clips
 MIB = 2**20
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> ModelBundle:
+    """One of its own: Ctrl-C hangs on its passes."""
+    return load_bundle(tiny_bundle)
 
 
 def ctrl_c(bundle: ModelBundle) -> Passes:

@@ -36,7 +36,7 @@ def test_without_anything_wired_it_reports_what_is_there(examine: Any, sub: Any)
         sub("letstalk_core.networks.load").DEMO_FOLDER / "dit.safetensors"
     )
     assert f"sha256 {digest[:12]}" in text
-    assert text.count("for photographs (early) and drawn faces") == 3
+    assert text.count("for photographs and drawn faces") == 3
     assert "f32c64" in text and "wire a model" in text
 
 

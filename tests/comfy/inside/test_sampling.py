@@ -77,7 +77,7 @@ def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
         "dit": file_sha256(kit.patcher.model.path),
         "autoencoder": file_sha256(kit.vae.path),
         "audio_encoder": file_sha256(run.track.encoder_file),
-        "carry": file_sha256(kit.vae.path.with_name("carry.safetensors")),
+        **{n: file_sha256(kit.vae.path.with_name(f"{n}.safetensors")) for n in ("carry", "lips")},
     }
     assert json.loads(tags["prompt"]) == {"1": {}}
 
