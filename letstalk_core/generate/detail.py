@@ -11,7 +11,7 @@ from ..errors import ConfigError, FaceNotFoundError
 from ..media.portrait.crop import SHAPE_TOLERANCE, CropTransform, fit_to
 from ..media.portrait.find import check_face, find_face
 from ..media.puppet.face import PortraitFace
-from ..networks.carry import Carry
+from ..networks.carry import Carry, Layer
 from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
 
@@ -67,13 +67,14 @@ class PortraitDetail:
         return self.references[0].size
 
     @torch.no_grad()  # in each thread
-    def __call__(self, frames: Tensor, motion: Tensor | None = None) -> Tensor:
-        """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device.
+    def layers(self, motion: Tensor | None) -> list[Layer]:
+        """The face in each frame, where it is the puppet's; motion (t, len(MOTION))."""
+        return self.face(motion) if self.face is not None and motion is not None else []
 
-        motion (t, len(MOTION)): the face's, where it is the puppet's.
-        """
+    @torch.no_grad()  # in each thread
+    def __call__(self, frames: Tensor, layers: Sequence[Layer] = ()) -> Tensor:
+        """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device."""
         own = self.references[0].portrait.device
-        layers = self.face(motion) if self.face is not None and motion is not None else []
         return carry_from(self.carry, frames.to(own), self.references, layers).to(frames.device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..media.audio.features import AudioFeatures
 from ..media.portrait.crop import fit_to
 from ..networks.autoencoder.dc_ae import AutoencoderDC
 from ..networks.autoencoder.tiling import Tiling
+from ..networks.carry import Layer
 from ..networks.load import ModelBundle
 from ..networks.numerical_guard import NumericalGuard
 from ..networks.transformer.conditions import Conditions
@@ -111,11 +113,18 @@ class Stages:
         return torch.cat([self._decode(latents[0, i : i + self.decode_batch], clip, i) for i in starts])
 
     def _decode(self, latents: Tensor, clip: Clip, start: int) -> Tensor:
-        images = self._pictures(latents, f"decoding of clip {clip.index + 1}")
-        if self._detail is not None:
-            face = self._face if self._detail.face is not None else None
-            images = self._detail(images, None if face is None else face.rows(clip.first + start, len(images)))
-        return from_unit(images).cpu().contiguous()
+        name = f"decoding of clip {clip.index + 1}"
+        if self._detail is None:
+            return from_unit(self._pictures(latents, name)).cpu().contiguous()
+        with ThreadPoolExecutor(1) as beside:  # faces are drawn while the decoder runs
+            faces = beside.submit(self._faces, self._detail, clip.first + start, len(latents))
+            images = self._pictures(latents, name)
+            return from_unit(self._detail(images, faces.result())).cpu().contiguous()
+
+    def _faces(self, detail: PortraitDetail, first: int, count: int) -> list[Layer]:
+        if self._face is None or detail.face is None:
+            return []
+        return detail.layers(self._face.rows(first, count))
 
     def _pictures(self, latents: Tensor, name: str) -> Tensor:
         """Model-space latents (f, c, h, w) -> (f, 3, H, W) float32."""

@@ -140,5 +140,5 @@ def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Ten
 
 def apply(detail: PortraitDetail, frames: Tensor, motion: Tensor | None = None) -> Tensor:
     """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU; motion: of the face, see `PortraitDetail`."""
-    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, motion)
+    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, detail.layers(motion))
     return ((found + 1) / 2).movedim(1, -1).clamp(0, 1).cpu()
