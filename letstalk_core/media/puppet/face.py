@@ -20,8 +20,9 @@ __all__ = ["PortraitFace"]
 LARGEST = 512  # pixels of the side that faces are drawn at; they are enlarged for larger results
 FINER = 1.3  # texture pixels for one of the layer
 DRAWN = ("yaw", "pitch")  # of the pose: what no affine map makes of a face
-# Of the face's half width and height: how far the layer covers, and how much of that is soft.
-SIDE, ABOVE, BELOW, SOFT = 0.76, 0.80, 1.42, 0.24
+# Of the face's half width and height: how far the layer covers, brows and all but not the line of the jaw, and how
+# much of that is soft.
+BROWS, JAW, ABOVE, BELOW, SOFT = 0.95, 0.76, 0.95, 1.42, 0.24
 OUTER = 1 + SOFT / 2
 
 
@@ -39,7 +40,7 @@ class PortraitFace:
         oval = points[list(OVAL), :2]
         low, high = oval.amin(0), oval.amax(0)
         middle, half = (low + high) / 2, (high - low) / 2
-        wide = float(half[0]) * SIDE * OUTER
+        wide = float(half[0]) * max(BROWS, JAW) * OUTER
         top, bottom = (float(middle[1] + half[1] * reach * OUTER) for reach in (-ABOVE, BELOW))
         self.square = max(16, 2 * math.ceil(max(wide, (bottom - top) / 2) + 1))  # pixels of its side
         self.corner = (round(float(middle[0]) - self.square / 2), round((top + bottom) / 2 - self.square / 2))
@@ -80,7 +81,8 @@ class PortraitFace:
         oval = plane[list(OVAL), :2]
         low, high = oval.amin(0), oval.amax(0)
         x, y = ((axis_grid(self.side, 1.0, plane.device) - (low + high) / 2) / ((high - low) / 2)).unbind(-1)
-        reach = torch.sqrt((x / SIDE) ** 2 + (y / torch.where(y > 0, BELOW, ABOVE)) ** 2)
+        side = torch.lerp(torch.full_like(y, BROWS), torch.full_like(y, JAW), smooth_step(-0.35, 0.25, y))
+        reach = torch.sqrt((x / side) ** 2 + (y / torch.where(y > 0, BELOW, ABOVE)) ** 2)
         return smooth_step(OUTER, 1 - SOFT / 2, reach)[None, None]
 
     def _sized(self, pictures: Tensor) -> Tensor:
