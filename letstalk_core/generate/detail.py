@@ -14,6 +14,7 @@ from ..media.puppet.face import PortraitFace
 from ..networks.carry import Carry, Layer
 from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
+from .face_motion import FaceMotion
 
 __all__ = ["PortraitDetail", "check_output_size", "own_size"]
 
@@ -25,8 +26,8 @@ class PortraitDetail:
     portrait (H, W, 3) uint8, of which the largest middle part of the frames' shape is used, at its own resolution;
     decoded (1, 3, h, w) in [-1, 1]: its round trip through the autoencoder at the size of the frames.
     `size`: height and width of the result, by default those of the frames. `others`: more pictures of the person,
-    framed like the portrait, each with its round trip. `puppet`: a photograph's face is drawn from the portrait.
-    Raises: ConfigError.
+    framed like the portrait, each with its round trip. `motion`: of a photograph's face, which is drawn from the
+    portrait then; `face` is None where it is not. Raises: ConfigError.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class PortraitDetail:
         decoded: Tensor,
         size: tuple[int, int] | None = None,
         others: Sequence[tuple[Tensor, Tensor]] = (),
-        puppet: bool = False,
+        motion: FaceMotion | None = None,
     ) -> None:
         self.carry = carry
         device = next(carry.parameters()).device
@@ -46,7 +47,8 @@ class PortraitDetail:
             scaled = (fit_to(picture, own_size(picture, sampled)), fit_to(picture, sampled))
             whole, small = (to_unit(part[None].to(device)) for part in scaled)
             self.references.append(carry.prepare(whole, again.to(device), small, size or sampled))
-        self.face = self._face(fit_to(portrait, own_size(portrait, sampled))) if puppet else None
+        self.face = None if motion is None else self._face(fit_to(portrait, own_size(portrait, sampled)))
+        self._motion = motion
 
     def _face(self, portrait: Tensor) -> PortraitFace | None:
         """Of a photograph that looks into the camera with open eyes; networks draw drawn faces well."""
@@ -67,9 +69,11 @@ class PortraitDetail:
         return self.references[0].size
 
     @torch.no_grad()  # in each thread
-    def layers(self, motion: Tensor | None) -> list[Layer]:
-        """The face in each frame, where it is the puppet's; motion (t, len(MOTION))."""
-        return self.face(motion) if self.face is not None and motion is not None else []
+    def layers(self, first: int, count: int) -> list[Layer]:
+        """The faces of some frames of the video, where they are the puppet's."""
+        if self.face is None or self._motion is None:
+            return []
+        return self.face(self._motion.rows(first, count))
 
     @torch.no_grad()  # in each thread
     def __call__(self, frames: Tensor, layers: Sequence[Layer] = ()) -> Tensor:

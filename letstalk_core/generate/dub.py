@@ -225,12 +225,12 @@ class Shots:
         names = tuple(self.bundle.audio_projection.config.movement)
         moves = FilmedMovement(names, rows, shot, self.numbers, settings.fps)
         if settings.carry:
-            own, lips = (own[0] // 2 * 2, own[1] // 2 * 2), self.bundle.lips
+            own, lips = (own[0] // 2 * 2, own[1] // 2 * 2), self.bundle.lips if settings.puppet else None
             stages.carry_detail(
                 frame[crop.y0 : crop.y1, crop.x0 : crop.x1].contiguous(),
                 stages.round_trip(latent),
                 own,
-                FaceMotion(lips, self.sound, moves) if settings.puppet and lips and self.sound else None,
+                None if lips is None or self.sound is None else FaceMotion(lips, self.sound, moves),
             )
         blend = MouthBlend(crop, face.points, self._place(best), self.finder.networks.canonical)
         return Shot(latent, stages, moves, blend)

@@ -12,7 +12,6 @@ from ..media.audio.features import AudioFeatures
 from ..media.portrait.crop import fit_to
 from ..networks.autoencoder.dc_ae import AutoencoderDC
 from ..networks.autoencoder.tiling import Tiling
-from ..networks.carry import Layer
 from ..networks.load import ModelBundle
 from ..networks.numerical_guard import NumericalGuard
 from ..networks.transformer.conditions import Conditions
@@ -37,7 +36,6 @@ class Stages:
     def __init__(self, bundle: ModelBundle, decode_batch: int = 8) -> None:
         self.bundle, self.decode_batch, self.guard = bundle, decode_batch, NumericalGuard()
         self._detail: PortraitDetail | None = None
-        self._face: FaceMotion | None = None
 
     def encode(self, image: Tensor) -> Tensor:
         """(h, w, 3) uint8 -> the portrait latent in model space (1, c, h/f, w/f), float32."""
@@ -70,8 +68,7 @@ class Stages:
         assert self.bundle.carry is not None
         sampled = decoded.shape[-2], decoded.shape[-1]
         more = [(picture, self.round_trip(self.encode(fit_to(picture, sampled)))) for picture in others]
-        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size, more, puppet=face is not None)
-        self._face = face
+        self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size, more, face)
 
     def conditions(
         self, portrait: Tensor, features: AudioFeatures, moves: Movement
@@ -113,18 +110,15 @@ class Stages:
         return torch.cat([self._decode(latents[0, i : i + self.decode_batch], clip, i) for i in starts])
 
     def _decode(self, latents: Tensor, clip: Clip, start: int) -> Tensor:
-        name = f"decoding of clip {clip.index + 1}"
-        if self._detail is None:
-            return from_unit(self._pictures(latents, name)).cpu().contiguous()
-        with ThreadPoolExecutor(1) as beside:  # faces are drawn while the decoder runs
-            faces = beside.submit(self._faces, self._detail, clip.first + start, len(latents))
+        detail, name = self._detail, f"decoding of clip {clip.index + 1}"
+        if detail is None or detail.face is None:
             images = self._pictures(latents, name)
-            return from_unit(self._detail(images, faces.result())).cpu().contiguous()
-
-    def _faces(self, detail: PortraitDetail, first: int, count: int) -> list[Layer]:
-        if self._face is None or detail.face is None:
-            return []
-        return detail.layers(self._face.rows(first, count))
+            images = images if detail is None else detail(images)
+        else:
+            with ThreadPoolExecutor(1) as beside:  # faces are drawn while the decoder runs
+                layers = beside.submit(detail.layers, clip.first + start, len(latents))
+                images = detail(self._pictures(latents, name), layers.result())
+        return from_unit(images).cpu().contiguous()
 
     def _pictures(self, latents: Tensor, name: str) -> Tensor:
         """Model-space latents (f, c, h, w) -> (f, 3, H, W) float32."""

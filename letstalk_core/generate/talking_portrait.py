@@ -174,9 +174,7 @@ class TalkingPortrait:
         heard = PaddedSource(source, resolved.fps, clip_frames) if resolved.as_authors else source
         window = max(bundle.audio_projection.config.window, bundle.lips.window if bundle.lips is not None else 0)
         first = 0 if part is None else first_heard(part, clip_frames, window)
-
         hear = partial(AudioFeatures.encode, bundle.audio_encoder, heard, resolved.fps, first=first)
-
         features = hear()
         frames = heard.shown if isinstance(heard, PaddedSource) else features.frames
         moves = Movement(
@@ -202,11 +200,8 @@ class TalkingPortrait:
         if motion:
             fingerprint["motion"] = motion.fingerprint
         if resolved.carry:
-            face = (
-                FaceMotion(bundle.lips, Hearing(hear), moves)
-                if resolved.puppet and bundle.lips is not None
-                else None
-            )
+            lips = bundle.lips if resolved.puppet else None
+            face = None if lips is None else FaceMotion(lips, Hearing(hear), moves)
             stages.carry_detail(picture, decoded, resolved.output_size, face, others)
             fingerprint["detail"] = tensor_sha256(picture)
         if others:

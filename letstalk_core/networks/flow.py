@@ -43,11 +43,15 @@ def grow(values: Tensor, size: tuple[int, int]) -> Tensor:
 def warp(pictures: Tensor, flow: Tensor) -> Tensor:
     """Pictures (n or 1, c, H, W) sampled where the flow (n, 2, h, w) points: (n, c, h, w); edges go on outside."""
     count, _, height, width = flow.shape
-    x = (torch.arange(width, device=flow.device, dtype=flow.dtype) * 2 + 1) / width - 1
-    y = (torch.arange(height, device=flow.device, dtype=flow.dtype) * 2 + 1) / height - 1
+    x, y = _centres(width, flow), _centres(height, flow)
     grid = torch.stack([flow[:, 0] + x, flow[:, 1] + y[:, None]], dim=-1)
     pictures = pictures.to(flow.dtype).expand(count, -1, -1, -1)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _centres(count: int, like: Tensor) -> Tensor:
+    """Middles of so many pixels, -1..1."""
+    return (torch.arange(count, device=like.device, dtype=like.dtype) * 2 + 1) / count - 1
 
 
 def _mean(values: Tensor, side: int) -> Tensor:
@@ -114,8 +118,5 @@ def affine_flow(flow: Tensor, places: Tensor, drawn: Tensor, size: tuple[int, in
         solved = torch.linalg.solve(known.mT @ (weights * known) + ridge, known.mT @ (weights * led))
         off = (known @ solved - led).norm(dim=1, keepdim=True)
         weights = 1 / (1 + (off / (off.median() + 1e-4)) ** 2)
-    height, width = size
-    x = (torch.arange(width, device=flow.device, dtype=flow.dtype) * 2 + 1) / width - 1
-    y = (torch.arange(height, device=flow.device, dtype=flow.dtype) * 2 + 1) / height - 1
-    columns, rows = x[None, None] * solved[0].view(2, 1, 1), y[None, :, None] * solved[1].view(2, 1, 1)
-    return (columns + rows + solved[2].view(2, 1, 1))[None]
+    across, down, shift = solved.view(3, 2, 1, 1)
+    return (_centres(size[1], flow) * across + _centres(size[0], flow)[:, None] * down + shift)[None]

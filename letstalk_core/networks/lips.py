@@ -6,6 +6,7 @@ known, so they know no person: what the curves look like on a face is for others
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,10 +24,7 @@ CONVOLUTIONS = 3  # over time
 
 
 class Lips(nn.Module):
-    """Windows of audio states (n, window, layers, encoder_dim) -> curves (n, len(LIPS)) float32 in 0..1.
-
-    A run of frames at once: (n, frames + window - 1, layers, encoder_dim) -> (n, frames, len(LIPS)).
-    """
+    """Windows of audio states (n, window, layers, encoder_dim) -> curves (n, len(LIPS)) float32 in 0..1."""
 
     mean: Tensor
     std: Tensor
@@ -42,9 +40,7 @@ class Lips(nn.Module):
         self.register_buffer("std", torch.ones(states, **place))
         sizes = [width] * CONVOLUTIONS + [len(LIPS)]
         self.conv_in = operations.Conv1d(states, width, 1, **place)
-        self.convs = nn.ModuleList(
-            operations.Conv1d(a, b, KERNEL, **place) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(operations.Conv1d(a, b, KERNEL, **place) for a, b in pairwise(sizes))
 
     @property
     def window(self) -> int:
@@ -58,7 +54,7 @@ class Lips(nn.Module):
                 module.reset_parameters()
 
     def curves(self, states: Tensor, *, dropout: float = 0.0) -> Tensor:
-        """(n, frames + window - 1, layers, encoder_dim) -> (n, frames, len(LIPS)), as they come.
+        """Runs of frames (n, frames + window - 1, layers, encoder_dim) -> (n, frames, len(LIPS)), as they come.
 
         `dropout` is the share of hidden values that is left out in training mode.
         """

@@ -119,16 +119,12 @@ class ModelBundle:
 
     def __post_init__(self) -> None:
         _check_bundle(
-            self.autoencoder.config, self.audio_encoder.config, self.audio_projection.config, self.dit.config
+            self.autoencoder.config,
+            self.audio_encoder.config,
+            self.audio_projection.config,
+            self.dit.config,
+            self.lips.config if self.lips is not None else None,
         )
-        if self.lips is not None:
-            encoder, lips = self.audio_encoder.config, self.lips.config
-            found, needed = (encoder.num_hidden_layers, encoder.hidden_size), (lips.layers, lips.encoder_dim)
-            if found != needed:
-                raise ConfigError(
-                    f"the models do not belong together: the audio encoder has {found[0]} layers of {found[1]}"
-                    f" numbers, lips.safetensors reads {needed[0]} of {needed[1]}; use files of one training"
-                )
 
     @property
     def device(self) -> torch.device:
@@ -151,16 +147,19 @@ class ModelBundle:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file of the bundle; empty for networks that were not loaded from files."""
         if not self._hashes and self.path is not None:
-            more = {"carry": self.carry, "lips": self.lips}
-            names = sorted({*FILES.values(), *(name for name, network in more.items() if network is not None)})
+            names = sorted({*FILES.values(), *(kind for kind in OPTIONAL if getattr(self, kind) is not None)})
             self._hashes = {name: file_sha256(self.path / f"{name}.safetensors") for name in names}
         return dict(self._hashes)
 
 
 def _check_bundle(
-    autoencoder: AutoencoderConfig, encoder: AudioEncoderConfig, projection: AudioProjectionConfig, dit: DiTConfig
+    autoencoder: AutoencoderConfig,
+    encoder: AudioEncoderConfig,
+    projection: AudioProjectionConfig,
+    dit: DiTConfig,
+    lips: LipsConfig | None = None,
 ) -> None:
-    pairs = (
+    pairs = [
         ("autoencoder latent_channels", autoencoder.latent_channels, "dit in_channels", dit.in_channels),
         ("audio encoder hidden_size", encoder.hidden_size, "audio projection encoder_dim", projection.encoder_dim),
         (
@@ -170,7 +169,12 @@ def _check_bundle(
             projection.layers,
         ),
         ("audio projection token_dim", projection.token_dim, "dit audio_token_dim", dit.audio_token_dim),
-    )
+    ]
+    if lips is not None:
+        pairs += [
+            ("audio encoder hidden_size", encoder.hidden_size, "lips encoder_dim", lips.encoder_dim),
+            ("audio encoder num_hidden_layers", encoder.num_hidden_layers, "lips layers", lips.layers),
+        ]
     for left, a, right, b in pairs:
         if a != b:
             raise ConfigError(
@@ -205,9 +209,14 @@ def load_bundle(
     for kind, name in FILES.items():  # all headers first: errors come before long loads
         headers[kind] = read_header(path / f"{name}.safetensors")
     configs: dict[str, Any] = {kind: header.part(kind)[1] for kind, header in headers.items()}
+    lips = path / "lips.safetensors"
     try:
         _check_bundle(
-            configs["autoencoder"], configs["audio_encoder"], configs["audio_projection"], configs["dit"]
+            configs["autoencoder"],
+            configs["audio_encoder"],
+            configs["audio_projection"],
+            configs["dit"],
+            read_header(lips).part("lips")[1] if lips.is_file() else None,
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None

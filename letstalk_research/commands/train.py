@@ -89,12 +89,18 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         sys.stdout.write(json.dumps(recipe.to_dict(), indent=2) + "\n")
         return 0
+    import torch
+
     from ..training.loop import train
     from .log import show_log
 
     show_log()
 
-    result = train(build_stage(recipe))
+    try:
+        result = train(build_stage(recipe))
+    finally:
+        if torch.distributed.is_initialized():  # gloo's threads may abort a process that ends with them
+            torch.distributed.destroy_process_group()
     if result.signal is not None:
         sys.stderr.write(f"stopped at step {result.step}; run the same command again to go on\n")
         return 128 + result.signal

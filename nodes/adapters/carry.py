@@ -46,7 +46,7 @@ def face_motion(vae: VAE, run: ClipRun) -> FaceMotion | None:
     lips: Lips | None = _beside(vae, "lips")
     if lips is None or (run.track.layers, run.track.dim) != (lips.config.layers, lips.config.encoder_dim):
         return None
-    return FaceMotion(lips, run.track, run.moves) if run.moves is not None else None
+    return FaceMotion(lips, run.track, run.moves)
 
 
 def _beside(vae: VAE, kind: str, anyone: bool = False) -> Any:
@@ -89,14 +89,14 @@ def with_detail(
     frames: tuple[int, int],
     choice: str,
     references: Sequence[Tensor] = (),
-    puppet: bool = False,
+    motion: FaceMotion | None = None,
 ) -> PortraitDetail:
     """What brings a portrait (H, W, 3) uint8, and references framed like it, into frames of a size that `vae`
-    decoded. `puppet`: draws a photograph's face from it, too. Raises: ConfigError."""
+    decoded. `motion`: of a photograph's face, which is drawn from it, too. Raises: ConfigError."""
     size = result_size(choice, frames, portrait)
     moved = carry.to(comfy.model_management.get_torch_device())
     others = [(other, _round_trip(vae, other, frames)) for other in references]
-    return PortraitDetail(moved, portrait, _round_trip(vae, portrait, frames), size, others, puppet)
+    return PortraitDetail(moved, portrait, _round_trip(vae, portrait, frames), size, others, motion)
 
 
 def _round_trip(vae: VAE, picture: Tensor, frames: tuple[int, int]) -> Tensor:
@@ -138,7 +138,7 @@ def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Ten
     return result
 
 
-def apply(detail: PortraitDetail, frames: Tensor, motion: Tensor | None = None) -> Tensor:
-    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU; motion: of the face, see `PortraitDetail`."""
-    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, detail.layers(motion))
+def apply(detail: PortraitDetail, frames: Tensor, first: int = 0) -> Tensor:
+    """IMAGE to IMAGE, (t, h, w, 3) in 0..1 on the CPU; first: the number of the first frame in its video."""
+    found: Any = detail(frames.movedim(-1, 1) * 2 - 1, detail.layers(first, len(frames)))
     return ((found + 1) / 2).movedim(1, -1).clamp(0, 1).cpu()

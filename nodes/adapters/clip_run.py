@@ -58,9 +58,9 @@ class ClipRun:
     seed: int
     noise: Any
     rgb: Any
+    moves: Movement  # of head, lids and gaze
     picture: Tensor | None = None  # the portrait (H, W, 3) uint8 as it was given, in its own resolution
     drift: DriftLog = field(default_factory=DriftLog)
-    moves: Movement | None = None  # of head, lids and gaze
 
     @property
     def steps(self) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError, NumericalError
 from ...letstalk_core.generate.detail import PortraitDetail
+from ...letstalk_core.generate.face_motion import FaceMotion
 from ...letstalk_core.generate.work_folder import tensor_sha256
 from ...letstalk_core.media.portrait.crop import fit_to
 from ...letstalk_core.media.portrait.likeness import compare_portrait
@@ -81,11 +82,8 @@ class ClipDecoder:
         self.fingerprint: dict[str, Any] = {"detail": detail}
         if references is not None:
             self.fingerprint["references"] = tensor_sha256(references)
-        face = face_motion(vae, run) if puppet else None
-        self._detail = _detail(vae, run, self.size, detail, references, face is not None)
-        drawn = self._detail is not None and self._detail.face is not None
-        self._face = face if drawn else None
-        self.fingerprint["puppet"] = drawn
+        self._detail = _detail(vae, run, self.size, detail, references, face_motion(vae, run) if puppet else None)
+        self.fingerprint["puppet"] = self._detail is not None and self._detail.face is not None
         if self._detail is not None:
             self.size = self._detail.size
 
@@ -106,8 +104,7 @@ class ClipDecoder:
             )
             frames, cause = found
             if self._detail is not None and cause is None:
-                motion = None if self._face is None else self._face.rows(clip.first, len(frames))
-                frames = apply(self._detail, frames, motion)
+                frames = apply(self._detail, frames, clip.first)
             self._last = (latents, frames, cause)
         return self._last[1:]
 
@@ -127,7 +124,12 @@ def _decode(vae: VAE, latents: Tensor) -> Tensor:
 
 
 def _detail(
-    vae: VAE, run: ClipRun, size: tuple[int, int], choice: str, references: Tensor | None, puppet: bool
+    vae: VAE,
+    run: ClipRun,
+    size: tuple[int, int],
+    choice: str,
+    references: Tensor | None,
+    motion: FaceMotion | None,
 ) -> PortraitDetail | None:
     carry = None if choice == OFF else masks_of(vae)
     if carry is None or run.picture is None:
@@ -140,7 +142,7 @@ def _detail(
             why = "detail is off" if choice == OFF else why
             raise ConfigError(f"references: cannot be used: {why}; change that, or wire nothing here")
         return None
-    return with_detail(carry, vae, run.picture, size, choice, aligned(references, run.picture), puppet)
+    return with_detail(carry, vae, run.picture, size, choice, aligned(references, run.picture), motion)
 
 
 def _contrast(frames: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 from letstalk_core.errors import CheckpointError, ConfigError
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.configs import LipsConfig
+from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
 
 
@@ -42,3 +46,11 @@ def test_one_part_of_a_file_is_chosen_by_kind(tiny_bundle: Path) -> None:
         load_model(tiny_bundle / "dit.safetensors")
     with pytest.raises(CheckpointError, match="not a model of kind"):
         load_model(tiny_bundle / "dit.safetensors", "autoencoder")
+
+
+def test_lips_that_read_another_encoder_are_refused_with_their_folder(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "model")
+    lips = Lips(LipsConfig(layers=7, encoder_dim=8, hidden_size=8))
+    save_checkpoint(folder / "lips.safetensors", {"lips": (lips.config, lips.state_dict())})
+    with pytest.raises(CheckpointError, match=r"model: .*hidden_size=16 but lips encoder_dim=8"):
+        load_bundle(folder)

@@ -34,76 +34,69 @@ class PortraitFace:
     """
 
     def __init__(self, portrait: Tensor, points: Tensor) -> None:
-        self.portrait = portrait.float()
+        self.device, (height, width) = portrait.device, portrait.shape[-2:]
         place = portrait.device if portrait.device.type == "cuda" else torch.device("cpu")  # solves in float64
-        points = points.float().to(place)
+        portrait, points = portrait.to(place, torch.float32), points.to(place, torch.float32)
         oval = points[list(OVAL), :2]
         low, high = oval.amin(0), oval.amax(0)
         middle, half = (low + high) / 2, (high - low) / 2
-        wide = float(half[0]) * max(BROWS, JAW) * OUTER
+        wide = float(half[0]) * BROWS * OUTER
         top, bottom = (float(middle[1] + half[1] * reach * OUTER) for reach in (-ABOVE, BELOW))
         self.square = max(16, 2 * math.ceil(max(wide, (bottom - top) / 2) + 1))  # pixels of its side
         self.corner = (round(float(middle[0]) - self.square / 2), round((top + bottom) / 2 - self.square / 2))
         self.side = min(LARGEST, self.square)
         self.centre = points.new_tensor([n + self.square / 2 for n in self.corner])
+        self.units = points.new_tensor([2 / width, 2 / height])
         plane = (points - F.pad(self.centre, (0, 1))) * (2 / self.square)
         self.rigid = plane[list(RIGID)]
-        self.puppet = make_puppets(Portraits(self._texture(place), plane[None]), size=self.side, matte=False)
-        self.cover = self._sized(self._cover(plane))
+        self.places = self._placed(self.rigid[:, :2])
+        self.puppet = make_puppets(Portraits(self._texture(portrait), plane[None]), size=self.side, matte=False)
+        nothing = torch.cat([portrait, torch.zeros_like(portrait[:, :1])], 1)
+        self.base = self._within(nothing, self._cover(middle, half), 3).to(self.device)
 
     def __call__(self, motion: Tensor) -> list[Layer]:
         """One layer for each row of motion (t, len(MOTION))."""
-        told = motion.to(self.cover.device, torch.float32).clone()
+        told = motion.to(self.rigid.device, torch.float32).clone()
         for name, rest in POSE.items():
             if name not in DRAWN:
                 told[:, MOTION.index(name)] = rest
         pose = Pose(self.puppet, told[None])
-        pictures = self._sized(render(pose, size=self.side)[0] * 2 - 1).to(self.portrait.device)
+        pictures = (render(pose, size=self.side)[0] * 2 - 1).to(self.device)
         drawn = self._placed(pose.rigid(self.rigid.mT[None, None])[0].mT)  # (t, k, 2)
-        places = self._placed(self.rigid[:, :2])
-        return [Layer(self._whole(one[None]), places, at) for one, at in zip(pictures, drawn, strict=True)]
+        return [
+            Layer(self._within(self.base.clone(), one[None], 0), self.places, at)
+            for one, at in zip(pictures, drawn, strict=True)
+        ]
 
-    def _texture(self, place: torch.device) -> Tensor:
+    def _texture(self, portrait: Tensor) -> Tensor:
         """The portrait in the puppet's plane, (1, 3, T, T) in 0..1; edges go on outside."""
-        portrait = self.portrait.to(place)
-        height, width = portrait.shape[-2:]
         if self.square > self.side:
-            scale = self.side / self.square
-            small = (max(2, round(height * scale)), max(2, round(width * scale)))
+            small = [max(2, round(n * self.side / self.square)) for n in portrait.shape[-2:]]
             portrait = F.interpolate(portrait, size=small, mode="bicubic", antialias=True)
-        grid = axis_grid(round(FINER * EXTENT * self.side), EXTENT, place)
-        grid = (grid * (self.square / 2) + self.centre) * grid.new_tensor([2 / width, 2 / height]) - 1
+        grid = axis_grid(round(FINER * EXTENT * self.side), EXTENT, portrait.device)
+        grid = (grid * (self.square / 2) + self.centre) * self.units - 1
         found = F.grid_sample(portrait, grid[None], mode="bicubic", padding_mode="border", align_corners=False)
         return ((found + 1) / 2).clamp(0, 1)
 
-    def _cover(self, plane: Tensor) -> Tensor:
-        """(1, 1, side, side): 1 on the face and where its chin may go, 0 beyond, soft between."""
-        oval = plane[list(OVAL), :2]
-        low, high = oval.amin(0), oval.amax(0)
-        x, y = ((axis_grid(self.side, 1.0, plane.device) - (low + high) / 2) / ((high - low) / 2)).unbind(-1)
+    def _cover(self, middle: Tensor, half: Tensor) -> Tensor:
+        """(1, 1, square, square): 1 on the face and where its chin may go, 0 beyond, soft between."""
+        places = axis_grid(self.square, 1.0, middle.device) * (self.square / 2) + self.centre
+        x, y = ((places - middle) / half).unbind(-1)
         side = torch.lerp(torch.full_like(y, BROWS), torch.full_like(y, JAW), smooth_step(-0.35, 0.25, y))
         reach = torch.sqrt((x / side) ** 2 + (y / torch.where(y > 0, BELOW, ABOVE)) ** 2)
         return smooth_step(OUTER, 1 - SOFT / 2, reach)[None, None]
 
-    def _sized(self, pictures: Tensor) -> Tensor:
-        if self.side == self.square:
-            return pictures
-        size = (self.square, self.square)
-        return F.interpolate(pictures, size=size, mode="bicubic", align_corners=False).clamp(-1, 1)
-
     def _placed(self, places: Tensor) -> Tensor:
         """Places of the puppet's plane (..., 2) as places of the portrait, -1..1."""
-        height, width = self.portrait.shape[-2:]
-        found = (places * (self.square / 2) + self.centre) * places.new_tensor([2 / width, 2 / height]) - 1
-        return found.to(self.portrait.device)
+        return ((places * (self.square / 2) + self.centre) * self.units - 1).to(self.device)
 
-    def _whole(self, picture: Tensor) -> Tensor:
-        """The portrait with the square in its place, and the cover: (1, 4, h, w)."""
-        height, width = self.portrait.shape[-2:]
+    def _within(self, whole: Tensor, part: Tensor, first: int) -> Tensor:
+        """`whole` (1, 4, h, w) with channels from `first` on of the square, of any size, in their place."""
+        height, width = whole.shape[-2:]
         (x, y), side = self.corner, self.square
-        whole = torch.cat([self.portrait, torch.zeros_like(self.portrait[:, :1])], 1)
+        if part.shape[-1] < side:
+            part = F.interpolate(part, size=(side, side), mode="bicubic", align_corners=False).clamp(-1, 1)
         rows, columns = slice(max(0, y), min(height, y + side)), slice(max(0, x), min(width, x + side))
-        part = slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x)
-        whole[:, :3, rows, columns] = picture[..., part[0], part[1]]
-        whole[:, 3:, rows, columns] = self.cover[..., part[0], part[1]].to(whole.device)
+        seen = part[..., rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+        whole[:, first : first + part.shape[1], rows, columns] = seen
         return whole
