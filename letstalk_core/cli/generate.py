@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         help="another picture of the same person: mouth open, smiling, turned; may be given several times. Frames"
-        " that look like it take their detail from it, for models with carry",
+        " that look like it take their detail from it, in the face only with --no-puppet; for models with carry",
     )
     add("--drift-plot", metavar="PNG", help="also draw how much each clip is like the portrait")
     add_settings(parser)

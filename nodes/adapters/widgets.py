@@ -42,7 +42,8 @@ def references() -> Any:
         "references",
         optional=True,
         tooltip="More pictures of the same person, as a batch: mouth open, smiling, turned a little. Frames that"
-        " look like one take their detail from it; each costs as much time as the portrait's detail. Any framing.",
+        " look like one take their detail from it, in the face only with puppet off; each costs as much time as"
+        " the portrait's detail. Any framing.",
     )
 
 
