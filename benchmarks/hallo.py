@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from benchmarks.harness import randomise
 
-__all__ = ["HalloClass"]
-
 FACTOR = 8  # pixels per latent position
 CONTEXT = (4, 768)  # tokens that take the place of the text
 

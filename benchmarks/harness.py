@@ -14,8 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Options", "Row", "fast_bfloat16", "identical", "machine", "paired", "ratio", "randomise", "seconds"]
-
 LOADED = 0.3  # part of a core, times the cores, that may be taken before the start
 SAME = 2e-5  # of the largest value: float32 with sums in another order
 

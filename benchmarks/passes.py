@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["STAGES", "Passes", "footprint", "resident", "spoil"]
-
 
 class Passes:
     """Calls `act` just before a chosen pass of any of the networks, and counts the passes after that one."""

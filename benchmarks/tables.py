@@ -1,4 +1,4 @@
-"""What was measured, kept in results.json, and the tables of it in benchmarks/README.md and README.md."""
+"""What was measured, a row a line in results.jsonl, and the tables of it in both README.md files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 from benchmarks.harness import Row
 
-__all__ = ["BEGIN", "END", "PAGES", "RESULTS", "load", "render", "save", "table", "write_page"]
-
 FOLDER = Path(__file__).parent
-RESULTS = FOLDER / "results.json"
+RESULTS = FOLDER / "results.jsonl"
 PAGES = {FOLDER / "README.md": False, FOLDER.parent / "README.md": True}  # whether of the headlines only
 BEGIN, END = "<!-- table: written by python -m benchmarks --write -->", "<!-- end of table -->"
 WORDS = {True: "yes", False: "**no**", None: ""}
@@ -32,13 +30,19 @@ def table(rows: Sequence[Row], *, short: bool = False) -> str:
 
 def load(path: Path = RESULTS) -> dict[str, Any]:
     """Parts by name: where they were measured, and their rows."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    parts: dict[str, Any] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        row = json.loads(line)
+        name, machine = row.pop("part"), row.pop("machine")
+        parts.setdefault(name, {"machine": machine, "rows": []})["rows"].append(row)
+    return parts
 
 
 def save(parts: Mapping[str, Any], name: str, machine: str, rows: Sequence[Row], path: Path = RESULTS) -> None:
     """Put one part's rows in the place of those measured before."""
     done = {**parts, name: {"machine": machine, "rows": [asdict(row) for row in rows]}}
-    path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    lines = [{"part": n, "machine": part["machine"], **row} for n, part in done.items() for row in part["rows"]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def render(parts: Mapping[str, Any], order: Sequence[str], *, short: bool) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 
-__all__ = ["tiny_autoencoder", "tiny_configs", "tiny_encoder"]
-
 
 def tiny_autoencoder(
     widths: tuple[int, ...],

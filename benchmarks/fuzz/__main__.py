@@ -23,8 +23,6 @@ from typing import Any
 
 from benchmarks.fuzz.kinds import KINDS
 
-__all__ = ["Result", "main", "run", "table"]
-
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MIB = 5.0, 1024  # a case may take
 START_SECONDS = 300.0  # of work, for imports

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-__all__ = ["REFUSALS", "attempt", "is_ours", "tolerated"]
-
 REFUSALS: list[str] = []  # names of our errors that came in this case
 
 

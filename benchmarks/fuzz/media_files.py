@@ -11,8 +11,6 @@ from random import Random
 from benchmarks.fuzz.checks import tolerated
 from benchmarks.fuzz.mutate import bad_bytes
 
-__all__ = ["check_picture", "check_sound", "check_video", "make_picture", "make_sound", "make_video"]
-
 
 def make_sound(rng: Random, seeds: Path, folder: Path) -> None:
     from benchmarks.fuzz.seeds import tone

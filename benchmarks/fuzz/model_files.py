@@ -14,18 +14,6 @@ from typing import Any
 from benchmarks.fuzz.checks import tolerated
 from benchmarks.fuzz.mutate import bad_bytes, bad_json, bad_value, dump_json
 
-__all__ = [
-    "bad_safetensors",
-    "check_bank",
-    "check_config",
-    "check_model",
-    "check_pickle",
-    "make_bank",
-    "make_config",
-    "make_model",
-    "make_pickle",
-]
-
 
 def split_safetensors(data: bytes) -> tuple[dict[str, Any], bytes]:
     (length,) = struct.unpack("<Q", data[:8])

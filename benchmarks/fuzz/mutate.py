@@ -8,8 +8,6 @@ import struct
 from random import Random
 from typing import Any
 
-__all__ = ["HOSTILE_NAMES", "TABLE_VALUES", "bad_bytes", "bad_json", "bad_text", "bad_value", "dump_json"]
-
 HOSTILE_NAMES = (
     "../outside/victim.txt", "../../etc/passwd", "/etc/passwd", "..", ".", "", " ", "a/../../outside/new",
     "..\\outside\\victim.txt", "C:\\Windows\\system.ini", "\\\\server\\share\\x", "nul\0byte", "x" * 5000,

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["adapters"]
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -21,8 +21,6 @@ from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.load import build_model
 from letstalk_core.sampling.memory_bank import MemoryBank
 
-__all__ = ["make_seeds", "tone"]
-
 CONFIGS = tiny_configs(levels=2, width=8, layers=1, grid=4, scaling_factor=1.0)
 AUTOENCODER, ENCODER, _, _ = CONFIGS
 

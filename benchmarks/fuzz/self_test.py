@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from random import Random
 
-__all__ = ["check", "make"]
-
 
 def make(rng: Random, seeds: Path, folder: Path) -> None:
     number = len(list(folder.parent.glob("turn-*")))

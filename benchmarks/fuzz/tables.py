@@ -11,17 +11,6 @@ from benchmarks.fuzz.checks import attempt, tolerated
 from benchmarks.fuzz.model_files import bad_safetensors
 from benchmarks.fuzz.mutate import HOSTILE_NAMES, bad_bytes, bad_json, bad_text, bad_value, dump_json
 
-__all__ = [
-    "check_manifest",
-    "check_name",
-    "check_recipe",
-    "check_work",
-    "make_manifest",
-    "make_name",
-    "make_recipe",
-    "make_work",
-]
-
 
 def make_work(rng: Random, seeds: Path, folder: Path) -> None:
     import torch

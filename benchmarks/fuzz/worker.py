@@ -21,8 +21,6 @@ from random import Random
 from benchmarks.fuzz.checks import REFUSALS, is_ours
 from benchmarks.fuzz.kinds import KINDS, SELF_TEST, Kind
 
-__all__ = ["main"]
-
 MIB = 2**20
 HEADROOM = 3 * 2**30  # address space beyond what is mapped after the imports; the limit that counts is on memory
 
