@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Options, machine
-from benchmarks.soak import cancels, drift, inputs, long_run, numbers, retakes, runs, world  # noqa: F401  scenarios
+from benchmarks.soak import cancels, drift, long_run, retakes, runs, tested, world  # noqa: F401  scenarios
 from benchmarks.soak.harness import SCENARIOS, Outcome, Soak
 from benchmarks.soak.zygote import Zygote
 

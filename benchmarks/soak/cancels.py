@@ -1,4 +1,4 @@
-"""Ctrl-C again and again: in processes at any moment, and in one process that must not grow by it."""
+"""Ctrl-C again and again, at any moment."""
 
 from __future__ import annotations
 
@@ -6,23 +6,11 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from benchmarks.passes import Passes, footprint, resident
 from benchmarks.soak.harness import Outcome, Soak, decoded, frames_sha256, now, scenario
-from benchmarks.soak.runs import SEGMENT_FRAMES
-from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
-from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
-from letstalk_core.media.video.segments import SegmentedVideo
-from letstalk_core.networks.load import load_bundle
-
-__all__ = ["cancel", "cancel_in_one_process"]
+from letstalk_core.generate.work_folder import RUN_FILE
 
 STOPPED = 130  # exit code
-WARM_UP = 5  # cancelled runs before the process is measured
-GROWTH = 64  # MiB at most
 
 
 @scenario("cancel")
@@ -102,63 +90,3 @@ def _temporary(folder: Path) -> list[str]:
         for p in folder.rglob("*")
         if p.name.startswith(".") or p.suffix == ".tmp" or (p.parent == folder and p.name not in known)
     )
-
-
-@scenario("cancel in one process")
-def cancel_in_one_process(soak: Soak) -> Outcome:
-    """Runs cancelled in a random pass of the network: not one more pass, and no thread, file or memory is kept."""
-    outcome = Outcome()
-    bundle, speech = load_bundle(soak.bundle), soak.speech()
-    portrait = torch.arange(64 * 64 * 3).remainder(253).to(torch.uint8).view(64, 64, 3)
-    asked: list[bool] = []
-    passes = Passes(lambda: asked.append(True), bundle.dit)
-
-    def progress(state: Progress) -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    def generate(name: str, at: int) -> Summary | None:
-        """None when nothing was done yet."""
-        asked.clear()
-        passes.arm(at)
-        folder = soak.folder / name
-        video = SegmentedVideo(folder / "v.mp4", 25, (64, 64), folder / "work", SEGMENT_FRAMES, audio=speech)
-        settings = GenerateSettings(steps=2, seed=5)
-        try:
-            return TalkingPortrait(bundle).generate(
-                portrait, speech, video, settings, progress, WorkFolder(folder / "work")
-            )
-        except KeyboardInterrupt:
-            return None
-
-    soak.fresh("whole"), soak.fresh("part")
-    generate("whole", 0)
-    total, expected = passes.passes, frames_sha256(soak.folder / "whole" / "v.mp4")
-    before: dict[str, int] = {}
-    memory = 0
-    for cycle in range(WARM_UP + soak.kills):
-        if cycle == WARM_UP:
-            before, memory = footprint(), resident()
-        summary = generate("part", soak.random.randint(1, max(1, total // 4)))
-        outcome.check(passes.after == 0, f"{passes.after} passes after the cancelled one")
-        outcome.check(
-            not _temporary_of_run(soak.folder / "part"), f"left: {_temporary_of_run(soak.folder / 'part')}"
-        )
-        if summary is not None and not summary.interrupted:  # the last clips of a run that was continued
-            outcome.count("videos finished")
-            outcome.check(frames_sha256(soak.folder / "part" / "v.mp4") == expected, "frames or sound differ")
-            soak.fresh("part")
-        outcome.count("runs")
-    after, grown = footprint(), (resident() - memory) / 2**20
-    for name, count in after.items():
-        outcome.check(count <= before[name], f"{name}: {before[name]} became {count}")
-        outcome.figures[f"most {name} left"] = count - before[name]
-    outcome.figures["most MiB gained"] = round(grown, 1)
-    outcome.check(grown < GROWTH, f"memory grew by {grown:.0f} MiB in {soak.kills} cancelled runs")
-    generate("part", 0)
-    outcome.check(frames_sha256(soak.folder / "part" / "v.mp4") == expected, "frames or sound differ at the end")
-    return outcome
-
-
-def _temporary_of_run(folder: Path) -> list[Any]:
-    return [p.name for p in folder.rglob("*") if p.name.startswith(".") or ".tmp" in p.name or ".part" in p.name]

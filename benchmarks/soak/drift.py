@@ -10,8 +10,6 @@ from benchmarks.soak.runs import kill_again_and_again
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.sampling.drift import DriftLog
 
-__all__ = ["drift"]
-
 
 @scenario("drift guard")
 def drift(soak: Soak) -> Outcome:

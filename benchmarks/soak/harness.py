@@ -19,8 +19,6 @@ from benchmarks.soak.zygote import Zygote
 from letstalk_core.media.video.segments import SO_FAR, segment_path
 from letstalk_core.networks.checkpoint import save_checkpoint
 
-__all__ = ["SCENARIOS", "Outcome", "Soak", "decoded", "frame_hashes", "frames_sha256", "scenario", "write_speech"]
-
 
 @dataclass
 class Outcome:

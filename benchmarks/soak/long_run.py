@@ -13,8 +13,6 @@ import numpy as np
 from benchmarks.soak.harness import Outcome, Soak, now, safe_frames, scenario
 from benchmarks.soak.runs import SEGMENT_FRAMES
 
-__all__ = ["long_run"]
-
 FLAT = 1.05  # largest resident memory of the last tenth against that of the second tenth
 FPS = 25
 

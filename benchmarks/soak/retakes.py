@@ -14,8 +14,6 @@ from benchmarks.soak.runs import SEGMENT_FRAMES
 from benchmarks.soak.zygote import Kill
 from letstalk_core.generate.work_folder import RUN_FILE
 
-__all__ = ["retake"]
-
 FPS, CLIP_FRAMES = 25, 16
 
 

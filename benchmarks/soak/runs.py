@@ -17,8 +17,6 @@ from benchmarks.soak.harness import Outcome, Soak, frames_sha256, now, safe_fram
 from benchmarks.soak.zygote import Kill
 from letstalk_core.generate.work_folder import RUN_FILE
 
-__all__ = ["concurrency", "disk_full", "kill_again_and_again", "kills"]
-
 SEGMENT_FRAMES = 48
 # Frames at most that the file so far is behind: a segment that just got its name, and a fragment of half a second.
 LAG = SEGMENT_FRAMES + 24

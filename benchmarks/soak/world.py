@@ -5,18 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import run
 from benchmarks.soak.harness import Outcome, Soak, frames_sha256, scenario
 from letstalk_core.generate.work_folder import RUN_FILE
 
-__all__ = ["changed_input", "flipped_bytes", "like_names", "links", "node_inputs"]
-
-INSIDE = Path(__file__).resolve().parents[2] / "tests" / "comfy" / "inside" / "run.py"
 PRECIOUS = b"precious"
 
 
@@ -112,20 +106,6 @@ def flipped_bytes(soak: Soak) -> Outcome:
             outcome.count("refused")
         outcome.check(ended.status == 0 and frames_sha256(out) == expected, f"{kind}: frames or sound differ")
         outcome.count("files flipped")
-    return outcome
-
-
-@scenario("node inputs", repeat=False)
-def node_inputs(soak: Soak) -> Outcome:
-    """Numbers, texts and choices that the schemas exclude, into every input of every node; where ComfyUI is."""
-    comfyui = run.find_comfyui()
-    if comfyui is None or not run.has(sys.executable, run.read_lines(comfyui / "requirements.txt")):
-        return Outcome({"not tried": "no ComfyUI here"})
-    command = [sys.executable, str(INSIDE), "test_hostile_values.py", "-q"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.search(r"(\d+) values refused", ended.stdout)
-    outcome = Outcome({"values refused": int(found[1]) if found else 0})
-    outcome.check(ended.returncode == 0, ended.stdout[-500:])
     return outcome
 
 

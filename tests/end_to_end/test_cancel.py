@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_fifty_interrupted_runs_leave_nothing_and_spoil_nothing(bundle: ModelBun
 
         def cancel(cycle: int) -> None:
             interrupting.arm(1 + cycle % (total - 1))
-            summary = generate(bundle, part)
+            summary = generate(bundle, part, WorkFolder(tmp_path / "work") if cycle % 2 else None)
+            shutil.rmtree(tmp_path / "work", ignore_errors=True)
             assert summary is None or (summary.interrupted and summary.frames < summary.total_frames)
             assert interrupting.after == 0, "another step was begun"
 

@@ -63,7 +63,7 @@ def test_every_node_refuses_every_value_that_its_schema_excludes(
                     node.execute(**wired({**usual(node), entry.id: value}))
     assert tried > 300
     with capsys.disabled():
-        print(f"{tried} values refused")  # read by benchmarks/soak/world.py
+        print(f"{tried} values refused")  # read by benchmarks/soak/tested.py
 
 
 def test_what_a_schema_allows_reaches_the_node(nodes: list[Any], sub: Sub) -> None:
