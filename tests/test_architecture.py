@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,17 +19,18 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 COMFYUI = {"comfy", "comfy_api", "comfy_config", "comfy_execution", "comfy_extras", "execution", "folder_paths"}
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """Dotted name, and whether it is a relative import, of every import in a file."""
-    package = path.relative_to(ROOT).parts[:-1]
+    package, found = path.relative_to(ROOT).parts[:-1], []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, False) for alias in node.names)
+            found += [(alias.name, False) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            yield from (
-                (".".join([*base, *filter(None, [node.module]), a.name]), node.level > 0) for a in node.names
-            )
+            stem = [*base, *filter(None, [node.module])]
+            found += [(".".join([*stem, alias.name]), node.level > 0) for alias in node.names]
+    return found
 
 
 def part_of(name: str) -> str:

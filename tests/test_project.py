@@ -6,8 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 
 import run
-from tests.test_architecture import COMFYUI
+from tests.test_architecture import COMFYUI, imports
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,31 +31,21 @@ def sources(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
 
-def tracked_text_files() -> Iterator[tuple[str, str]]:
-    """Name and text of the files that git tracks."""
+def tracked() -> list[str]:
+    """Names of the files that git tracks."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).suffix in {".safetensors", ".png", ".jpg", ".wav", ".mp3", ".mp4"} or not (
-            ROOT / name
-        ).is_file():
-            continue
-        yield name, (ROOT / name).read_text(encoding="utf-8")
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def absolute_imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of every absolute import in a file, lazy ones too."""
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.lineno, node.module or ""
+def found_in_texts(pattern: str) -> list[str]:
+    """Where a pattern stands in the files that git tracks."""
+    binary = {".safetensors", ".png", ".jpg", ".wav", ".mp3", ".mp4"}
+    texts = {
+        name: (ROOT / name).read_text(encoding="utf-8") for name in tracked() if Path(name).suffix not in binary
+    }
+    return [f"{name}: {match.group()}" for name, text in texts.items() for match in re.finditer(pattern, text)]
 
 
 def project() -> dict[str, Any]:
@@ -65,12 +53,19 @@ def project() -> dict[str, Any]:
     return table
 
 
+def dependencies() -> list[str]:
+    """With those of all extras."""
+    return project()["dependencies"] + sum(project()["optional-dependencies"].values(), [])
+
+
 def test_only_the_adapters_reach_into_comfyui() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in (ROOT / "nodes").glob("*.py")
-        for _, name in absolute_imports(path)
-        if name.partition(".")[0] in COMFYUI | {"nodes"} and name not in {"comfy_api", "comfy_api.latest"}
+        for name, relative in imports(path)
+        if not relative
+        and name.partition(".")[0] in COMFYUI | {"nodes"}
+        and not name.startswith("comfy_api.latest")
     ]
     assert not wrong, "; ".join(wrong)
 
@@ -78,27 +73,26 @@ def test_only_the_adapters_reach_into_comfyui() -> None:
 def test_every_module_lists_its_public_names() -> None:
     silent = []
     for path in [*sources(CORE), *sources(RESEARCH)]:
-        named = [ast.unparse(node.targets[0]) for node in parsed(path).body if isinstance(node, ast.Assign)]
+        named = [
+            ast.unparse(node.targets[0])
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.Assign)
+        ]
         if path.name != "__init__.py" and "__all__" not in named:
             silent.append(str(path.relative_to(ROOT)))
     assert not silent, f"no __all__ in {silent}"
 
 
 def test_every_package_that_is_imported_is_declared() -> None:
-    table = project()
-    lines = table["dependencies"] + sum(table["optional-dependencies"].values(), [])
-    declared = {re.match(r"[\w.-]+", line).group().lower() for line in lines}  # type: ignore[union-attr]
+    declared = {re.match(r"[\w.-]+", line).group().lower() for line in dependencies()}  # type: ignore[union-attr]
     distributions = packages_distributions()
     undeclared = set()
     for path in [*sources(CORE), *sources(RESEARCH)]:
-        for line, name in absolute_imports(path):
-            top = name.partition(".")[0]
-            if top == CORE.name or top in sys.stdlib_module_names:
-                continue
+        for top in {name.partition(".")[0] for name, relative in imports(path) if not relative}:
             missing = OTHER_NAMES.get(top, top.replace("_", "-"))
             known = {dist.lower() for dist in distributions.get(top, [missing])}
-            if not known & declared:
-                undeclared.add(f"{path.relative_to(ROOT)}:{line}: {top}")
+            if top not in {CORE.name, *sys.stdlib_module_names} and not known & declared:
+                undeclared.add(f"{path.relative_to(ROOT)}: {top}")
     assert not undeclared, "\n".join(sorted(undeclared))
 
 
@@ -119,17 +113,13 @@ def test_requirement_files_repeat_what_pyproject_declares() -> None:
 
 
 def test_dependencies_are_lower_bounds_that_run_py_understands() -> None:
-    table = project()
-    lines = table["dependencies"] + sum(table["optional-dependencies"].values(), [])
     form = re.compile(r"[\w-]+>=[\d.]+(; python_version<'3\.\d+')?")
-    assert [line for line in lines if not form.fullmatch(line)] == []
+    assert [line for line in dependencies() if not form.fullmatch(line)] == []
 
 
 def test_every_dependency_has_a_tested_version() -> None:
-    table = project()
-    lines = table["dependencies"] + sum(table["optional-dependencies"].values(), [])
     tested = {line.partition("==")[0] for line in run.read_lines(ROOT / "constraints.txt")}
-    assert {line.partition(">=")[0] for line in lines} <= tested
+    assert {line.partition(">=")[0] for line in dependencies()} <= tested
 
 
 def test_version_is_the_same_everywhere() -> None:
@@ -142,24 +132,18 @@ def test_version_is_the_same_everywhere() -> None:
 def test_no_file_names_a_package_registry_or_a_place_on_one_machine() -> None:
     hosts = "|".join(("py" + "pi", "python" + "hosted", "npm" + "js", "deb" + "ian"))
     places = "|".join(("ro" + "ot", "wo" + "rk", "ho" + "me"))
-    pattern = re.compile(rf"\b(?:{hosts})\.org|(?<![\w.~-])/(?:{places})/\w|\.\./shar" + "ed")
-    found = [f"{name}: {match.group()}" for name, text in tracked_text_files() for match in pattern.finditer(text)]
-    assert not found, "\n".join(found)
+    pattern = rf"\b(?:{hosts})\.org|(?<![\w.~-])/(?:{places})/\w|\.\./shar" + "ed"
+    assert found_in_texts(pattern) == []
 
 
 def test_no_file_is_left_unfinished() -> None:
-    pattern = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + "X)" + r"\b")
-    found = [f"{name}: {match.group()}" for name, text in tracked_text_files() for match in pattern.finditer(text)]
-    assert not found, "\n".join(found)
+    assert found_in_texts(r"\b(?:TO" + "DO|FIX" + "ME|XX" + "X)" + r"\b") == []
 
 
 def test_the_registrys_archive_is_small_and_free_of_what_comfyui_never_runs() -> None:
     """Of the tracked files, what `.comfyignore` leaves is what ComfyUI-Manager downloads."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
     ignored = tuple(run.read_lines(ROOT / ".comfyignore"))
-    packed = [name for name in listed.stdout.split("\0") if name and not name.startswith(ignored)]
+    packed = [name for name in tracked() if not name.startswith(ignored)]
     apart = ("letstalk_research/", "tests/", "benchmarks/", "scripts/")
     assert [name for name in packed if name.startswith(apart)] == []
-    assert sum((ROOT / name).stat().st_size for name in packed if (ROOT / name).exists()) < 70e6
+    assert sum((ROOT / name).stat().st_size for name in packed) < 70e6
