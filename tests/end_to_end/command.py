@@ -10,6 +10,8 @@ import pytest
 
 from letstalk_core.cli.__main__ import main
 
+from .media import read_frames
+
 Wav = Callable[..., Path]
 FAST = ["--steps", "1", "--device", "cpu", "--no-crop"]  # the tests' pictures have no faces
 
@@ -41,10 +43,7 @@ class Cli:
 
 
 def video_frames(path: Path) -> int:
-    import av
-
-    with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))
+    return len(read_frames(path))
 
 
 def stop_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:

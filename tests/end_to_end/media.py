@@ -29,17 +29,20 @@ class Video:
         return float(self.samples.shape[1] / self.rate)
 
 
+def read_frames(path: Path) -> np.ndarray:
+    """Every frame, (n, h, w, 3) uint8."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
 def read_video(path: Path) -> Video:
     """Every frame and sample. A file without sound has no samples."""
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
-        fps = float(stream.average_rate or 0)
-    with av.open(str(path)) as container:
+        fps = float(container.streams.video[0].average_rate or 0)
         parts = [frame.to_ndarray() for frame in container.decode(audio=0)] if container.streams.audio else []
         rate = container.streams.audio[0].rate if parts else 1
     samples = np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), np.float32)
-    return Video(frames, fps, samples, rate)
+    return Video(read_frames(path), fps, samples, rate)
 
 
 def read_sound(path: Path, rate: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from letstalk_core.media.video.threaded import ThreadedSink
 from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.networks.load import ModelBundle, load_bundle
 
+from .command import video_frames
+
 CYCLES = 50
 SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
@@ -67,12 +69,6 @@ def generate(bundle: ModelBundle, path: Path, work: WorkFolder | None = None) ->
             return None
 
 
-def frames(path: Path) -> Tensor:
-    from letstalk_core.media.video.reader import read_video
-
-    return torch.stack(list(read_video(path, fps=None)))
-
-
 def test_fifty_interrupted_runs_leave_nothing_and_spoil_nothing(bundle: ModelBundle, tmp_path: Path) -> None:
     whole, part = tmp_path / "whole.mp4", tmp_path / "part.mp4"
     handler = signal.getsignal(signal.SIGINT)
@@ -104,7 +100,7 @@ def test_fifty_interrupted_runs_leave_nothing_and_spoil_nothing(bundle: ModelBun
     finally:
         signal.signal(signal.SIGINT, handler)
     assert torch.equal(torch.cat(WRITTEN["part.mp4"]), torch.cat(WRITTEN["whole.mp4"]))
-    assert len(frames(part)) == len(frames(whole)) == 30
+    assert video_frames(part) == video_frames(whole) == 30
 
 
 def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
@@ -127,7 +123,7 @@ def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
         signal.signal(signal.SIGINT, handler)
     assert done == sorted(done) and done[-1] == 30 and len(done) > 4
     assert torch.equal(torch.cat(WRITTEN["stopped.mp4"]), torch.cat(WRITTEN["whole.mp4"]))
-    assert len(frames(path)) == 30
+    assert video_frames(path) == 30
     assert {p.name for p in tmp_path.iterdir()} == {"whole.mp4", "stopped.mp4"}
 
 

@@ -12,13 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from letstalk_core.cli import generate
 from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.jobs import read_jobs
 from letstalk_core.cli.progress import ProgressLine
+
+from .media import read_frames
 
 Wav = Callable[..., Path]
 FAST = ["--steps", "1", "--device", "cpu", "--no-crop", "--threads", "1"]  # the tests' pictures have no faces
@@ -46,13 +48,6 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
     """The table that a batch leaves, by names of videos."""
     with (folder / "batch.csv").open(newline="") as file:
         return {Path(row["output"]).name: row for row in csv.DictReader(file)}
-
-
-def pictures(path: Path) -> torch.Tensor:
-    import av
-
-    with av.open(str(path)) as container:
-        return torch.stack([torch.from_numpy(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)])
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
@@ -86,7 +81,7 @@ def test_every_line_becomes_the_video_that_generate_makes(
     alone = tmp_path / "alone.mp4"
     arguments = [str(tmp_path / "portrait.png"), str(tmp_path / "two.wav"), "-o", str(alone), "--seed", "7"]
     assert main(["generate", *arguments, "--model", str(tiny_bundle), *FAST]) == 0
-    assert torch.equal(pictures(tmp_path / "out" / SECOND), pictures(alone))
+    assert np.array_equal(read_frames(tmp_path / "out" / SECOND), read_frames(alone))
 
 
 def test_a_line_says_more_than_the_command_and_json_as_much_as_csv(
@@ -101,7 +96,7 @@ def test_a_line_says_more_than_the_command_and_json_as_much_as_csv(
     assert "line 1" in printed.err and "face" in printed.err  # found none, as the command would have let it
     first, second = json.loads(printed.out)
     assert (first["state"], second["state"], second["frames"]) == ("failed", "done", 4)
-    assert pictures(tmp_path / "out" / "c.mp4").shape == (4, 24, 16, 3)
+    assert read_frames(tmp_path / "out" / "c.mp4").shape == (4, 24, 16, 3)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +205,7 @@ def test_what_is_killed_or_stopped_goes_on(
     batch: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     assert batch(TWO) == 0
-    whole = pictures(tmp_path / "out" / SECOND)
+    whole = read_frames(tmp_path / "out" / SECOND)
     (tmp_path / "out").rename(tmp_path / "before")
     with monkeypatch.context() as patch:
         if how == "killed":
@@ -234,7 +229,7 @@ def test_what_is_killed_or_stopped_goes_on(
     assert batch(TWO) == 0
     assert resumed == [3]  # one job, and its finished clips were not made again
     assert (tmp_path / "out" / ONE).stat().st_mtime_ns == finished.st_mtime_ns
-    assert torch.equal(pictures(tmp_path / "out" / SECOND), whole)
+    assert np.array_equal(read_frames(tmp_path / "out" / SECOND), whole)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["batch.csv", ONE, SECOND]
 
 

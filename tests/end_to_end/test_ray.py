@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from tests.conftest import NO_RAY
 
-from .test_cli_batch import ONE, SECOND, TWO, batch, pictures, rows
+from .media import read_frames
+from .test_cli_batch import ONE, SECOND, TWO, batch, rows
 from .test_split import write_speech
 
 __all__ = ["batch"]
@@ -49,13 +50,13 @@ def test_two_workers_make_the_videos_of_one_process(batch: Callable[..., int], t
     }
     assert "nothing.wav" in found["portrait-nothing.mp4"]["error"]
     for name in (ONE, SECOND):
-        assert torch.equal(pictures(tmp_path / "out" / name), pictures(tmp_path / "alone" / name))
+        assert np.array_equal(read_frames(tmp_path / "out" / name), read_frames(tmp_path / "alone" / name))
 
 
 def test_the_parts_of_one_video_are_shared(batch: Callable[..., int], tmp_path: Path) -> None:
     write_speech(tmp_path / "long.wav", 3)
     assert batch("portrait,audio\nportrait.png,long.wav\n", "--split", "2", "--workers", "2") == 0
-    assert len(pictures(tmp_path / "out" / "portrait-long.mp4")) == 195
+    assert len(read_frames(tmp_path / "out" / "portrait-long.mp4")) == 195
 
 
 def test_a_worker_that_dies_is_replaced_and_its_job_goes_on(batch: Callable[..., int], tmp_path: Path) -> None:
@@ -77,4 +78,4 @@ def test_a_worker_that_dies_is_replaced_and_its_job_goes_on(batch: Callable[...,
     watcher.join()
     assert killed and killed[0] != os.getpid()
     assert code == 0 and rows(tmp_path / "out")[SECOND]["state"] == "done"
-    assert len(pictures(tmp_path / "out" / SECOND)) == 25
+    assert len(read_frames(tmp_path / "out" / SECOND)) == 25

@@ -24,8 +24,8 @@ from letstalk_core.media.portrait.scene import Scene
 from letstalk_core.networks.load import DEMO_FOLDER, load_bundle
 from letstalk_research.data.synthetic.speech import write_wav
 
-from .media import tone
-from .test_cli_batch import Killed, batch, pictures, refused, rows
+from .media import read_frames, tone
+from .test_cli_batch import Killed, batch, refused, rows
 
 __all__ = ["batch"]
 
@@ -80,7 +80,7 @@ def test_a_split_job_becomes_one_video_with_its_sound(split: Callable[..., int],
     said = describe(video)
     assert [stream["type"] for stream in said["streams"]] == ["video", "audio"]
     assert len(said["metadata"]["letstalk"]["parts"]) == 3 and "AI-generated" in said["metadata"]["comment"]
-    assert len(pictures(video)) == 195 and said["seconds"] == pytest.approx(7.8, abs=0.1)
+    assert len(read_frames(video)) == 195 and said["seconds"] == pytest.approx(7.8, abs=0.1)
     assert (rows(tmp_path / "out")[video.name]["state"], rows(tmp_path / "out")[video.name]["frames"]) == (
         "done",
         "195",
