@@ -17,17 +17,16 @@ def add_parser(subparsers: Any) -> None:
         description="Clips that already have latents of the same models are kept, so the command may be stopped,"
         " repeated while clips are still being added, and shared between processes with --first and --stride.",
     )
-    parser.add_argument("folder", help="folder with manifest.jsonl")
-    parser.add_argument("--autoencoder", required=True, metavar="FILE", help="autoencoder .safetensors")
-    parser.add_argument("--audio-encoder", required=True, metavar="FILE", help="audio encoder .safetensors")
-    parser.add_argument(
-        "--noisy-copies", action="store_true", help="also encode frames with noise, for the memory"
-    )
-    parser.add_argument("--batch", type=int, default=8, help="frames encoded at once (default 8)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--first", type=int, default=0, help="index of this process, from 0")
-    parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
+    add = parser.add_argument
+    add("folder", help="folder with manifest.jsonl")
+    add("--autoencoder", required=True, metavar="FILE", help="autoencoder .safetensors")
+    add("--audio-encoder", required=True, metavar="FILE", help="audio encoder .safetensors")
+    add("--noisy-copies", action="store_true", help="also encode frames with noise, for the memory")
+    add("--batch", type=int, default=8, help="frames encoded at once (default 8)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    add("--threads", type=int, help="CPU threads")
+    add("--first", type=int, default=0, help="index of this process, from 0")
+    add("--stride", type=int, default=1, help="number of processes sharing the work")
     parser.set_defaults(run=run)
 
 
@@ -67,15 +66,3 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"{done} clips, {frames / (time.monotonic() - start):.1f} frames/s\n")
     sys.stderr.write(f"{done} clips encoded, {skipped} skipped, in {args.folder}\n")
     return 0
-
-
-def main() -> int:
-    """Run as `python -m letstalk_research.commands.encode …`."""
-    parser = argparse.ArgumentParser(prog="letstalk")
-    add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(["encode", *sys.argv[1:]])
-    return int(args.run(args))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

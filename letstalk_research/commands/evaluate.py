@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,15 @@ from letstalk_core.cli.options import scale
 from letstalk_core.errors import ConfigError, OutputError
 
 from ..evaluation.paper.weights import WEIGHTS
-from .evaluate_pairs import add_truth, evaluate_pairs
 
 if TYPE_CHECKING:
     from letstalk_core.networks.load import ModelBundle
 
     from ..evaluation.bundle_subject import BundleSubject
-    from ..evaluation.demo_suite import Budget
     from ..evaluation.report import Report
     from ..evaluation.store import ClipResult
+
+__all__ = ["add_parser", "add_truth", "evaluate_pairs", "run"]
 
 # Where `sudo apt install pocketsphinx-testdata` puts sentences that a person read for LibriVox, whose recordings
 # are in the public domain.
@@ -38,8 +40,6 @@ NEEDED = {
     "photo": ("portraits", "a folder of held-out stills"), "real": ("videos", "a film or a folder of them"),
     "dub": ("videos", "a film or a folder of them"),
 }  # fmt: skip
-
-__all__ = ["add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -142,12 +142,13 @@ def run(args: argparse.Namespace) -> int:
     subject = BundleSubject(bundle, settings)
     if resumable and args.overwrite:
         Store.discard(folder / "work")
+    show = _Show(args.quiet)
+    shared = {"out_dir": folder, "seed": args.seed, "notes": _notes(subject), "progress": show.clip}
     if args.suite == "demo":
-        report = _demo(args, subject, folder, first_load)
+        report = _demo(args, subject, shared, first_load, show.line)
     else:
-        report = {"clips": _clips, "photo": _photo, "real": _films, "dub": _films}[args.suite](
-            args, subject, folder
-        )
+        measure = {"clips": _clips, "photo": _photo, "real": _films, "dub": _films}
+        report = measure[args.suite](args, subject, shared)
     if args.json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     elif not args.quiet:
@@ -166,90 +167,68 @@ def _notes(subject: BundleSubject) -> dict[str, Any]:
     }
 
 
-def _clips(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that were given; others keep the suite's own values."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _parts(args: argparse.Namespace) -> dict[str, Any]:
+    return {"parts": tuple(args.parts.split(","))} if args.parts else {}
+
+
+def _clips(args: argparse.Namespace, subject: BundleSubject, shared: dict[str, Any]) -> Report:
     from ..evaluation.suite import run_suite
 
-    show = _Show(args.quiet)
-    return run_suite(
-        subject,
-        clips=24 if args.clips is None else args.clips,
-        seconds=6.4 if args.seconds is None else args.seconds,
-        seed=args.seed,
-        out_dir=folder,
-        notes=_notes(subject),
-        progress=lambda done, clips, result: show.clip("speech", done, clips, result, False),
-    )
+    return run_suite(subject, **_given(args, "clips", "seconds"), **shared)
 
 
-def _demo(args: argparse.Namespace, subject: BundleSubject, folder: Path, first_load: float) -> Report:
-    from ..evaluation.demo_suite import PARTS, run_demo
+def _demo(
+    args: argparse.Namespace,
+    subject: BundleSubject,
+    shared: dict[str, Any],
+    first_load: float,
+    announce: Callable[[str], None],
+) -> Report:
+    from ..evaluation.demo_suite import Budget, run_demo
 
     assert subject.settings.steps is not None
-    show = _Show(args.quiet)
+    budget = Budget.quick() if args.quick else Budget()
     return run_demo(
         subject,
-        _budget(args),
-        out_dir=folder,
-        seed=args.seed,
-        parts=tuple(args.parts.split(",")) if args.parts else PARTS,
+        replace(budget, **_given(args, "clips", "seconds", "drift_minutes", "drift_people")),
         recordings=[Path(name) for name in args.recordings] or sorted(RECORDINGS.glob("*.wav")),
         facts=_facts(subject.bundle, first_load),
-        notes=_notes(subject),
         steps=subject.settings.steps,
-        progress=show.clip,
-        announce=show.line,
+        announce=announce,
+        **_parts(args),
+        **shared,
     )
 
 
-def _photo(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
-    from dataclasses import replace
-
+def _photo(args: argparse.Namespace, subject: BundleSubject, shared: dict[str, Any]) -> Report:
     from ..evaluation.face_curves import FinderReader
-    from ..evaluation.photo_suite import PARTS, PhotoBudget, run_photo
+    from ..evaluation.photo_suite import PhotoBudget, run_photo
     from ..evaluation.photo_trials import load_test_stills
 
-    given = {name: getattr(args, name) for name in ("clips", "seconds", "long_minutes")}
     budget = PhotoBudget.quick() if args.quick else PhotoBudget()
     return run_photo(
         subject,
         load_test_stills(Path(args.portraits), Path(args.landmarks) if args.landmarks else None, args.seed),
         FinderReader(),
-        replace(budget, **{name: value for name, value in given.items() if value is not None}),
-        out_dir=folder,
-        seed=args.seed,
-        parts=tuple(args.parts.split(",")) if args.parts else PARTS,
+        replace(budget, **_given(args, "clips", "seconds", "long_minutes")),
         movement=subject.bundle.audio_projection.config.movement,
-        notes=_notes(subject),
-        progress=_Show(args.quiet).clip,
+        **_parts(args),
+        **shared,
     )
 
 
-def _films(args: argparse.Namespace, subject: BundleSubject, folder: Path) -> Report:
-    from ..evaluation.dub_suite import run_dub
+def _films(args: argparse.Namespace, subject: BundleSubject, shared: dict[str, Any]) -> Report:
     from ..evaluation.face_curves import FinderReader
-    from ..evaluation.real_suite import find_films, run_real
+    from ..evaluation.film_suites import find_films, run_dub, run_real
 
-    films = find_films(Path(args.videos))
-    return (run_dub if args.suite == "dub" else run_real)(
-        subject,
-        films if args.clips is None else films[: args.clips],
-        FinderReader(),
-        out_dir=folder,
-        seed=args.seed,
-        seconds=6.4 if args.seconds is None else args.seconds,
-        notes=_notes(subject),
-        progress=_Show(args.quiet).clip,
-    )
-
-
-def _budget(args: argparse.Namespace) -> Budget:
-    from dataclasses import replace
-
-    from ..evaluation.demo_suite import Budget
-
-    given = {name: getattr(args, name) for name in ("clips", "seconds", "drift_minutes", "drift_people")}
-    budget = Budget.quick() if args.quick else Budget()
-    return replace(budget, **{name: value for name, value in given.items() if value is not None})
+    films = find_films(Path(args.videos))[: args.clips]
+    run = run_dub if args.suite == "dub" else run_real
+    return run(subject, films, FinderReader(), **_given(args, "seconds"), **shared)
 
 
 def _facts(bundle: ModelBundle, first_load: float) -> dict[str, float]:
@@ -288,3 +267,53 @@ class _Show:
         shown = "" if jaw is None else f"jaw correlation {jaw:.2f}, "
         seconds = time.monotonic() - self._started
         self.line(f"{part} clip {done}/{clips}: {shown}{'from an earlier run' if found else f'{seconds:.0f} s'}")
+
+
+def add_truth(add: Callable[..., Any]) -> None:
+    """The options. `add` is a parser's `add_argument`."""
+    add("--truth", metavar="DIR", help="compare --videos with those of the same names in this folder")
+    for weights in WEIGHTS.values():
+        add(
+            f"--{weights.option}",
+            metavar="FILE",
+            help=f"with --truth: {weights.file}, of {weights.project}; without it its row is left out",
+        )
+
+
+def evaluate_pairs(args: argparse.Namespace) -> int:
+    """Raises: ConfigError, OutputError, and what `run_table` raises."""
+    from letstalk_core.cli.hardware import at_least, choose_device, use_threads
+
+    from ..evaluation.face_curves import FinderReader
+    from ..evaluation.paper.table import run_table
+
+    folder = Path(args.output)
+    if args.videos is None:
+        raise ConfigError("--truth needs --videos, the folder of videos that are compared with it")
+    if args.suite != "clips" or args.model is not None:
+        raise ConfigError("with --truth no model runs; leave out --suite and --model")
+    if (folder / "report.json").exists() and not args.overwrite:
+        raise OutputError(f"{folder / 'report.json'}: exists already; add --overwrite or choose another folder")
+    at_least(1, clips=args.clips)
+    use_threads(args.threads)
+
+    def say(line: str) -> None:
+        if not args.quiet:
+            sys.stderr.write(line + "\n")
+
+    table = run_table(
+        Path(args.videos),
+        Path(args.truth),
+        {name: Path(getattr(args, name)) for name in WEIGHTS if getattr(args, name) is not None},
+        FinderReader(),
+        seconds=10.0 if args.seconds is None else args.seconds,
+        clips=args.clips,
+        device=str(choose_device(args.device)),
+        say=say,
+    )
+    table.save(folder)
+    if args.json:
+        sys.stdout.write(json.dumps(table.to_dict(), indent=2) + "\n")
+    elif not args.quiet:
+        sys.stdout.write(table.to_markdown())
+    return 0

@@ -71,10 +71,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from letstalk_core.cli.hardware import use_threads
 
-    from ..experiments.budget import Budget
-    from ..experiments.runs import Stopped
     from ..experiments.suite import run_experiments
-    from .log import show_log
+    from ..experiments.variants import Budget
+    from ..training.runtime import Stopped
+    from . import show_log
 
     use_threads(args.threads)
     if not args.quiet:

@@ -58,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
     from letstalk_core.cli.hardware import at_least, use_threads
     from letstalk_core.networks.load import DEMO_FOLDER
 
-    from ..training.presenter import PresenterJob, Stopped
-    from .log import show_log
+    from ..training.presenter import PresenterJob
+    from ..training.runtime import Stopped
+    from . import show_log
     from .prepare import find_videos
 
     at_least(0, clips=args.clips)
@@ -106,7 +107,7 @@ def _measure(args: argparse.Namespace, job: Any, show: Any) -> Any:
     from letstalk_core.networks.load import load_bundle
 
     from ..evaluation.bundle_subject import BundleSubject
-    from ..evaluation.face_curves import FollowingReader
+    from ..evaluation.face_curves import FinderReader
     from ..evaluation.presenter import held_out_clips, run_presenter
 
     device = choose_device(args.device)
@@ -119,10 +120,10 @@ def _measure(args: argparse.Namespace, job: Any, show: Any) -> Any:
         subjects,
         job.portrait(),
         held_out_clips(job.data, args.clips, seconds=6.4),
-        FollowingReader(),
+        FinderReader(),
         out_dir=job.folder / "report",
         notes={"minutes": args.minutes, "models_sha256": {k: s[0].bundle.hashes() for k, s in subjects.items()}},
-        progress=lambda done, clips: show("measuring", done / clips, f"clip {done} of {clips}"),
+        progress=lambda _, done, clips, *__: show("measuring", done / clips, f"clip {done} of {clips}"),
     )
     return report
 

@@ -19,52 +19,46 @@ def add_parser(subparsers: Any) -> None:
         description="Videos are brought to 25 frames/s and 16 kHz sound, cut into shots, cropped to the face and"
         " filtered; what is left out is counted. Use only videos that you may use, of people who agreed.",
     )
-    parser.add_argument("videos", nargs="+", help="video files, or folders of them")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="training folder; made or added to")
-    parser.add_argument("--size", type=int, default=256, help="side of the clips in pixels (default 256)")
+    add = parser.add_argument
+    add("videos", nargs="+", help="video files, or folders of them")
+    add("-o", "--output", required=True, metavar="DIR", help="training folder; made or added to")
+    add("--size", type=int, default=256, help="side of the clips in pixels (default 256)")
     crop = parser.add_mutually_exclusive_group()
     crop.add_argument("--box", help="fixed crop x0,y0,x1,y1 in pixels instead of face detection")
     crop.add_argument("--no-detect", action="store_true", help="crop the middle of the picture")
-    parser.add_argument("--min-seconds", type=float, default=1.2, help="shortest clip (default 1.2)")
-    parser.add_argument("--max-seconds", type=float, default=10.0, help="longest clip (default 10)")
-    parser.add_argument(
-        "--min-sharpness", type=float, default=8.0, help="blur filter; 0 switches it off (default 8)"
-    )
-    parser.add_argument(
-        "--val-share", type=float, default=0.05, help="share of videos or time to validate on (default 0.05)"
-    )
-    parser.add_argument(
+    add("--min-seconds", type=float, default=1.2, help="shortest clip (default 1.2)")
+    add("--max-seconds", type=float, default=10.0, help="longest clip (default 10)")
+    add("--min-sharpness", type=float, default=8.0, help="blur filter; 0 switches it off (default 8)")
+    add("--val-share", type=float, default=0.05, help="share of videos or time to validate on (default 0.05)")
+    add(
         "--split",
         choices=("auto", "video", "time"),
         default="auto",
         help="validate on whole videos, or on the end of all of them (default auto: the end of a single video)",
     )
-    parser.add_argument(
+    add(
         "--format",
         choices=("safetensors", "mp4"),
         default="safetensors",
         help="of the clips: safetensors gives any frame at once, mp4 takes a fiftieth of the space (default"
         " safetensors)",
     )
-    parser.add_argument(
+    add(
         "--no-motion",
         action="store_true",
         help="do not read how head, lids, gaze and brows move, which models conditioned on motion need",
     )
-    parser.add_argument("--autoencoder", metavar="FILE", help="with --audio-encoder: encode the clips as well")
-    parser.add_argument("--audio-encoder", metavar="FILE", help="see --autoencoder")
-    parser.add_argument(
-        "--detector-weights", metavar="FILE", help="YuNet weights, to find faces with kornia instead"
-    )
-    parser.add_argument("--device", default="cpu", help="where faces are detected (default cpu)")
+    add("--autoencoder", metavar="FILE", help="with --audio-encoder: encode the clips as well")
+    add("--audio-encoder", metavar="FILE", help="see --autoencoder")
+    add("--detector-weights", metavar="FILE", help="YuNet weights, to find faces with kornia instead")
+    add("--device", default="cpu", help="where faces are detected (default cpu)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     from letstalk_core.errors import ConfigError
 
-    from ..data.filmed import FilmReader
-    from ..data.prepare import prepare_videos
+    from ..data.prepare import FilmReader, prepare_videos
     from ..data.shots import PrepareSettings
 
     if bool(args.autoencoder) != bool(args.audio_encoder):

@@ -30,34 +30,35 @@ def add_parser(subparsers: Any) -> None:
         " their sound and truth. Existing clips are kept, so a stopped job goes on; --first and --stride divide"
         " the work between processes.",
     )
-    parser.add_argument("folder", help="data folder; made if missing")
-    parser.add_argument("--clips", type=int, default=1500, help="clips in the folder in the end (default 1500)")
-    parser.add_argument("--frames", type=int, default=24, help="frames of each clip at 25 fps (default 24)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--first", type=int, default=0, help="index of this process, from 0")
-    parser.add_argument("--stride", type=int, default=1, help="number of processes sharing the work")
-    parser.add_argument("--device", default="cpu", help="where to draw (default cpu)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", help="data folder; made if missing")
+    add("--clips", type=int, default=1500, help="clips in the folder in the end (default 1500)")
+    add("--frames", type=int, default=24, help="frames of each clip at 25 fps (default 24)")
+    add("--seed", type=int, default=0)
+    add("--split", choices=("train", "val"), default="train")
+    add("--first", type=int, default=0, help="index of this process, from 0")
+    add("--stride", type=int, default=1, help="number of processes sharing the work")
+    add("--device", default="cpu", help="where to draw (default cpu)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add(
         "--portraits",
         metavar="DIR",
         help="still portraits to animate instead of drawing faces; see data/photo/stills.py for the folder",
     )
-    parser.add_argument("--landmarks", metavar="FILE", help=".npz with the landmarks (default DIR/landmarks.npz)")
-    parser.add_argument(
+    add("--landmarks", metavar="FILE", help=".npz with the landmarks (default DIR/landmarks.npz)")
+    add(
         "--drawn-every",
         type=int,
         default=5,
         help="of portrait clips, one in so many is drawn; 0: none (default 5)",
     )
-    parser.add_argument(
+    add(
         "--turn",
         type=float,
         default=1.0,
         help="factor on head turns of portraits; 1 is up to 8 degrees (default 1)",
     )
-    parser.add_argument(
+    add(
         "--recordings",
         action="append",
         default=[],
@@ -65,10 +66,8 @@ def add_parser(subparsers: Any) -> None:
         help="people speak some of the clips: a folder with sounds and metadata.csv of lines 'name|text', as"
         " LJSpeech has it; needs pocketsphinx; may be repeated",
     )
-    parser.add_argument(
-        "--engines", default="", metavar="NAMES", help="more voices for some of the clips: flite,festival"
-    )
-    parser.add_argument(
+    add("--engines", default="", metavar="NAMES", help="more voices for some of the clips: flite,festival")
+    add(
         "--speech-share",
         type=float,
         default=0.5,

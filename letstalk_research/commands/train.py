@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from letstalk_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ..training.config import Recipe
-    from ..training.stage import Stage
+    from ..training.runtime import Stage
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "build_stage", "run"]
 
 STAGES = ("autoencoder", "carry", "audio", "dit", "faces", "lips")
 
@@ -25,11 +26,10 @@ def add_parser(subparsers: Any) -> None:
         description="Train one network. A run whose folder holds checkpoints goes on exactly where it was. Ctrl-C"
         " or SIGTERM writes a checkpoint and ends with 128 + the signal's number.",
     )
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument(
-        "--config", required=True, help="TOML recipe, or the name of a shipped one such as demo_dit"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("stage", choices=STAGES)
+    add("--config", required=True, help="TOML recipe, or the name of a shipped one such as demo_dit")
+    add(
         "--set",
         action="append",
         default=[],
@@ -37,44 +37,30 @@ def add_parser(subparsers: Any) -> None:
         dest="overrides",
         help="change a key of the recipe, e.g. --set loop.run=runs/one --set optimizer.lr=3e-4; may be repeated",
     )
-    parser.add_argument(
+    add(
         "--init-from",
         metavar="FILE",
         help="(dit) start spatial attention and Mix-FFN from a public SANA transformer of the same width; what"
         " does not fit is reported by name",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe as JSON and stop")
+    add("--dry-run", action="store_true", help="print the resolved recipe as JSON and stop")
     parser.set_defaults(run=run)
 
 
 def build_stage(recipe: Recipe) -> Stage:
     """The stage object of a recipe."""
-    from ..training.config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe, LipsRecipe
-
-    if isinstance(recipe, AutoencoderRecipe):
-        from ..training.autoencoder import AutoencoderStage
-
-        return AutoencoderStage(recipe)
-    if isinstance(recipe, CarryRecipe):
-        from ..training.carry import CarryStage
-
-        return CarryStage(recipe)
-    if isinstance(recipe, AudioRecipe):
-        from ..training.audio import AudioStage
-
-        return AudioStage(recipe)
-    if isinstance(recipe, FacesRecipe):
-        from ..training.faces import FacesStage
-
-        return FacesStage(recipe)
-    if isinstance(recipe, LipsRecipe):
-        from ..training.lips import LipsStage
-
-        return LipsStage(recipe)
-    assert isinstance(recipe, DiTRecipe)
+    from ..training.audio import AudioStage
+    from ..training.autoencoder import AutoencoderStage
+    from ..training.carry import CarryStage
     from ..training.diffusion import DiTStage
+    from ..training.faces import FacesStage
+    from ..training.lips import LipsStage
 
-    return DiTStage(recipe)
+    stages: dict[str, Callable[[Any], Stage]] = {
+        "autoencoder": AutoencoderStage, "carry": CarryStage, "audio": AudioStage, "dit": DiTStage,
+        "faces": FacesStage, "lips": LipsStage,
+    }  # fmt: skip
+    return stages[recipe.stage](recipe)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..training.loop import train
-    from .log import show_log
+    from . import show_log
 
     show_log()
 

@@ -9,13 +9,12 @@ pixels of the mouth, left and right eye; a box of no area is unknown.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,12 +28,13 @@ from .video_clips import count_video_frames, read_video_frames
 __all__ = ["ClipFile", "FrameBatch", "FrameSampler", "crop_windows", "flip_regions", "open_clip"]
 
 MOTION_KEY = "motion"
+T = TypeVar("T")
 
 
 class ClipFile:
     """One clip, opened lazily. Raises: MediaError if the file is missing, damaged or has no frames."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file: Any = None
         self._names: frozenset[str] = frozenset()
@@ -90,11 +90,9 @@ class ClipFile:
         return torch.zeros(stop - first, 3, 4, dtype=torch.int16)
 
     def portrait_regions(self) -> Tensor:
-        return (
-            self._tensor("portrait_regions")
-            if self.has("portrait_regions")
-            else torch.zeros(self.portraits().shape[0], 3, 4, dtype=torch.int16)
-        )
+        if self.has("portrait_regions"):
+            return self._tensor("portrait_regions")
+        return torch.zeros(self.portraits().shape[0], 3, 4, dtype=torch.int16)
 
     def portrait_motion(self) -> Tensor | None:
         """The same curves for the portraits (p, k); None where nobody says how they pose."""
@@ -106,9 +104,9 @@ class ClipFile:
 
     def motion(self) -> Tensor:
         """Motion curves (t, k) float16, named by `motion_names`; (t, 0) where there are none."""
-        return (
-            self._tensor("motion") if self.has("motion") else torch.zeros(self.frame_count, 0, dtype=torch.float16)
-        )
+        if self.has("motion"):
+            return self._tensor("motion")
+        return torch.zeros(self.frame_count, 0, dtype=torch.float16)
 
     @property
     def lead_frames(self) -> int:
@@ -138,7 +136,7 @@ class ClipFile:
         return tensor
 
 
-def open_clip(folder: str | os.PathLike[str], record: ClipRecord) -> ClipFile:
+def open_clip(folder: str | Path, record: ClipRecord) -> ClipFile:
     return ClipFile(Path(folder) / record.clip)
 
 
@@ -199,7 +197,7 @@ class FrameSampler:
     Every draw depends on the generator and the given records only, which makes a resumed training repeat it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, image_size: int, open_files: int = 128) -> None:
+    def __init__(self, folder: str | Path, *, image_size: int, open_files: int = 128) -> None:
         self.folder = Path(folder)
         self.image_size = image_size
         self.failures = 0
@@ -222,26 +220,37 @@ class FrameSampler:
         self, records: Sequence[ClipRecord], count: int, generator: torch.Generator, *, flip: bool
     ) -> FrameBatch:
         """Images (b, h, w, 3) uint8 and boxes (b, 3, 4) int16. Raises: MediaError if no clip can be read."""
+
+        def one() -> FrameBatch:
+            u = torch.rand(4, generator=generator).tolist()
+            image, boxes = self._one(records[int(u[0] * len(records))], u[1], portrait=u[2] < 0.1)
+            return (image.flip(1), flip_regions(boxes, image.shape[1])) if flip and u[3] < 0.5 else (image, boxes)
+
+        images, regions = zip(*self.several(records, count, one), strict=True)
+        return torch.stack(images), torch.stack(regions)
+
+    def several(self, records: Sequence[ClipRecord], count: int, make: Callable[[], T]) -> list[T]:
+        """What `make` draws out of the records, as often as it takes. Raises: MediaError if it fails too often."""
         if not records:
             raise MediaError(f"{self.folder}: the manifest has no clips of this split; add clips first")
-        images: list[Tensor] = []
-        regions: list[Tensor] = []
-        tries = 0
-        while len(images) < count:
-            u = torch.rand(4, generator=generator).tolist()
+        found: list[T] = []
+        failures = 0
+        while len(found) < count:
             try:
-                image, boxes = self._one(records[int(u[0] * len(records))], u[1], portrait=u[2] < 0.1)
+                found.append(make())
             except MediaError:
-                self.failures += 1
-                tries += 1
-                if tries > 20 + count:
+                failures, self.failures = failures + 1, self.failures + 1
+                if failures > 20 + count:
                     raise
-                continue
-            if flip and u[3] < 0.5:
-                image, boxes = image.flip(1), flip_regions(boxes, image.shape[1])
-            images.append(image)
-            regions.append(boxes)
-        return torch.stack(images), torch.stack(regions)
+        return found
+
+    def check_size(self, clip: ClipFile, image: Tensor) -> None:
+        """Whether an image (h, w, 3) is one for the model. Raises: MediaError."""
+        if tuple(image.shape[:2]) != (self.image_size, self.image_size):
+            raise MediaError(
+                f"{clip.path}: frames are {tuple(image.shape[:2])}, the model needs {self.image_size} px square;"
+                " prepare the folder at that size"
+            )
 
     def _one(self, record: ClipRecord, position: float, *, portrait: bool) -> FrameBatch:
         clip = self.clip(record)
@@ -252,9 +261,5 @@ class FrameSampler:
         else:
             index = int(position * clip.frame_count)
             image, box = clip.frames(index, 1)[0], clip.regions(index, 1)[0]
-        if tuple(image.shape[:2]) != (self.image_size, self.image_size):
-            raise MediaError(
-                f"{clip.path}: frames are {tuple(image.shape[:2])}, the model needs {self.image_size} px square;"
-                " prepare the folder at that size"
-            )
+        self.check_size(clip, image)
         return image, box

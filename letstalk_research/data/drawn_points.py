@@ -9,14 +9,13 @@ from torch import Tensor
 from letstalk_core.networks.face_points import BROWS, CHIN, EYES, LIPS, NOSE_TIP, OVAL
 
 from .synthetic.canvas import JAW_DROP
-from .synthetic.faces import PITCH_SLIDE, PIVOT, YAW_SLIDE
+from .synthetic.faces import seen_at
 from .synthetic.identity import Identity
 from .synthetic.motion import MOTION
 
 __all__ = ["drawn_points"]
 
 RING = 20  # points of each of the four rings of the lips: corner, nine above, corner, nine below
-Array = NDArray[np.float64]
 
 
 def drawn_points(
@@ -35,18 +34,8 @@ def drawn_points(
     points[98], points[327] = (-person.nose_width, person.nose_y + 0.03), (person.nose_width, person.nose_y + 0.03)
     _lips(points, person, m)
     _outline(points, person, m, mean)
-    return dict(zip(points, _placed(np.array(list(points.values())), person, m, size), strict=True))
-
-
-def _placed(flat: Array, person: Identity, m: dict[str, float], size: int) -> list[tuple[float, float]]:
-    """From coordinates that slide over the head to pixels."""
-    fu, fv = flat.T
-    depth = np.clip(1 - (fu / 0.6) ** 2 - (fv / 0.8) ** 2, 0, None)
-    u, v = fu + YAW_SLIDE * m["yaw"] * depth, fv + PITCH_SLIDE * m["pitch"] * depth - PIVOT
-    cos, sin, scale = np.cos(m["roll"]), np.sin(m["roll"]), person.zoom * m["scale"]
-    x = person.center_x + m["shift_x"] + (u * cos - v * sin) * scale
-    y = person.center_y + m["shift_y"] + PIVOT + (u * sin + v * cos) * scale
-    return [(float(a), float(b)) for a, b in (np.stack([x, y], 1) + 1) / 2 * size]
+    fu, fv = np.array(list(points.values())).T
+    return {i: (float(x), float(y)) for i, (x, y) in zip(points, seen_at(person, m, fu, fv, size), strict=True)}
 
 
 def _eyes(points: dict[int, tuple[float, float]], p: Identity, m: dict[str, float], mean: Tensor) -> None:

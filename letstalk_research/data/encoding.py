@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
-from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.features import encode_audio
 from letstalk_core.pixels import to_unit
 
+from ..output import save_tensors
 from .clips import ClipFile, open_clip
 from .manifest import ClipRecord, Manifest, append_records
 
@@ -88,7 +86,7 @@ def _noise_seed(*parts: object) -> int:
 
 
 def encode_folder(
-    folder: str | os.PathLike[str],
+    folder: str | Path,
     autoencoder: Any,
     audio_encoder: Any,
     *,
@@ -128,8 +126,7 @@ def encode_folder(
             continue
         size = clip.frames(0, 1).shape[1]
         metadata = {**hashes, "image_size": str(size), "motion": ",".join(clip.motion_names)}
-        with atomic_path(folder / name) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary), metadata=metadata)
+        save_tensors(folder / name, tensors, metadata)
         record = dataclasses.replace(record, latents=name)
         append_records(folder, [record])
         yield record, None

@@ -9,7 +9,6 @@ files.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,31 +18,24 @@ import torch
 import torch.nn.functional as F
 from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.files import atomic_path
 from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.face_geometry import upright_square
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.networks.face_points import OVAL, POINTS
 
+from ..output import save_tensors
 from .drawn_points import drawn_points
 from .synthetic.faces import render
 from .synthetic.identity import sample_identity
 from .synthetic.motion import random_pose
 
 __all__ = [
-    "SIDE",
-    "VALIDATION",
-    "Heads",
-    "Shapes",
-    "load_heads",
-    "make_heads",
-    "write_drawn",
-    "write_portraits",
-    "write_turned",
+    *("SIDE", "VALIDATION", "Heads", "Shapes", "load_heads", "make_heads", "turn_head", "write_drawn"),
+    *("write_portraits", "write_turned"),
 ]
 
 SIDE = 192  # pixels of a stored picture
@@ -68,7 +60,7 @@ class Heads:
         return len(self.pictures)
 
 
-def load_heads(folder: str | os.PathLike[str]) -> Heads:
+def load_heads(folder: str | Path) -> Heads:
     """Raises: ConfigError if there are none."""
     files = sorted(Path(folder).glob("heads*.safetensors"))
     if not files:
@@ -79,7 +71,7 @@ def load_heads(folder: str | os.PathLike[str]) -> Heads:
     return Heads(**joined)
 
 
-def make_heads(portraits: str | os.PathLike[str], folder: Path, drawn: int, turned: int, seed: int) -> None:
+def make_heads(portraits: str | Path, folder: Path, drawn: int, turned: int, seed: int) -> None:
     """Write the heads of a folder of portraits, those of its held-out people into `validation`; what exists stays.
 
     Raises: ConfigError if the folder has no portraits.csv and landmarks.npz.
@@ -106,8 +98,7 @@ def save_heads(path: Path, pictures: Tensor, points: Tensor, shut: Tensor, *, dr
         "shut": shut.half(),
         "drawn": torch.full((count,), int(drawn), dtype=torch.uint8),
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary))
+    save_tensors(path, tensors)
 
 
 @dataclass(frozen=True)
@@ -152,7 +143,7 @@ class Shapes:
         return whole.float()
 
 
-def read_portraits(folder: str | os.PathLike[str], split: str) -> Iterator[tuple[dict[str, str], Tensor, Tensor]]:
+def read_portraits(folder: str | Path, split: str) -> Iterator[tuple[dict[str, str], Tensor, Tensor]]:
     """Row of portraits.csv, picture (SIDE, SIDE, 3) uint8 and points (478, 3) in its pixels, of each still."""
     folder = Path(folder)
     try:
@@ -169,7 +160,7 @@ def read_portraits(folder: str | os.PathLike[str], split: str) -> Iterator[tuple
             yield row, resize(image, (SIDE, SIDE)), points[known[row["id"]]] * scale
 
 
-def write_portraits(portraits: str | os.PathLike[str], path: Path, split: str = "train") -> None:
+def write_portraits(portraits: str | Path, path: Path, split: str = "train") -> None:
     """The stills themselves. Raises: ConfigError."""
     stills = list(read_portraits(portraits, split))
     if not stills:
@@ -193,7 +184,7 @@ def write_drawn(path: Path, shapes: Shapes, count: int, rng: Generator) -> None:
     save_heads(path, pictures.cpu(), torch.stack(points), shut, drawn=True, sure=sure)
 
 
-def write_turned(portraits: str | os.PathLike[str], path: Path, count: int, rng: Generator) -> None:
+def write_turned(portraits: str | Path, path: Path, count: int, rng: Generator) -> None:
     """Stills whose heads are turned in space by 25 to 85 degrees: what a camera at the side would see, roughly."""
     stills = list(read_portraits(portraits, "train"))
     pictures, points = [], []
@@ -234,10 +225,8 @@ def turn_head(
     tone = np.median(hair.reshape(-1, 3), 0) if hair.size else image.mean((0, 1))
     gy, gx = np.mgrid[0:side, 0:side] + 0.5
     shifted = middle[0] - np.sin(np.radians(yaw)) * 0.35 * half[0]  # the back of the head goes the other way
-    back = ((gx - shifted) / (half[0] * 1.25)) ** 2 + (
-        (gy - middle[1] + 0.35 * half[1]) / (half[1] * 1.2)
-    ) ** 2 < 1
-    result[back] = tone
+    across, down = (gx - shifted) / (half[0] * 1.25), (gy - middle[1] + 0.35 * half[1]) / (half[1] * 1.2)
+    result[across**2 + down**2 < 1] = tone
     order = np.argsort(-moved[:, 2])
     for dy in (0, 1):
         for dx in (0, 1):

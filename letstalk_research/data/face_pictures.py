@@ -21,11 +21,10 @@ from letstalk_core.media.portrait.face_geometry import upright_square
 from letstalk_core.networks.face_landmarks import CELL, QUALITIES
 from letstalk_core.networks.face_points import EYES, LIPS
 
-from .face_backgrounds import painted, shuffled, texture, without_face
 from .face_heads import SIDE, Heads
-from .face_occluders import cover
+from .face_scenery import cover, painted, shuffled, texture, without_face
 
-__all__ = ["FacePictures", "cells_of", "mirror_order", "spoil"]
+__all__ = ["CROP", "FacePictures", "cells_of", "mirror_order", "spoil"]
 
 CROP = 1.5  # side of the mesh network's crop by the side of the face
 PLACED = 4  # faces at most in a picture for the detector
@@ -228,10 +227,7 @@ def _paste(
     cos, sin = math.cos(turn), math.sin(turn)
     dx, dy = (side / 2 - x) / zoom, (side / 2 - y) / zoom  # from the face to the middle of the canvas, turned back
     place = _Place(
-        x=float(centre[0]) + dx * cos + dy * sin,
-        y=float(centre[1]) - dx * sin + dy * cos,
-        zoom=zoom,
-        turn=-turn,
+        x=float(centre[0]) + dx * cos + dy * sin, y=float(centre[1]) - dx * sin + dy * cos, zoom=zoom, turn=-turn
     )
     seen, grid = _seen(head.picture, place, side)
     if over or rng.random() < 0.35:  # the head alone
@@ -245,12 +241,6 @@ def _paste(
     soft = float(rng.choice([0.01, 0.06, 0.15])) * (1 if over else float(rng.random()) + 0.01)
     mask = (inside / soft).clamp(0, 1)
     return torch.lerp(canvas, seen, mask.expand_as(seen)), float(own_turn)
-
-
-# Pictures without a face
-
-
-# What happens to photographs
 
 
 def spoil(pictures: Tensor, rng: Generator) -> Tensor:
@@ -275,9 +265,8 @@ def spoil(pictures: Tensor, rng: Generator) -> Tensor:
         if rng.random() < 0.3:  # a small picture, enlarged
             small = max(12, int(side / rng.uniform(1.3, 4.0)))
             shrunk = F.interpolate(x[i : i + 1], size=(small, small), mode="bilinear", antialias=True)
-            x[i] = F.interpolate(shrunk, size=(side, side), mode="bilinear" if rng.random() < 0.7 else "nearest")[
-                0
-            ]
+            mode = "bilinear" if rng.random() < 0.7 else "nearest"
+            x[i] = F.interpolate(shrunk, size=(side, side), mode=mode)[0]
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     strength = each(rng.uniform(0, 0.3, n) ** 2 * (rng.random(n) < 0.5))
     x = (x + strength * torch.randn(x.shape, generator=generator)).clamp(0, 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,13 +96,7 @@ class LatentStore:
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        split: str,
-        *,
-        min_frames: int,
-        noisy: bool = False,
-        movement: Sequence[str] = (),
+        self, folder: str | Path, split: str, *, min_frames: int, noisy: bool = False, movement: Sequence[str] = ()
     ) -> None:
         self.folder, self.split, self.movement = Path(folder), split, tuple(movement)
         self.min_frames, self.noisy = min_frames, noisy

@@ -85,7 +85,7 @@ class Manifest:
     Raises: MediaError if the folder has no manifest (unless `missing_ok`) or a line is not a valid record.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, missing_ok: bool = False) -> None:
+    def __init__(self, folder: str | Path, *, missing_ok: bool = False) -> None:
         self.folder = Path(folder)
         self.path = self.folder / MANIFEST
         self._records: dict[str, ClipRecord] = {}
@@ -124,11 +124,6 @@ class Manifest:
         if record.latents is not None:
             self._encoded.setdefault(record.id)
 
-    @property
-    def lines(self) -> int:
-        """Complete lines read so far: the position of a reader, which a resumed training goes back to."""
-        return self._lines
-
     def __len__(self) -> int:
         return len(self._records)
 
@@ -145,14 +140,11 @@ class Manifest:
         that looked again and again, which lets a resumed training repeat the live one.
         """
         records = (self._records[i] for i in self._encoded) if with_latents else iter(self)
-        return tuple(
-            r
-            for r in records
-            if (split is None or r.split == split) and (not with_latents or r.latents is not None)
-        )
+        wanted = (r for r in records if split is None or r.split == split)
+        return tuple(r for r in wanted if not with_latents or r.latents is not None)
 
 
-def append_records(folder: str | os.PathLike[str], records: Iterable[ClipRecord]) -> None:
+def append_records(folder: str | Path, records: Iterable[ClipRecord]) -> None:
     """Append records to the folder's manifest in one write, which other readers see as complete lines.
 
     Raises: OutputError if the file cannot be written.

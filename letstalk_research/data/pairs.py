@@ -18,11 +18,7 @@ from .manifest import ClipRecord
 __all__ = ["Pair", "draw_pairs"]
 
 OWN_PORTRAIT = 0.7  # part of the pairs whose reference is a portrait of the clip, and not another frame
-TURN, SHIFT, ZOOM = (
-    0.05,
-    0.05,
-    0.06,
-)  # deviations of a reference that is framed in another way: radians, half sides
+TURN, SHIFT, ZOOM = 0.05, 0.05, 0.06  # deviations of another framing of a reference: radians, half sides
 UNKNOWN = torch.full((2, 2, 64, 64), torch.nan)
 Pair = dict[str, Tensor]
 
@@ -42,26 +38,18 @@ def draw_pairs(
     `reframe`: part of the references that are turned, shifted and zoomed a little. A draw depends on the generator
     and the records only. Raises: MediaError if no clip can be read.
     """
-    if not records:
-        raise MediaError(f"{sampler.folder}: the manifest has no clips of this split; add clips first")
-    pairs: list[Pair] = []
-    failures = 0
-    while len(pairs) < count:
+
+    def one() -> Pair:
         u = torch.rand(6, generator=generator).tolist()
         turn = torch.randn(4, generator=generator)
-        try:
-            pair = _one(sampler, records[int(u[0] * len(records))], u[1], u[2], u[3])
-        except MediaError:
-            failures += 1
-            if failures > 20 + count:
-                raise
-            continue
+        pair = _one(sampler, records[int(u[0] * len(records))], u[1], u[2], u[3])
         if flip and u[4] < 0.5:
             pair = _mirrored(pair)
         if u[5] < reframe:
-            pair["portraits"] = _reframed(pair["portraits"], turn)
-            pair["flow"] = UNKNOWN
-        pairs.append(pair)
+            pair |= {"portraits": _reframed(pair["portraits"], turn), "flow": UNKNOWN}
+        return pair
+
+    pairs = sampler.several(records, count, one)
     return {k: torch.stack([p[k] for p in pairs]) for k in pairs[0]}
 
 
@@ -80,11 +68,8 @@ def _one(sampler: FrameSampler, record: ClipRecord, own: float, place: float, ot
     else:
         portrait = clip.frames(int(other * clip.frame_count), 1)[0]
     frames = clip.frames(first, 2)
-    if tuple(frames.shape[1:3]) != (sampler.image_size,) * 2 or portrait.shape != frames.shape[1:]:
-        raise MediaError(
-            f"{clip.path}: frames are {tuple(frames.shape[1:3])}, the model needs {sampler.image_size} px square;"
-            " prepare the folder at that size"
-        )
+    for image in (frames[0], portrait):
+        sampler.check_size(clip, image)
     return {"portraits": portrait, "frames": frames, "regions": clip.regions(first, 2), "flow": flow}
 
 

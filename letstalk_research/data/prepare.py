@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,27 +18,31 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError, MediaError
-from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
 from letstalk_core.media.audio.decode import load_video_sound
+from letstalk_core.media.filmed_motion import read_faces
 from letstalk_core.media.portrait.crop import resize
+from letstalk_core.media.portrait.find import Face, FaceFinder
 from letstalk_core.media.video.reader import read_video
+from letstalk_core.networks.motion_channels import MOVEMENTS
 from letstalk_core.protocols import FaceDetector
 
-from .filmed import Reading
+from ..output import save_tensors
 from .manifest import ClipRecord, Manifest, append_records
+from .photo.truth import regions as boxes_of
 from .shots import FPS, PrepareSettings, Shot, find_shots, hold_out
 from .video_clips import write_video_clip
 
-__all__ = ["PrepareReport", "prepare_videos"]
+__all__ = ["FilmReader", "PrepareReport", "Reading", "prepare_videos"]
 
 logger = logging.getLogger(__name__)
 # Where mouth and eyes lie in a detected face box: x0, y0, x1, y1 as shares of its width and height.
 FACE_PARTS = ((0.22, 0.66, 0.78, 0.95), (0.10, 0.20, 0.48, 0.48), (0.52, 0.20, 0.90, 0.48))
+PORTRAITS = 2  # of a clip: the calmest frame of each half
+SEEN = 0.8  # part of the frames that must show a face
 
 
 @dataclass
@@ -53,8 +56,8 @@ class PrepareReport:
 
 
 def prepare_videos(
-    videos: Iterable[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
+    videos: Iterable[str | Path],
+    folder: str | Path,
     settings: PrepareSettings,
     detector: FaceDetector | None = None,
     read: Callable[[Tensor], Reading | None] | None = None,
@@ -174,8 +177,7 @@ def _write(path: Path, images: Tensor, sound: Tensor, known: Reading | Tensor) -
     if path.suffix == ".mp4":
         assert isinstance(known, Tensor)
         write_video_clip(path, images, sound, FPS)
-        with atomic_path(path.with_suffix(".regions.safetensors")) as temporary:
-            save_file({"regions": known.contiguous()}, str(temporary))
+        save_tensors(path.with_suffix(".regions.safetensors"), {"regions": known})
         return
     tensors, metadata = {"frames": images, "audio": (sound.clamp(-1, 1) * 32767).to(torch.int16)}, {}
     if isinstance(known, Tensor):
@@ -185,5 +187,46 @@ def _write(path: Path, images: Tensor, sound: Tensor, known: Reading | Tensor) -
         tensors |= {"regions": known.regions, "motion": known.motion, "portraits": images[known.portraits]}
         tensors["portrait_regions"] = known.regions[known.portraits]
         tensors["portrait_motion"] = known.motion[known.portraits]
-    with atomic_path(path) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, str(temporary), metadata=metadata)
+    save_tensors(path, tensors, metadata)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """regions (t, 3, 4) int16 as in `data.clips`, motion (t, 11) float16 about the clip's usual look, portraits:
+    numbers of calm frames."""
+
+    regions: Tensor
+    motion: Tensor
+    portraits: list[int]
+    names: tuple[str, ...] = MOVEMENTS
+
+
+class FilmReader:
+    """Reads with the bundled networks, or with those of a finder."""
+
+    def __init__(self, finder: FaceFinder | None = None) -> None:
+        self.finder = finder
+
+    def __call__(self, images: Tensor) -> Reading | None:
+        """Square frames (t, h, w, 3) uint8 of one shot; None where too few show a face."""
+        points: list[Tensor | None] = []
+
+        def seen(index: int, face: Face | None) -> None:
+            points.append(None if face is None else face.points[:, :2])
+
+        faces = read_faces(images, self.finder, seen)
+        there = torch.tensor([p is not None for p in points])
+        if float(there.float().mean()) < SEEN:
+            return None
+        known = there.nonzero().flatten()
+        nearest = (torch.arange(len(images))[:, None] - known).abs().argmin(1)
+        size = images.shape[1]
+        found = torch.stack([p for p in points if p is not None]) / size * 2 - 1
+        motion = faces.motion().rows
+        calm = motion[:, [MOVEMENTS.index(name) for name in ("blink", "gaze_x", "yaw", "pitch")]].abs().sum(1)
+        worth = (4 * faces.opening + calm).nan_to_num(torch.inf)
+        middle = max(1, len(images) // PORTRAITS)
+        portraits = {int(part.argmin()) + i * middle for i, part in enumerate(worth.split(middle)[:PORTRAITS])}
+        return Reading(
+            regions=boxes_of(found[None], size)[0][nearest], motion=motion.half(), portraits=sorted(portraits)
+        )

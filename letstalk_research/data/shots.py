@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError
 from letstalk_core.media.portrait.scene import frame_face
 from letstalk_core.media.video.reader import read_video
+from letstalk_core.networks.config import Config
 from letstalk_core.protocols import FaceDetector
 
 __all__ = ["FPS", "PrepareSettings", "Shot", "find_shots", "hold_out"]
@@ -31,11 +32,13 @@ LOOK_SIDE = 640  # longer side of the picture a face is looked for in
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
+class PrepareSettings(Config):
     """How videos are cut and what is left out. Raises: ConfigError."""
 
-    size: int = 256  # side of the clips, pixels
-    min_seconds: float = 1.2
+    kind = "prepare"
+
+    size: Annotated[int, ">= 32", "a multiple of 32"] = 256  # side of the clips, pixels
+    min_seconds: Annotated[float, "> 0"] = 1.2
     max_seconds: float = 10.0  # longer shots become several clips
     min_face: float = 0.25  # height of the face, as a share of `size`, in pixels of the video
     face_share: float = 0.8  # part of the looks that must find a face
@@ -43,25 +46,17 @@ class PrepareSettings:
     min_brightness: float = 25.0  # mean of 0..255
     min_sharpness: float = 8.0  # variance of the Laplacian of the grey crop at 256 px
     cut: float = 30.0  # mean difference of 0..255 between neighbouring small pictures that is a new shot
-    video_format: str = "safetensors"  # any frame at once, 0.3 GB a minute at 256 pixels; or "mp4", small and slow
-    val_share: float = 0.05  # of the videos, or of their time
-    split: str = "auto"  # "video": whole videos are validated on; "time": the end of all; auto: time for one video
+    # any frame at once, 0.3 GB a minute at 256 pixels; or small and slow
+    video_format: Annotated[str, ("safetensors", "mp4")] = "safetensors"
+    val_share: Annotated[float, ">= 0", "< 1"] = 0.05  # of the videos, or of their time
+    # whole videos are validated on; or the end of all; auto: time for one video
+    split: Annotated[str, ("auto", "video", "time")] = "auto"
 
-    def __post_init__(self) -> None:
-        if self.size < 32 or self.size % 32:
-            raise ConfigError(f"size={self.size} must be a multiple of 32 pixels")
-        if not 0 < self.min_seconds <= self.max_seconds:
-            raise ConfigError(
-                f"min_seconds={self.min_seconds}, max_seconds={self.max_seconds}: needs 0 < min <= max"
-            )
-        if self.video_format not in ("mp4", "safetensors"):
-            raise ConfigError(f"format {self.video_format!r} must be mp4 or safetensors")
-        if self.split not in ("auto", "video", "time"):
-            raise ConfigError(f"split {self.split!r} must be auto, video or time")
-        if not 0 <= self.val_share < 1:
-            raise ConfigError(f"val_share={self.val_share} must be in 0..1, not 1")
-        if self.box is not None and (self.box[0] >= self.box[2] or self.box[1] >= self.box[3]):
-            raise ConfigError(f"box {self.box} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1")
+    def validate(self) -> None:
+        seconds = f"min_seconds={self.min_seconds} must be at most max_seconds={self.max_seconds}"
+        self.require(self.min_seconds <= self.max_seconds, seconds)
+        x0, y0, x1, y1 = self.box or (0, 0, 1, 1)
+        self.require(x0 < x1 and y0 < y1, f"box={self.box} must be x0,y0,x1,y1 with x0 < x1 and y0 < y1")
 
 
 @dataclass(frozen=True)
@@ -91,29 +86,28 @@ class _Look:
 
 
 def find_shots(
-    path: str | os.PathLike[str],
-    settings: PrepareSettings,
-    detector: FaceDetector | None,
-    reasons: Counter[str],
+    path: str | Path, settings: PrepareSettings, detector: FaceDetector | None, reasons: Counter[str]
 ) -> Iterator[Shot]:
     """First reading: the usable shots of a video. Raises: MediaError if it cannot be read."""
     first, index, previous = 0, 0, None
     looks: list[_Look] = []
     frame_size = (0, 0)
     longest = round(settings.max_seconds * FPS)
+
+    def judged(end: int) -> Iterator[Shot]:
+        return _judge(first, end - first, looks, frame_size, settings, reasons, faces=detector is not None)
+
     for index, image in enumerate(read_video(path, FPS)):
         frame_size = (image.shape[0], image.shape[1])
         small = _grey(image, 32)
         is_cut = previous is not None and float((small - previous).abs().mean()) > settings.cut
         if is_cut or index - first >= longest:
-            yield from _judge(
-                first, index - first, looks, frame_size, settings, reasons, faces=detector is not None
-            )
+            yield from judged(index)
             first, looks = index, []
         if (index - first) % LOOK_EVERY == 0:
             looks.append(_look(index, image, settings, detector))
         previous = small
-    yield from _judge(first, index + 1 - first, looks, frame_size, settings, reasons, faces=detector is not None)
+    yield from judged(index + 1)
 
 
 def _grey(image: Tensor, side: int) -> Tensor:

@@ -42,27 +42,20 @@ class BundleSubject:
     def stream(self, portrait: Tensor, sound: Path, sink: FrameSink, seed: int, work: Path) -> None:
         self._pipeline.generate(portrait, sound, sink, replace(self.settings, seed=seed), work=WorkFolder(work))
 
-    def round_trip(self, frames: Tensor) -> Tensor:
-        autoencoder, done = self.bundle.autoencoder, []
-        with torch.no_grad():
-            for part in frames.split(self.settings.decode_batch):
-                x = to_unit(part.to(self.bundle.device)).to(self.bundle.dtype)
-                done.append(from_unit(autoencoder.decode(autoencoder.encode(x))).cpu())
-        return torch.cat(done)
+    @torch.no_grad()
+    def _decoded(self, frames: Tensor) -> Tensor:
+        autoencoder, x = self.bundle.autoencoder, to_unit(frames.to(self.bundle.device)).to(self.bundle.dtype)
+        return autoencoder.decode(autoencoder.encode(x))
 
+    def round_trip(self, frames: Tensor) -> Tensor:
+        parts = frames.split(self.settings.decode_batch)
+        return torch.cat([from_unit(self._decoded(part)).cpu() for part in parts])
+
+    @torch.no_grad()
     def carried(self, portrait: Tensor, frames: Tensor) -> Tensor | None:
-        carry = self.bundle.carry
+        carry, parts = self.bundle.carry, frames.split(self.settings.decode_batch)
         if carry is None:
             return None
-        autoencoder, done = self.bundle.autoencoder, []
-
-        def decoded(pictures: Tensor) -> Tensor:
-            x = to_unit(pictures.to(self.bundle.device)).to(self.bundle.dtype)
-            return autoencoder.decode(autoencoder.encode(x)).float()
-
-        with torch.no_grad():
-            own = to_unit(portrait[None].to(self.bundle.device))
-            reference = carry.prepare(own, decoded(portrait[None]))
-            for part in frames.split(self.settings.decode_batch):
-                done.append(from_unit(carry(decoded(part), reference)).cpu())
-        return torch.cat(done)
+        own = to_unit(portrait[None].to(self.bundle.device))
+        reference = carry.prepare(own, self._decoded(portrait[None]).float())
+        return torch.cat([from_unit(carry(self._decoded(part).float(), reference)).cpu() for part in parts])

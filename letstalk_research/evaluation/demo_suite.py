@@ -18,17 +18,21 @@ from letstalk_core.errors import ConfigError
 from letstalk_core.media.audio.decode import load_waveform
 
 from ..data.synthetic.speech import SAMPLE_RATE_HZ
-from .drift import drift_trends, measure_drift
+from .demo_clips import (
+    drift_trends,
+    measure_diversity,
+    measure_drift,
+    measure_idle,
+    measure_noisy,
+    measure_recording,
+)
 from .face_reader import FACE, LIPS, face_truth
-from .hard_voices import measure_noisy, measure_recording
 from .intervals import Interval, summarise
-from .liveliness import measure_diversity, measure_idle
 from .metrics import correlation
 from .report import Report
 from .rows import demo_rows
-from .speech_clip import fit_reader, measure_trial, speak
-from .store import ClipResult, Store
-from .suite import LEAST_FRAMES, add_controls
+from .store import ClipResult, Progress, Store
+from .suite import LEAST_FRAMES, add_controls, fit_reader, measure_trial, speak
 from .trials import Subject, Trial, draw_trial
 
 __all__ = ["PARTS", "Budget", "run_demo"]
@@ -69,19 +73,23 @@ class Budget:
             speed_seconds=1.28, poses=160,
         )  # fmt: skip
 
+    def amounts(self, recordings: int) -> dict[str, tuple[int, float]]:
+        """Clips of each part, and the seconds to generate for one of them."""
+        return {
+            "speed": (self.speed_runs, self.speed_seconds),
+            "speech": (self.clips, self.seconds),
+            "steps": (self.step_clips, self.step_seconds),
+            "noisy": (self.noisy_clips, self.seconds),
+            "recordings": (recordings, self.recording_seconds),
+            "diversity": (self.diversity_people, self.diversity_seeds * self.diversity_seconds),
+            "idle": (self.idle_people, self.idle_seconds),
+            "drift": (self.drift_people, self.drift_minutes * 60),
+        }
+
     def frames(self, fps: float, steps: int, parts: Sequence[str], recordings: int) -> float:
         """Frames to generate, those with other numbers of steps counted by their cost."""
-        share = sum(self.step_counts) / steps
-        seconds = {
-            "speed": self.speed_runs * self.speed_seconds,
-            "speech": self.clips * self.seconds,
-            "steps": self.step_clips * self.step_seconds * share,
-            "noisy": self.noisy_clips * self.seconds,
-            "recordings": recordings * self.recording_seconds,
-            "diversity": self.diversity_people * self.diversity_seeds * self.diversity_seconds,
-            "idle": self.idle_people * self.idle_seconds,
-            "drift": self.drift_people * self.drift_minutes * 60,
-        }
+        seconds = {part: count * each for part, (count, each) in self.amounts(recordings).items()}
+        seconds["steps"] *= sum(self.step_counts) / steps
         return fps * sum(seconds[part] for part in parts)
 
 
@@ -92,61 +100,38 @@ class _Run:
     seed: int
     store: Store
     out_dir: Path
-    recordings: Sequence[Path]
-    progress: Callable[[str, int, int, ClipResult, bool], None]
+    sounds: Sequence[Path]
+    progress: Progress | None
 
     def trial(self, part: str, index: int, seconds: float, speech: bool = True) -> Trial:
         frames, s = round(seconds * self.subject.fps), self.subject
         first = FIRST.get(part, 0)
         return draw_trial(self.seed, first + index, frames=frames, fps=s.fps, size=s.size, speech=speech)
 
-    def each(
-        self, part: str, count: int, measure: Callable[[int], ClipResult], names: Sequence[str] | None = None
-    ) -> list[ClipResult]:
-        results = []
-        for index in range(count):
-            name = f"{part}_{names[index] if names else f'{index:03d}'}"
-            result, found = self.store.get(name, lambda index=index: measure(index))  # type: ignore[misc]
-            results.append(result)
-            self.progress(part, index + 1, count, result, found)
-        return results
-
     def part(self, name: str) -> list[ClipResult]:
-        b, s = self.budget, self.subject
-        if name == "speech":
-            return self.each(
-                name, b.clips, lambda i: measure_trial(s, self.trial(name, i, b.seconds), poses=b.poses)
-            )
-        if name == "steps":
-            return self.each(name, b.step_clips, lambda i: self.steps(self.trial(name, i, b.step_seconds)))
-        if name == "noisy":
-            return self.each(
-                name, b.noisy_clips, lambda i: measure_noisy(s, self.trial(name, i, b.seconds), poses=b.poses)
-            )
-        if name == "recordings":
-            # By name: others may be added to a finished run.
-            return self.each(name, len(self.recordings), self.recording, [path.stem for path in self.recordings])
-        if name == "diversity":
-            return self.each(
-                name,
-                b.diversity_people,
-                lambda i: measure_diversity(
-                    s, self.trial(name, i, b.diversity_seconds), seeds=b.diversity_seeds, poses=b.poses
-                ),
-            )
-        if name == "idle":
-            return self.each(
-                name,
-                b.idle_people,
-                lambda i: measure_idle(s, self.trial(name, i, b.idle_seconds, speech=False), poses=b.poses),
-            )
-        if name == "drift":
-            return self.each(name, b.drift_people, self.drift)
-        return self.each(
-            name, b.speed_runs, lambda i: self.speed(self.trial(name, 0, b.speed_seconds, speech=False))
-        )
+        """All clips of a part, each measured by the method of its name."""
+        count, _ = self.budget.amounts(len(self.sounds))[name]
+        names = [path.stem for path in self.sounds] if name == "recordings" else ()  # others may be added
+        return self.store.each(name, count, getattr(self, name), self.progress, names)
 
-    def steps(self, trial: Trial) -> ClipResult:
+    def speech(self, index: int) -> ClipResult:
+        trial = self.trial("speech", index, self.budget.seconds)
+        return measure_trial(self.subject, trial, poses=self.budget.poses)
+
+    def noisy(self, index: int) -> ClipResult:
+        trial = self.trial("noisy", index, self.budget.seconds)
+        return measure_noisy(self.subject, trial, poses=self.budget.poses)
+
+    def diversity(self, index: int) -> ClipResult:
+        trial, b = self.trial("diversity", index, self.budget.diversity_seconds), self.budget
+        return measure_diversity(self.subject, trial, seeds=b.diversity_seeds, poses=b.poses)
+
+    def idle(self, index: int) -> ClipResult:
+        trial = self.trial("idle", index, self.budget.idle_seconds, speech=False)
+        return measure_idle(self.subject, trial, poses=self.budget.poses)
+
+    def steps(self, index: int) -> ClipResult:
+        trial = self.trial("steps", index, self.budget.step_seconds)
         reader, wanted = fit_reader(trial, self.budget.poses), face_truth(trial.motion)
         metrics = {}
         for count in self.budget.step_counts:
@@ -156,13 +141,12 @@ class _Run:
                 metrics[f"steps {count}: {lip}"] = correlation(measured[:, i], wanted[:, i])
         few, many = self.budget.step_counts
         for lip in LIPS[:3]:
-            metrics[f"steps lost with fewer: {lip}"] = (
-                metrics[f"steps {many}: {lip}"] - metrics[f"steps {few}: {lip}"]
-            )
+            lost = metrics[f"steps {many}: {lip}"] - metrics[f"steps {few}: {lip}"]
+            metrics[f"steps lost with fewer: {lip}"] = lost
         return ClipResult(metrics, notes=trial.notes())
 
-    def recording(self, index: int) -> ClipResult:
-        path = self.recordings[index]
+    def recordings(self, index: int) -> ClipResult:
+        path = self.sounds[index]
         waveform = load_waveform(path)[: round(self.budget.recording_seconds * SAMPLE_RATE_HZ)]
         frames = int(len(waveform) / SAMPLE_RATE_HZ * self.subject.fps)
         if frames < LEAST_FRAMES:
@@ -177,7 +161,8 @@ class _Run:
         minutes, poses = self.budget.drift_minutes, self.budget.poses
         return measure_drift(self.subject, trial, minutes=minutes, poses=poses, folder=folder)
 
-    def speed(self, trial: Trial) -> ClipResult:
+    def speed(self, index: int) -> ClipResult:
+        trial = self.trial("speed", 0, self.budget.speed_seconds, speech=False)
         begun = time.perf_counter()
         frames = speak(self.subject, trial)
         seconds = time.perf_counter() - begun
@@ -195,7 +180,7 @@ def run_demo(
     facts: Mapping[str, float] | None = None,
     notes: Mapping[str, Any] | None = None,
     steps: int = 12,
-    progress: Callable[[str, int, int, ClipResult, bool], None] | None = None,
+    progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Report:
     """Measure all parts and write the report to `out_dir`. A stopped run goes on from `out_dir`/work.
@@ -213,7 +198,7 @@ def run_demo(
     settings = {"suite": "demo", "seed": seed, "fps": subject.fps, "size": subject.size, **(notes or {})}
     settings |= {"budget": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(budget).items()}}
     store = Store(out_dir / "work", settings)
-    run = _Run(subject, budget, seed, store, out_dir, recordings, progress or (lambda *_: None))
+    run = _Run(subject, budget, seed, store, out_dir, recordings, progress)
     done: dict[str, list[ClipResult]] = {}
     chosen = [part for part in PARTS if part in parts and (part != "recordings" or recordings)]
     for part in chosen:

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.media.puppet.topology import BROWS, EYES, LOWER_INNER, MOUTH, NOSE_TIP, UPPER_INNER
 
-__all__ = ["CURVES", "FinderReader", "FollowingReader", "PointReader", "bridged", "face_curves", "shape_error"]
+from .metrics import Array
+
+__all__ = ["CURVES", "SHAPE", "FinderReader", "PointReader", "bridged", "face_curves", "shape_error"]
 
 CURVES = ("opening", "width", "lids", "yaw", "pitch", "roll")
 INNER = tuple(zip(UPPER_INNER[4:7], LOWER_INNER[4:7], strict=True))  # the middle third of the lips' inner edges
 SHAPE = (*EYES[0].corners, *EYES[1].corners, NOSE_TIP, *BROWS)  # points that speech hardly moves
-
-Array = NDArray[np.float64]
 
 
 class PointReader(Protocol):
@@ -32,21 +31,6 @@ class PointReader(Protocol):
 
 class FinderReader:
     """Reads with the bundled face networks, as `letstalk_core.media.filmed_motion` follows a face."""
-
-    def __call__(self, frames: Tensor) -> Array:
-        from letstalk_core.media.filmed_motion import FaceFollower
-
-        follow = FaceFollower()
-        found = np.full((len(frames), 478, 2), np.nan)
-        for i, frame in enumerate(frames):
-            face, _ = follow(frame)
-            if face is not None:
-                found[i] = face.points[:, :2].double().numpy()
-        return found
-
-
-class FollowingReader:
-    """The same for neighbouring frames: a face is looked for where it was, which is several times as fast."""
 
     def __call__(self, frames: Tensor) -> Array:
         from letstalk_core.media.filmed_motion import FaceFollower

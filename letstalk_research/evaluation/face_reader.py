@@ -2,7 +2,7 @@
 
 For each person ridge regressions are fitted from shrunken pixels to the drawing's parameters, on freshly drawn
 random poses of that same person; they never see a model's output. How well they read is measured for every person
-with `FaceReader.check`, on fresh drawings and on the autoencoder's round trip of them.
+(`agreement`), on fresh drawings and on the autoencoder's round trip of them.
 
 Landmarks (corners of the eyes, brows, nose, mouth) are read one by one, each from its own surroundings. Poses of
 one person move them together; what no pose explains is an error of the face's shape (`landmark_error`).
@@ -22,13 +22,15 @@ from torch import Tensor
 
 from letstalk_core.errors import ConfigError
 
-from ..data.synthetic.faces import FRAME_SIZE, regions, render
+from ..data.synthetic.faces import FRAME_SIZE, regions, render, seen_at
 from ..data.synthetic.identity import Identity
 from ..data.synthetic.motion import MOTION, random_pose
-from .landmarks import ShapeModel, landmark_positions
-from .metrics import correlation
+from .metrics import Array, correlation
 
-__all__ = ["EYES", "FACE", "HEAD", "LIPS", "FaceReader", "face_truth"]
+__all__ = [
+    *("EYES", "FACE", "HEAD", "LANDMARKS", "LIPS", "FaceReader", "ShapeModel", "agreement", "face_truth"),
+    *("landmark_positions",),
+]
 
 LIPS = ("jaw", "width", "round", "teeth")
 EYES = ("blink", "gaze_x")
@@ -42,8 +44,14 @@ REGULARISATION = 4e-3
 WIDE_WEIGHT, ROUND_WEIGHT = 0.20, 0.46
 BATCH = 32  # frames shrunk at once
 
-Array = NDArray[np.float64]
 Box = tuple[int, int, int, int]
+LANDMARKS = (
+    *("left eye outer", "left eye inner", "right eye inner", "right eye outer"),
+    *("left brow", "right brow", "nose", "mouth"),
+)
+POSES = 500  # that the arrangement is learnt from
+FREEDOM = 7  # shift (2), roll, yaw, pitch, size, brows
+LEEWAY = 1.2  # on the widest pose: beyond it a movement counts as an error
 
 
 def face_truth(motion: NDArray[np.floating]) -> Array:
@@ -53,6 +61,11 @@ def face_truth(motion: NDArray[np.floating]) -> Array:
     width = 1 + WIDE_WEIGHT * wide - ROUND_WEIGHT * rounding
     rest = m[:, [MOTION.index(name) for name in EYES + HEAD]]
     return np.concatenate([np.stack([jaw, width, rounding, teeth], axis=1), rest], axis=1)
+
+
+def agreement(found: Array, wanted: Array) -> dict[str, float]:
+    """Correlation of each of FACE as read with the truth: (t, 11) both."""
+    return {name: correlation(found[:, i], wanted[:, i]) for i, name in enumerate(FACE)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +156,6 @@ class FaceReader:
         """Pixels (root mean square) by which the landmarks lie where no pose of this person puts them: (t,)."""
         return self.shape.error(self.landmarks(frames))
 
-    def check(self, frames: Tensor, motion: NDArray[np.floating]) -> dict[str, float]:
-        """Correlation of each reading with the truth, on drawings that were not used for fitting."""
-        found, wanted = self.read(frames), face_truth(motion)
-        return {name: correlation(found[:, i], wanted[:, i]) for i, name in enumerate(FACE)}
-
     def _check_shape(self, frames: Tensor) -> None:
         if frames.ndim != 4 or tuple(frames.shape[1:]) != (self.size, self.size, 3):
             raise ConfigError(f"frames have shape {list(frames.shape)}, need (t, {self.size}, {self.size}, 3)")
@@ -167,3 +175,41 @@ def _pixels(frames: Tensor, box: Box, cells: tuple[int, int]) -> Array:
         crop = rearrange(part.cpu().float() / 255, "t h w c -> t c h w")
         small.append(rearrange(F.interpolate(crop, size=cells, mode="area"), "t c h w -> t (h w c)"))
     return np.asarray(torch.cat(small).double().numpy())
+
+
+def landmark_positions(identity: Identity, motion: NDArray[np.floating], size: int) -> Array:
+    """Shapes: motion (t, 15) -> (t, landmarks, 2): x and y in pixels, of drawings `size` pixels wide."""
+    m = {name: np.asarray(motion, np.float64)[:, i, None] for i, name in enumerate(MOTION)}
+    p = identity
+    across = np.array([-p.eye_width, p.eye_width])
+    corner_x, corner_y = p.eye_x + across, p.eye_y - p.eye_tilt * across  # of the right eye: inner, outer
+    brow_x, brow_y = p.eye_x + 0.005, p.brow_y - p.brow_arch
+    fu = np.array([-corner_x[1], -corner_x[0], *corner_x, -brow_x, brow_x, 0.0, 0.0])
+    fv = np.array([corner_y[1], corner_y[0], *corner_y, brow_y, brow_y, p.nose_y, p.mouth_y])
+    fv = np.repeat(fv[None], len(motion), axis=0)
+    fv[:, 4:6] -= 0.045 * m["brow"]
+    fv[:, 7:] += 0.010 * m["jaw"]
+    return seen_at(p, m, fu, fv, size)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeModel:
+    """Arrangements of the landmarks of one person: principal components over random poses, within their ranges."""
+
+    mean: Array  # (2 landmarks,)
+    components: Array  # (FREEDOM, 2 landmarks)
+    limits: Array  # (FREEDOM,)
+
+    @classmethod
+    def fit(cls, identity: Identity, rng: Generator, size: int) -> ShapeModel:
+        x = landmark_positions(identity, random_pose(rng, POSES), size).reshape(POSES, -1)
+        mean = x.mean(0)
+        components = np.linalg.svd(x - mean, full_matrices=False)[2][:FREEDOM]
+        return cls(mean, components, LEEWAY * np.abs((x - mean) @ components.T).max(0))
+
+    def error(self, positions: Array) -> Array:
+        """Root mean square distance from the nearest arrangement: (t, landmarks, 2) -> (t,), in pixels."""
+        x = positions.reshape(len(positions), -1) - self.mean
+        pose = np.clip(x @ self.components.T, -self.limits, self.limits)
+        squared = np.square(x - pose @ self.components).sum(1)
+        return np.asarray(np.sqrt(squared / (x.shape[1] / 2)))

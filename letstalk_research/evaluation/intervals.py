@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError
 
-__all__ = ["Interval", "bootstrap", "ratio", "summarise", "trend"]
+from .metrics import Array
 
-Array = NDArray[np.float64]
+__all__ = ["NOTHING", "Interval", "bootstrap", "ratio", "summarise", "trend"]
+
 RESAMPLES = 2000
 
 
@@ -48,22 +48,20 @@ class Interval:
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
-def bootstrap(
-    values: Sequence[float] | Array, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+def bootstrap(values: Sequence[float] | Array, *, level: float = 0.95) -> Interval:
     """Mean of independent values and its percentile interval. Raises: ConfigError."""
-    if not 0 < level < 1 or resamples < 1:
-        raise ConfigError(f"level={level} must be between 0 and 1 and resamples={resamples} > 0")
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level} must be between 0 and 1")
     x = np.asarray(values, np.float64)
     x = x[np.isfinite(x)]
     if not len(x):
         return NOTHING
-    index = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
+    index = np.random.default_rng(0).integers(0, len(x), (RESAMPLES, len(x)))
     low, high = np.quantile(x[index].mean(1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(x.mean()), float(low), float(high), len(x))
 
 
-def ratio(above: Sequence[float] | Array, below: Sequence[float] | Array, *, seed: int = 0) -> Interval:
+def ratio(above: Sequence[float] | Array, below: Sequence[float] | Array) -> Interval:
     """Mean of one quantity over the mean of another, both known for each clip.
 
     Pairs are resampled together. Pairs with an undefined value are left out.
@@ -72,13 +70,13 @@ def ratio(above: Sequence[float] | Array, below: Sequence[float] | Array, *, see
     x = x[:, np.isfinite(x).all(0)]
     if not x.shape[1] or x[1].mean() == 0:
         return NOTHING
-    index = np.random.default_rng(seed).integers(0, x.shape[1], (RESAMPLES, x.shape[1]))
+    index = np.random.default_rng(0).integers(0, x.shape[1], (RESAMPLES, x.shape[1]))
     means = x[:, index].mean(2)
     low, high = np.nanquantile(means[0] / np.where(means[1] == 0, np.nan, means[1]), [0.025, 0.975])
     return Interval(float(x[0].mean() / x[1].mean()), float(low), float(high), x.shape[1])
 
 
-def trend(series: Sequence[float] | Array, *, per: float = 1.0, seed: int = 0) -> Interval:
+def trend(series: Sequence[float] | Array, *, per: float = 1.0) -> Interval:
     """Least-squares slope of a long series, as its change in `per` steps.
 
     The interval resamples blocks of sqrt(n) neighbouring residuals: slow movement is not taken for a trend.
@@ -93,7 +91,7 @@ def trend(series: Sequence[float] | Array, *, per: float = 1.0, seed: int = 0) -
     slope = float(weights @ y)
     residual = y - y.mean() - slope * centred
     block = math.ceil(math.sqrt(len(y)))
-    starts = np.random.default_rng(seed).integers(0, len(y), (RESAMPLES, math.ceil(len(y) / block)))
+    starts = np.random.default_rng(0).integers(0, len(y), (RESAMPLES, math.ceil(len(y) / block)))
     index = ((starts[:, :, None] + np.arange(block)) % len(y)).reshape(RESAMPLES, -1)[:, : len(y)]
     low, high = np.quantile(slope + residual[index] @ weights, [0.025, 0.975])
     return Interval(slope * per, float(low) * per, float(high) * per, len(y))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.media.puppet.topology import EYES
+
+from .metrics import Array
 
 __all__ = ["LidReader"]
 
@@ -20,8 +21,6 @@ CROP = (16, 32)  # height and width that eyes are compared at
 REACH = (0.45, 0.75)  # half height and half width of what is compared, in widths of the eye
 OPEN, SHUT = 0.1, 0.8  # lids of the frames of the puppet that show open and shut eyes
 AROUND = 15  # frames: what lasts for more than half of them is no blink, but an eye that smears
-
-Array = NDArray[np.float64]
 
 
 class LidReader:

@@ -17,22 +17,14 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError
 
 __all__ = [
-    *(
-        "best_lag",
-        "blinks",
-        "calm_cells",
-        "cell_colors",
-        "colour_error",
-        "correlation",
-        "gradient_energy",
-        "pauses",
-    ),
-    *("psnr", "psnr_boxes", "slope", "static_pixels"),
+    *("Array", "best_lag", "blinks", "calm_cells", "cell_colors", "colour_error", "correlation"),
+    *("gradient_energy", "pauses", "psnr", "psnr_boxes", "slope", "static_pixels"),
 ]
 
 Array = NDArray[np.float64]
 STATIC_LEVELS = 2.0  # pixels whose deviation over poses stays below this never move
 CALM_LEVELS = 4.0  # cells whose deviation over poses stays below this show the person, not the pose
+PAUSE_S, PAUSE_MARGIN_S = 0.3, 0.12  # the shortest pause, and its edges
 SHUT, REOPENED = 0.5, 0.3  # lids: a blink begins above the one and is over below the other
 
 
@@ -68,18 +60,16 @@ def blinks(lids: Array) -> int:
     return count
 
 
-def pauses(
-    silent: NDArray[np.bool_], fps: float, least_s: float = 0.3, margin_s: float = 0.12
-) -> NDArray[np.bool_]:
-    """Frames (t,) well inside of pauses: runs of silent frames of at least `least_s`, without their edges.
+def pauses(silent: NDArray[np.bool_], fps: float) -> NDArray[np.bool_]:
+    """Frames (t,) well inside of pauses: runs of silent frames of at least 0.3 s, without their edges.
 
     The mouth needs the margin to close and may open ahead of the sound.
     """
     inside = np.zeros(len(silent), bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]]).astype(np.int8)))
     for first, last in zip(edges[::2], edges[1::2], strict=True):
-        if last - first >= least_s * fps - 1e-6:
-            margin = round(margin_s * fps)
+        if last - first >= PAUSE_S * fps - 1e-6:
+            margin = round(PAUSE_MARGIN_S * fps)
             inside[first + margin : max(first + margin, last - margin)] = True
     return inside
 
@@ -134,12 +124,12 @@ def cell_colors(frames: Tensor, cells: int = 16) -> Tensor:
     return rearrange(F.adaptive_avg_pool2d(x, cells), "t c h w -> t h w c")
 
 
-def calm_cells(drawings: Tensor, cells: int = 16) -> Tensor:
-    """Cells whose mean colour hardly depends on the pose: mask (cells, cells) from drawings (n, h, w, 3).
+def calm_cells(drawings: Tensor) -> Tensor:
+    """Cells whose mean colour hardly depends on the pose: mask (16, 16) from drawings (n, h, w, 3).
 
     Without any, the quarter that depends on it least.
     """
-    deviation = cell_colors(drawings, cells).std(0).amax(-1)
+    deviation = cell_colors(drawings).std(0).amax(-1)
     return deviation < max(CALM_LEVELS, float(deviation.quantile(0.25)))
 
 

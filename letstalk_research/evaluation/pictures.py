@@ -12,7 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from letstalk_core.files import atomic_path
+from ..output import save_png
 
 __all__ = ["save_sheet", "spread", "thumbnails"]
 
@@ -38,8 +38,6 @@ def save_sheet(groups: Sequence[Pictures], path: Path, rows: int | None = None) 
 
     Without `rows` each group takes as many rows as it needs, the last one filled up with white.
     """
-    from PIL import Image
-
     bands = []
     for group in groups:
         columns = len(group) // rows if rows else min(LONG_ROW, len(group))
@@ -48,5 +46,4 @@ def save_sheet(groups: Sequence[Pictures], path: Path, rows: int | None = None) 
         bands.append(rearrange(full, "(r n) h w c -> (r h) (n w) c", n=columns))
     width = max(band.shape[1] for band in bands)
     padded = [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in bands]
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.concatenate(padded)).save(temporary, format="PNG")
+    save_png(np.concatenate(padded), path)

@@ -8,15 +8,13 @@ the decode of the film itself, the best that the autoencoder lets a denoiser rea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
@@ -26,10 +24,10 @@ from ..data.clips import open_clip
 from ..data.manifest import Manifest
 from .face_curves import CURVES, PointReader, bridged, face_curves, shape_error
 from .intervals import NOTHING, Interval, summarise
-from .metrics import best_lag, correlation, gradient_energy, psnr, psnr_boxes
+from .metrics import Array, best_lag, correlation, gradient_energy, psnr, psnr_boxes
 from .pictures import spread, thumbnails
 from .report import Report, Row
-from .store import ClipResult, Store
+from .store import ClipResult, Progress, Store
 from .trials import Subject
 
 __all__ = ["HeldOut", "held_out_clips", "presenter_rows", "run_presenter"]
@@ -39,8 +37,16 @@ COMPARED = ("opening", "width")
 SHEET_FRAMES = 10
 FEWEST = 20  # frames of a clip worth comparing
 LIDS = CURVES.index("lids")
-
-Array = NDArray[np.float64]
+MORE = "more than before"
+AIMS = (  # row, metric, reach
+    ("mouth opening: generated against filmed", "opening: same sentence", ">= 0.75"),
+    ("mouth opening: margin over another sentence", "opening: margin", ">= 0.35"),
+    ("mouth opening: lag in frames", "opening: lag in frames", "0 +- 1"),
+    ("mouth opening: amplitude to the film's", "opening: amplitude", "0.8 .. 1.2"),
+    ("mouth width: generated against filmed", "width: same sentence", ">= 0.4"),
+    ("lids in blinks (1 shut)", "lids in blinks", ">= 0.5"),
+    *((f"{name} to the decoded film's",) * 2 + ("1 / 1.2 .. 1.2",) for name in ("sharpness", "shape")),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +82,7 @@ def run_presenter(
     out_dir: Path,
     seed: int = 0,
     notes: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Measure and write the report; a stopped run goes on. portrait: (h, w, 3) uint8.
 
@@ -84,14 +90,11 @@ def run_presenter(
     MediaError, OutputError.
     """
     settings = {"suite": "presenter", "seed": seed, "clips": [c.name for c in clips], **(notes or {})}
-    store = Store(out_dir / "work", settings)
-    results: list[ClipResult] = []
-    for i, clip in enumerate(clips):
-        measure = partial(_measure, subjects, portrait, clip, reader, seed + i)
-        done, _ = store.get(f"clip_{i:03d}", measure)
-        results.append(done)
-        if progress is not None:
-            progress(i + 1, len(clips))
+
+    def measure(i: int) -> ClipResult:
+        return _measure(subjects, portrait, clips[i], reader, seed + i)
+
+    results = Store(out_dir / "work", settings).each("clip", len(clips), measure, progress)
     for i, result in enumerate(results):
         other = results[(i + 1) % len(results)].curves["filmed"] if len(results) > 1 else None
         for name in subjects:
@@ -175,30 +178,15 @@ def _compare(result: ClipResult, name: str, other: Array | None) -> None:
 def presenter_rows(metrics: Mapping[str, Interval]) -> list[Row]:
     """The table: what the model after training reaches, and the one before beside it."""
 
-    def row(text: str, key: str, reach: str, met: Callable[[float], bool]) -> Row:
-        value, before = metrics.get(f"{AFTER}: {key}", NOTHING), metrics.get(f"{BEFORE}: {key}", NOTHING)
+    def row(name: str, key: str, reach: str) -> Row:
+        value, before = (metrics.get(f"{when}: {key}", NOTHING) for when in (AFTER, BEFORE))
         remark = f"before {before}" if before.count else ""
-        return Row(text, reach, value, met(value.mean) if value.count else None, remark)
+        if reach == MORE:
+            met = not before.count or value.mean > before.mean
+            return Row(name, reach, value, met if value.count else None, remark)
+        return Row.judged(name, reach, value, remark)
 
-    def gains(key: str) -> Callable[[float], bool]:
-        before = metrics.get(f"{BEFORE}: {key}", NOTHING)
-        return lambda v: not before.count or v > before.mean
-
-    same, decoded = "generated against filmed", "decode of the film, PSNR"
-    rows = [
-        row(f"mouth opening: {same}", "opening: same sentence", ">= 0.75", lambda v: v >= 0.75),
-        row("mouth opening: margin over another sentence", "opening: margin", ">= 0.35", lambda v: v >= 0.35),
-        row("mouth opening: lag in frames", "opening: lag in frames", "0 +- 1", lambda v: abs(v) <= 1),
-        row(
-            "mouth opening: amplitude to the film's", "opening: amplitude", "0.8 .. 1.2", lambda v: 0.8 <= v <= 1.2
-        ),
-        row(f"mouth width: {same}", "width: same sentence", ">= 0.4", lambda v: v >= 0.4),
-        row("lids in blinks (1 shut)", "lids in blinks", ">= 0.5", lambda v: v >= 0.5),
-    ]
-    for name in ("sharpness", "shape"):
-        key = f"{name} to the decoded film's"
-        rows.append(row(key, key, "1 / 1.2 .. 1.2", lambda v: 1 / 1.2 <= v <= 1.2))
+    rows = [row(*aim) for aim in AIMS]
     for part in ("frame", "mouth", "eyes"):
-        key = f"decode, dB: {part}"
-        rows.append(row(f"{decoded}: {part}", key, "more than before", gains(key)))
+        rows.append(row(f"decode of the film, PSNR: {part}", f"decode, dB: {part}", MORE))
     return rows

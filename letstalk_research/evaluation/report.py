@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 
 from letstalk_core.errors import OutputError
-from letstalk_core.files import atomic_path
 
+from ..output import pyplot, save_figure, save_json, save_text
 from .face_reader import LIPS
 from .intervals import Interval
 from .pictures import save_sheet
-from .store import ClipResult
+from .store import ClipResult, json_numbers
 
-__all__ = ["Report", "Row"]
+__all__ = ["Report", "Row", "write_report"]
 
 logger = logging.getLogger(__name__)
 SHEET_CLIPS = 6  # clips in one contact sheet
 SHOWN_CLIPS = 4  # clips in the plot of lips
+LIMITS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,15 @@ class Row:
     met: bool | None
     remark: str = ""
 
+    @classmethod
+    def judged(cls, name: str, reach: str, value: Interval, remark: str = "") -> Row:
+        """A row that is met as `reach` says: ">= 33 dB", "< 2", "0.5 .. 1.5" or "0 +- 1" of the mean, or "0 in
+        interval"; other words judge nothing."""
+        return cls(name, reach, value, _is_met(value, reach.split()) if value.count else None, remark)
+
     def to_dict(self) -> dict[str, Any]:
-        found = {k: _json(v) for k, v in self.value.to_dict().items()}
-        return {"name": self.name, "reach": self.reach, "value": found, "met": self.met, "remark": self.remark}
+        value = json_numbers(self.value.to_dict())
+        return {"name": self.name, "reach": self.reach, "value": value, "met": self.met, "remark": self.remark}
 
     def __str__(self) -> str:
         verdict = "not measured" if self.met is None else "yes" if self.met else "**no**"
@@ -57,10 +64,10 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; NaN becomes null."""
         clips = {
-            part: [{**c.notes, "metrics": {k: _json(v) for k, v in c.metrics.items()}} for c in results]
+            part: [{**c.notes, "metrics": json_numbers(c.metrics)} for c in results]
             for part, results in self.parts.items()
         }
-        means = {k: {n: _json(v) for n, v in i.to_dict().items()} for k, i in self.metrics.items()}
+        means = {name: json_numbers(interval.to_dict()) for name, interval in self.metrics.items()}
         return {
             "settings": self.settings,
             "rows": [r.to_dict() for r in self.rows],
@@ -84,14 +91,7 @@ class Report:
 
         Without matplotlib the plots are left out. Raises: OutputError.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
-        written = [folder / "report.json", folder / "report.md"]
-        for path, text in zip(written, (json.dumps(self.to_dict(), indent=1), self.to_markdown()), strict=True):
-            with atomic_path(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        written = write_report(folder, self.to_dict(), self.to_markdown())
         for part, results in self.parts.items():
             for kind in dict.fromkeys(kind for c in results for kind in c.pictures):
                 pictures = [c.pictures[kind] for c in results if kind in c.pictures]
@@ -103,18 +103,14 @@ class Report:
         return written + self._plot(folder)
 
     def _plot(self, folder: Path) -> list[Path]:
-        try:
-            import matplotlib
-        except ImportError:
+        plot = pyplot()
+        if plot is None:
             logger.warning("matplotlib is not installed, so nothing is plotted; pip install matplotlib")
             return []
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
-        plots: list[tuple[Path, Any]] = []
+        written: list[Path] = []
         shown = self.parts.get("speech", [])[:SHOWN_CLIPS]
         if shown:
-            figure, axes = pyplot.subplots(len(LIPS), len(shown), figsize=(4.5 * len(shown), 8), squeeze=False)
+            figure, axes = plot.subplots(len(LIPS), len(shown), figsize=(4.5 * len(shown), 8), squeeze=False)
             for column, clip in enumerate(shown):
                 for row, name in enumerate(LIPS):
                     axis = axes[row][column]
@@ -122,27 +118,44 @@ class Report:
                     axis.plot(clip.curves["measured"][:, row], color="tab:red", linewidth=1, label="generated")
                     axis.set_title(f"clip {column + 1}: {name}", fontsize=8)
             axes[0][0].legend(fontsize=7)
-            plots.append((folder / "lips.png", figure))
+            written.append(save_figure(figure, folder / "lips.png"))
         for part in ("speech", "drift"):
             results = self.parts.get(part, [])
             names = [k for k in results[0].curves if k.startswith("series ")] if results else []
             if not names:
                 continue
-            figure, axes = pyplot.subplots(1, len(names), figsize=(5 * len(names), 3.2), squeeze=False)
+            figure, axes = plot.subplots(1, len(names), figsize=(5 * len(names), 3.2), squeeze=False)
             for axis, name in zip(axes[0], names, strict=True):
                 curves = np.stack([c.curves[name] for c in results])
                 axis.plot(curves.T, color="0.8", linewidth=0.6)
                 axis.plot(np.nanmean(curves, 0), color="tab:red", linewidth=0.8)
                 axis.set_title(name.removeprefix("series "), fontsize=9)
                 axis.set_xlabel("clips" if part == "drift" else "frames", fontsize=8)
-            plots.append((folder / f"{part}_drift.png", figure))
-        for path, figure in plots:
-            figure.tight_layout()
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, dpi=80, format="png")
-            pyplot.close(figure)
-        return [path for path, _ in plots]
+            written.append(save_figure(figure, folder / f"{part}_drift.png"))
+        return written
 
 
-def _json(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _is_met(value: Interval, reach: list[str]) -> bool | None:
+    match reach:
+        case [(">=" | "<=" | "<") as sign, limit, *_]:
+            return bool(LIMITS[sign](value.mean, float(limit)))
+        case [low, "..", high]:
+            return float(low) <= value.mean <= float(high)
+        case ["1", "/", part, "..", high]:
+            return 1 / float(part) <= value.mean <= float(high)
+        case [middle, "+-", most]:
+            return abs(value.mean - float(middle)) <= float(most)
+        case [number, "in", "interval"]:
+            return float(number) in value
+    return None
+
+
+def write_report(folder: Path, values: Mapping[str, Any], text: str) -> list[Path]:
+    """Write report.json and report.md; returns their paths. Raises: OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
+    save_json(folder / "report.json", values, indent=1)
+    save_text(folder / "report.md", text)
+    return [folder / "report.json", folder / "report.md"]

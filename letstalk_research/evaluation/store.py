@@ -6,8 +6,9 @@ import json
 import math
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from letstalk_core.errors import ConfigError, OutputError
 from letstalk_core.files import atomic_path
 
-__all__ = ["ClipResult", "Store"]
+from ..output import save_json
+
+__all__ = ["ClipResult", "Progress", "Store", "json_numbers"]
 
 RUN_FILE = "run.json"
 
@@ -34,6 +37,10 @@ class ClipResult:
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+
+
+# Told after each clip: part, clips done, of how many, the result, and whether it is of an earlier run.
+Progress = Callable[[str, int, int, ClipResult, bool], None]
 
 
 class Store:
@@ -58,8 +65,7 @@ class Store:
                     " folder, or choose another output folder"
                 )
             return
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        save_json(path, wanted, indent=1)
 
     @staticmethod
     def discard(folder: Path) -> None:
@@ -85,11 +91,29 @@ class Store:
                 path.unlink()
         result = make()
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            texts = {"metrics": {k: _json(v) for k, v in result.metrics.items()}, "notes": result.notes}
+            texts = {"metrics": json_numbers(result.metrics), "notes": result.notes}
             arrays: dict[str, Any] = {f"curve {k}": v for k, v in result.curves.items()}
             arrays |= {f"picture {k}": v for k, v in result.pictures.items()}
             np.savez_compressed(file, json=np.frombuffer(json.dumps(texts).encode(), np.uint8), **arrays)
         return result, False
+
+    def each(
+        self,
+        part: str,
+        count: int,
+        measure: Callable[[int], ClipResult],
+        progress: Progress | None = None,
+        names: Sequence[str] = (),
+    ) -> list[ClipResult]:
+        """The results of all clips of a part, kept by number or by `names`."""
+        results = []
+        for index in range(count):
+            name = f"{part}_{names[index] if names else f'{index:03d}'}"
+            result, found = self.get(name, partial(measure, index))
+            results.append(result)
+            if progress is not None:
+                progress(part, index + 1, count, result, found)
+        return results
 
 
 def _load(path: Path) -> ClipResult:
@@ -101,5 +125,6 @@ def _load(path: Path) -> ClipResult:
     return ClipResult(metrics, curves, pictures, texts["notes"])
 
 
-def _json(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def json_numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    """NaN, which JSON lacks, becomes null."""
+    return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}

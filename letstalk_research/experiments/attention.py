@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from letstalk_core.files import atomic_path
+import torch
+
 from letstalk_core.networks.checkpoint import read_header
+from letstalk_core.networks.configs import DiTConfig
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 from ..evaluation.intervals import Interval
 from ..evaluation.store import ClipResult
-from .cost import exponent, time_passes
+from ..output import save_json
 from .laboratory import Laboratory
-from .page import Section
-from .plots import plot_bars, plot_lines
+from .page import Section, costs, difference, interval, markdown, mean_loss, measures, plot_bars, plot_lines
 from .runs import Trained
-from .tables import difference, interval, markdown, thousands
 from .variants import Variant
 
-__all__ = ["REFERENCE", "VARIANTS", "run"]
+__all__ = ["REFERENCE", "VARIANTS", "exponent", "run", "time_passes"]
 
 REFERENCE = "linear"
 VARIANTS = [Variant(kind, {"spatial_attention": kind}) for kind in ("linear", "softmax")]
@@ -36,6 +39,7 @@ MEASURES = {
     "sharpness": "sharpness",
     "diversity": "diversity",
 }
+AUDIO_TOKENS = 4
 
 
 def run(lab: Laboratory, docs: Path) -> Section:
@@ -47,33 +51,22 @@ def run(lab: Laboratory, docs: Path) -> Section:
     pixels = [side * factor for side in SIDES]
     slopes = {name: exponent([s * s for s in SIDES], values) for name, values in times.items()}
     rows: list[dict[str, object]] = [_row(name, trained[name], cells[name]) for name in trained]
-    rows.append({"attention": "*autoencoder alone*", **{k: interval(top, n) for k, n in MEASURES.items()}})
+    rows.append({"attention": "*autoencoder alone*", **measures(top, MEASURES)})
     gain = {k: difference(cells["softmax"], cells["linear"], n) for k, n in MEASURES.items()}
     rows.append({"attention": "*softmax - linear*", **gain})
     quality = plot_bars(
         docs / "attention-quality.png",
         {k: {n: interval(c, MEASURES[k]) for n, c in cells.items()} for k in ("jaw", "width", "colour", "shape")},
     )
-    cost = plot_lines(
-        docs / "attention-cost.png",
-        {
-            "milliseconds of a pass over one frame": {
-                n: (pixels, [_spread(v) for v in t]) for n, t in times.items()
-            }
-        },
-        x_label="pixels of a side",
-        log=("x", "y"),
-        ticks=pixels,
-    )
-
-    def middle(name: str, index: int) -> float:
-        return statistics.median(times[name][index])
-
+    spreads = {name: [_spread(values) for values in rows] for name, rows in times.items()}
+    panel = {"milliseconds of a pass over one frame": {n: (pixels, values) for n, values in spreads.items()}}
+    picture = docs / "attention-cost.png"
+    cost = plot_lines(picture, panel, x_label="pixels of a side", log=("x", "y"), ticks=pixels)
     speeds = [
         {
             "resolution": f"{p} px, {s * s} tokens",
-            **{f"{name}, ms": _spread(values[i]) for name, values in times.items()},
-            "softmax / linear": f"{middle('softmax', i) / middle('linear', i):.2f}",
+            **{f"{name}, ms": values[i] for name, values in spreads.items()},
+            "softmax / linear": f"{spreads['softmax'][i].mean / spreads['linear'][i].mean:.2f}",
         }
         for i, (p, s) in enumerate(zip(pixels, SIDES, strict=True))
     ]
@@ -108,14 +101,12 @@ def run(lab: Laboratory, docs: Path) -> Section:
 
 
 def _row(name: str, trained: Sequence[Trained], cells: Sequence[ClipResult]) -> dict[str, object]:
-    count = len(trained)
+    cost = {column: value for column, value in costs(trained).items() if column != "training, s"}
     return {
         "attention": f"**{name}**" if name == REFERENCE else name,
-        **{shown: interval(cells, key) for shown, key in MEASURES.items()},
-        "parameters": thousands(trained[0].parameters),
-        "steps": round(sum(r.steps for r in trained) / count),
-        "a step, s": f"{sum(r.processor_seconds for r in trained) / count:.3f}",
-        "validation loss": f"{sum(r.validation['loss'] for r in trained) / count:.3f}",
+        **measures(cells, MEASURES),
+        **cost,
+        "validation loss": f"{mean_loss(trained):.3f}",
     }
 
 
@@ -129,13 +120,54 @@ def _times(
             return kept["times"]
     configs = {name: read_header(runs[0].file).part("dit")[1] for name, runs in trained.items()}
     times = time_passes(configs, sides, repeats=repeats)
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps({"sides": list(sides), "repeats": repeats, "times": times}), encoding="utf-8"
-        )
+    save_json(path, {"sides": list(sides), "repeats": repeats, "times": times})
     return times
 
 
 def _spread(seconds: Sequence[float]) -> Interval:
     """Median, smallest and largest, in milliseconds."""
     return Interval(1e3 * statistics.median(seconds), 1e3 * min(seconds), 1e3 * max(seconds), len(seconds))
+
+
+@torch.no_grad()
+def time_passes(
+    configs: Mapping[str, DiTConfig], sides: Sequence[int], *, repeats: int = 5
+) -> dict[str, list[list[float]]]:
+    """Seconds of processor time of one pass over one frame, for each config and side of the token grid `repeats`.
+
+    The configs take turns, so that a machine that is busy for a while does not favour one of them.
+    """
+    times: dict[str, list[list[float]]] = {name: [] for name in configs}
+    for side in sides:
+        calls = {}
+        for name, config in configs.items():
+            dit = LetsTalkDiT(config).eval()
+            dit.init_weights()
+            c = config.in_channels
+            inputs = (
+                torch.randn(1, 1, c, side, side),
+                torch.tensor([500.0]),
+                torch.randn(1, c, side, side),
+                torch.randn(1, config.bank_frames, c, side, side),
+                torch.randn(1, 1, AUDIO_TOKENS, config.audio_token_dim),
+            )
+            calls[name] = (dit, inputs)
+            dit(*inputs)  # the first pass is slower
+        found: dict[str, list[float]] = {name: [] for name in configs}
+        for _ in range(repeats):
+            for name, (dit, inputs) in calls.items():
+                begun = time.process_time()
+                dit(*inputs)
+                found[name].append(time.process_time() - begun)
+        for name, values in found.items():
+            times[name].append(values)
+    return times
+
+
+def exponent(sizes: Sequence[float], values: Sequence[Sequence[float]]) -> float:
+    """Least-squares slope of log median time over log size."""
+    xs = [math.log(size) for size in sizes]
+    ys = [math.log(statistics.median(times)) for times in values]
+    x_mean, y_mean = statistics.fmean(xs), statistics.fmean(ys)
+    rise = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))
+    return rise / sum((x - x_mean) ** 2 for x in xs)

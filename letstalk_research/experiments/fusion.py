@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from ..evaluation.intervals import Interval
 from ..evaluation.store import ClipResult
 from .laboratory import Laboratory
-from .page import Section
-from .plots import plot_bars
+from .page import Section, costs, difference, interval, markdown, mean_loss, measures, plot_bars
 from .runs import Trained
-from .tables import difference, interval, markdown, thousands
 from .variants import Variant
 
 __all__ = ["REFERENCE", "VARIANTS", "run"]
@@ -25,14 +22,25 @@ VARIANTS = [
     Variant(f"{portrait}-{audio}", {**ALONE, "portrait_fusion": portrait, "audio_fusion": audio})
     for portrait, audio in product(SCHEMES, SCHEMES)
 ]
+MEASURES = {
+    "jaw": "jaw",
+    "width": "width",
+    "round": "round",
+    "chance": "jaw, other speech",
+    "colour": "colour error",
+    "shape": "shape error",
+    "diversity": "diversity",
+}
+COMPARED = ("jaw", "colour", "shape")
 
 
 def run(lab: Laboratory, docs: Path) -> Section:
     trained = lab.train(REFERENCE)
     cells = {name: lab.speech(runs) for name, runs in trained.items()}
     top = [lab.ceiling()]
-    rows: list[dict[str, object]] = [{"portrait, audio": _shown(n), **_measures(c)} for n, c in cells.items()]
-    rows.append({"portrait, audio": "*autoencoder alone*", **_measures(top)})
+    shown = {f"**{_pair(n)}**" if n == REFERENCE else _pair(n): c for n, c in cells.items()}
+    shown["*autoencoder alone*"] = top
+    rows = [{"portrait, audio": name, **measures(c, MEASURES)} for name, c in shown.items()]
     picture = _plot(docs / "fusion.png", cells, top)
     return Section(
         "fusion",
@@ -58,18 +66,7 @@ def run(lab: Laboratory, docs: Path) -> Section:
                 "Against the paper's choice",
                 f"Differences from {_pair(REFERENCE)}, person by person. An interval that holds 0 tells nothing"
                 " apart.",
-                markdown(
-                    [
-                        {
-                            "portrait, audio": _pair(name),
-                            "jaw": difference(cells[name], cells[REFERENCE], "jaw"),
-                            "colour": difference(cells[name], cells[REFERENCE], "colour error"),
-                            "shape": difference(cells[name], cells[REFERENCE], "shape error"),
-                        }
-                        for name in trained
-                        if name != REFERENCE
-                    ]
-                ),
+                markdown([_against(name, cells[name], cells[REFERENCE]) for name in trained if name != REFERENCE]),
             ),
             (
                 "Cost",
@@ -87,33 +84,17 @@ def _pair(name: str) -> str:
     return name.replace("-", ", ")
 
 
-def _measures(cells: Sequence[ClipResult]) -> dict[str, Interval]:
-    return {
-        "jaw": interval(cells, "jaw"),
-        "width": interval(cells, "width"),
-        "round": interval(cells, "round"),
-        "chance": interval(cells, "jaw, other speech"),
-        "colour": interval(cells, "colour error"),
-        "shape": interval(cells, "shape error"),
-        "diversity": interval(cells, "diversity"),
-    }
-
-
-def _shown(name: str) -> str:
-    return f"**{_pair(name)}**" if name == REFERENCE else _pair(name)
+def _against(name: str, cells: Sequence[ClipResult], reference: Sequence[ClipResult]) -> dict[str, object]:
+    apart = {column: difference(cells, reference, MEASURES[column]) for column in COMPARED}
+    return {"portrait, audio": _pair(name), **apart}
 
 
 def _cost(name: str, trained: Sequence[Trained], cells: Sequence[ClipResult]) -> dict[str, object]:
-    count = len(trained)
-    loss = sum(run.validation["loss"] for run in trained) / count
-    other = sum(run.validation["loss_other_audio"] for run in trained) / count
+    loss, other = mean_loss(trained), mean_loss(trained, "loss_other_audio")
     return {
         "portrait, audio": _pair(name),
-        "parameters": thousands(trained[0].parameters),
-        "steps": round(sum(run.steps for run in trained) / count),
-        "a step, s": f"{sum(run.processor_seconds for run in trained) / count:.3f}",
-        "training, s": f"{sum(run.seconds for run in trained) / count:.0f}",
-        "sampling, s": f"{sum(c.metrics['seconds per second'] for c in cells) / count:.2f}",
+        **costs(trained),
+        "sampling, s": f"{sum(c.metrics['seconds per second'] for c in cells) / len(cells):.2f}",
         "validation loss": f"{loss:.3f}",
         "own sound": f"{other - loss:+.4f}",
     }

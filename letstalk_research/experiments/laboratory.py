@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.store import ClipResult, Store
-from .budget import Budget
-from .people import FPS, Codec, Person, meet
+from .people import FPS, Codec, Person, Speaker, measure_ceiling, measure_speech, meet
 from .runs import Trained, plan_steps, train_variant
-from .speaking import Speaker, measure_ceiling, measure_speech
-from .variants import DataFacts, Variant
+from .variants import Budget, DataFacts, Variant
 
 __all__ = ["Group", "Laboratory"]
 

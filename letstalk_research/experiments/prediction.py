@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ..evaluation.store import ClipResult
 from .laboratory import Laboratory
-from .page import Section
-from .plots import Line, plot_lines
-from .tables import interval, markdown, thousands
+from .page import Line, Section, costs, interval, markdown, measures, plot_lines
 from .variants import Variant
 
 __all__ = ["REFERENCE", "STEPS", "VARIANTS", "run"]
@@ -62,37 +60,23 @@ def run(lab: Laboratory, docs: Path) -> Section:
                 rows.append(_row(name, f"Euler {STEPS[-1]}", same))
             rows.append(_row(name, f"{'Euler' if solver == 'euler' else 'DDPM'} {steps}", found))
     top = [lab.ceiling()]
-    rows.append({"predicts": "*autoencoder alone*", **{k: interval(top, n) for k, n in MEASURES.items()}})
-    cost = [
-        {
-            "predicts": LABELS[name],
-            "parameters": thousands(runs[0].parameters),
-            "steps of training": round(sum(r.steps for r in runs) / len(runs)),
-            "a step, s": f"{sum(r.processor_seconds for r in runs) / len(runs):.3f}",
-            "training, s": f"{sum(r.seconds for r in runs) / len(runs):.0f}",
-        }
-        for name, runs in trained.items()
-    ]
+    rows.append({"predicts": "*autoencoder alone*", **measures(top, MEASURES)})
+    cost = []
+    for name, runs in trained.items():
+        columns = {("steps of training" if k == "steps" else k): v for k, v in costs(runs).items()}
+        cost.append({"predicts": LABELS[name], **columns})
 
     def lines(key: str) -> dict[str, Line]:
-        found: dict[str, Line] = {}
-        for name in trained:
-            label = LABELS[name].replace(" (the paper's)", "")
-            found[label] = (STEPS, [interval(cells[name, "euler", s], key) for s in STEPS])
-        return found
+        values = {name: [interval(cells[name, "euler", s], key) for s in STEPS] for name in trained}
+        return {LABELS[name].replace(" (the paper's)", ""): (STEPS, line) for name, line in values.items()}
 
-    picture = plot_lines(
-        docs / "prediction.png",
-        {
-            "jaw correlation": lines("jaw"),
-            "colour error": lines("colour error"),
-            "shape error, px": lines("shape error"),
-            "sharpness": lines("sharpness"),
-        },
-        x_label="Euler steps",
-        log=("x",),
-        ticks=STEPS,
-    )
+    panels = {
+        "jaw correlation": lines("jaw"),
+        "colour error": lines("colour error"),
+        "shape error, px": lines("shape error"),
+        "sharpness": lines("sharpness"),
+    }
+    picture = plot_lines(docs / "prediction.png", panels, x_label="Euler steps", log=("x",), ticks=STEPS)
     return Section(
         "prediction",
         "Prediction type and sampling steps in the small",
@@ -120,7 +104,7 @@ def _row(name: str, sampler: str, cells: Sequence[ClipResult]) -> dict[str, obje
     return {
         "predicts": f"**{LABELS[name]}**" if name == REFERENCE else LABELS[name],
         "sampler": sampler,
-        **{shown: interval(cells, key) for shown, key in MEASURES.items()},
+        **measures(cells, MEASURES),
         "people": len(cells[0].curves["jaw"]),
         "sampling, s": f"{cells[0].metrics['seconds per second']:.2f}",
     }

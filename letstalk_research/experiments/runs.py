@@ -16,30 +16,22 @@ from pathlib import Path
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.files import atomic_path
 from letstalk_core.networks.checkpoint import read_header
 
+from ..output import save_json
 from ..training.config import DiTRecipe
 from ..training.diffusion import DiTStage
 from ..training.loop import train
 from ..training.plots import read_csv
-from .budget import Budget
-from .variants import DataFacts, Variant, make_recipe
+from ..training.runtime import Stopped
+from .variants import Budget, DataFacts, Variant, make_recipe
 
-__all__ = ["Stopped", "Trained", "plan_steps", "train_variant"]
+__all__ = ["Trained", "plan_steps", "train_variant"]
 
 logger = logging.getLogger(__name__)
 RESULT, PLAN = "result.json", "steps.json"
 TRIAL_STEPS, WARM_STEPS = 24, 8  # of the timing; the first ones are slower
 LEAST_STEPS = 4
-
-
-class Stopped(Exception):
-    """A signal asked to stop; the same command goes on from here. `signal` is its number."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"stopped by signal {signal}")
-        self.signal = signal
 
 
 @dataclass(frozen=True)
@@ -94,8 +86,7 @@ def train_variant(
     )
     values = asdict(trained)
     del values["folder"]
-    with atomic_path(run / RESULT) as temporary:
-        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    save_json(run / RESULT, values, indent=1)
     for state in run.glob("state-*.pt"):  # only needed to go on
         state.unlink()
     return trained
@@ -129,10 +120,7 @@ def plan_steps(reference: Variant, facts: DataFacts, budget: Budget, *, folder: 
     steps = max(LEAST_STEPS, int(60 * budget.minutes / seconds))
     shutil.rmtree(scratch)
     logger.info("%s: %.3f s a step, so %d steps for each variant", folder, seconds, steps)
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps({"minutes": budget.minutes, "seconds_per_step": seconds, "steps": steps}), encoding="utf-8"
-        )
+    save_json(path, {"minutes": budget.minutes, "seconds_per_step": seconds, "steps": steps})
     return steps
 
 

@@ -17,11 +17,10 @@ from letstalk_core.networks.load import load_model
 
 from ..training.runtime import choose_precision
 from . import attention, fusion, memory, prediction
-from .budget import Budget
 from .laboratory import Group, Laboratory
 from .page import Section, machine, write_page
 from .people import Codec
-from .variants import Variant, measure_data
+from .variants import Budget, Variant, measure_data
 
 __all__ = ["EXPERIMENTS", "run_experiments"]
 

@@ -7,27 +7,24 @@ Linear heads on every layer regress them; only the encoder is exported, its stat
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
 from letstalk_core.networks.audio_encoder import AudioEncoder, normalise_waveform, save_audio_encoder
-from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header
 
 from ..data.synthetic.speech_library import SpeechLibrary, mixture, prepared
 from ..data.synthetic.texts import Speaker, random_utterance
 from ..data.synthetic.visemes import CURVES, viseme_curves
+from ..output import pyplot, save_figure, save_tensors
 from .audio_augment import disturb
 from .config import AudioRecipe
-from .runtime import seed_of
+from .runtime import load_part, seed_of
 
 __all__ = ["AudioStage", "UtteranceCache"]
 
@@ -43,9 +40,7 @@ class UtteranceCache:
     Utterance i of a split depends on (seed, split, i) alone, so an interrupted making goes on where it was.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], seed: int = 0, speak: Speaker | None = None, source: str = ""
-    ) -> None:
+    def __init__(self, folder: str | Path, seed: int = 0, speak: Speaker | None = None, source: str = "") -> None:
         """`speak` says them, by default espeak-ng; `source` tells its utterances from others in file names."""
         self.folder = Path(folder) / "utterances"
         self.seed, self.speak, self.source = seed, speak, f"{source}-" if source else ""
@@ -85,8 +80,7 @@ class UtteranceCache:
         curves = torch.from_numpy(viseme_curves(utterance, FPS, frames)).half()
         wave = torch.from_numpy(utterance.waveform[: frames * SAMPLES_PER_FRAME])
         audio = (wave.clamp(-1, 1) * 32767).to(torch.int16)
-        with atomic_path(path) as temporary:
-            save_file({"audio": audio, "curves": curves}, str(temporary))
+        save_tensors(path, {"audio": audio, "curves": curves})
         return audio, curves
 
 
@@ -131,8 +125,7 @@ class AudioStage:
         encoder = AudioEncoder(recipe.model)
         module = _AudioModule(encoder, objective.column_weights, objective.layer_loss)
         if recipe.loop.init:
-            name, _ = read_header(recipe.loop.init).part("audio_encoder")
-            load_into(encoder, load_tensors(recipe.loop.init, prefix=f"{name}."), recipe.loop.init)
+            load_part(encoder, recipe.loop.init, "audio_encoder")
         self.encoder, self.curves = encoder, module.curves
         self.module: nn.Module = module
         seconds = objective.crop_seconds[1]
@@ -193,34 +186,24 @@ class AudioStage:
 
     def sample(self, path: Path, device: torch.device) -> None:
         """Found and true curves of three held-out utterances."""
-        try:
-            import matplotlib
-        except ImportError:
+        plot = pyplot()
+        if plot is None:
             return
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
         pairs = self._found_curves(self.held_out[:3], device)
-        figure, axes = pyplot.subplots(4, len(pairs), figsize=(5 * len(pairs), 8), squeeze=False)
+        figure, axes = plot.subplots(4, len(pairs), figsize=(5 * len(pairs), 8), squeeze=False)
         for column, (found, true) in enumerate(pairs):
             for row in range(4):
                 axes[row, column].plot(true[:, row], linewidth=1)
                 axes[row, column].plot(found[:, row], linewidth=1)
                 axes[row, column].set_title(CURVES[row], fontsize=8)
                 axes[row, column].set_ylim(-0.1, 1.1)
-        figure.tight_layout()
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=80)
-        pyplot.close(figure)
+        save_figure(figure, path)
 
     def export(self, folder: Path, device: torch.device) -> list[Path]:
         save_audio_encoder(folder / FILE, _half(self.encoder), {"letstalk.recipe": "audio"})
         module = self.module
         assert isinstance(module, _AudioModule)
-        head = module.heads[-1].state_dict()
-        with atomic_path(folder / HEAD_FILE) as temporary:
-            tensors = {k: v.cpu().contiguous() for k, v in head.items()}
-            save_file(tensors, str(temporary), metadata={"curves": ",".join(CURVES)})
+        save_tensors(folder / HEAD_FILE, module.heads[-1].state_dict(), {"curves": ",".join(CURVES)})
         return [folder / FILE, folder / HEAD_FILE]
 
 

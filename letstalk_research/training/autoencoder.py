@@ -19,18 +19,19 @@ from torch import Tensor, nn
 from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.autoencoder.preview import fit_latent_preview
-from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header, save_checkpoint
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.configs import AutoencoderConfig
 from letstalk_core.pixels import from_unit, to_unit
 
 from ..data.clips import FrameBatch, FrameSampler, crop_windows
 from ..data.manifest import ClipRecord, Manifest
+from ..output import save_png
 from .config import AutoencoderObjective, AutoencoderRecipe
 from .losses import gradient_l1, latent_regulariser, multiscale_l1, psnr, region_psnr, region_weights, weighted_l1
-from .plots import grid, save_png
-from .runtime import seed_of
+from .plots import grid
+from .runtime import load_part, seed_of
 
-__all__ = ["AutoencoderStage"]
+__all__ = ["AutoencoderStage", "zoom"]
 
 logger = logging.getLogger(__name__)
 FILE = "autoencoder.safetensors"
@@ -89,7 +90,7 @@ class AutoencoderStage:
         torch.manual_seed(recipe.loop.seed)
         autoencoder = AutoencoderDC(self.config)
         if recipe.loop.init:
-            config = load_autoencoder_weights(autoencoder, recipe.loop.init)
+            config = load_part(autoencoder, recipe.loop.init, "autoencoder")
             if recipe.objective.decoder_only:  # latents stay as they are, so their scale does too
                 keys = ("scaling_factor", "latent_rgb_factors", "latent_rgb_bias")
                 self.config = dataclasses.replace(self.config, **{k: getattr(config, k) for k in keys})
@@ -216,11 +217,3 @@ def zoom(image: Tensor, box: Tensor) -> Tensor:
     patch = rearrange(image[top : top + side, left : left + side].float(), "h w c -> 1 c h w")
     big = F.interpolate(patch, size=(height, width), mode="nearest")
     return rearrange(big, "1 c h w -> h w c").to(torch.uint8)
-
-
-def load_autoencoder_weights(autoencoder: AutoencoderDC, path: str) -> AutoencoderConfig:
-    """Load a model file into an autoencoder of its shape; returns the file's config. Raises: CheckpointError."""
-    config: AutoencoderConfig
-    name, config = read_header(path).part("autoencoder")
-    load_into(autoencoder, load_tensors(path, prefix=f"{name}."), path)
-    return config

@@ -15,8 +15,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.networks.carry import Carry
-from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header, save_checkpoint
+from letstalk_core.networks.carry import Carry, CarryReference
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.flow import grow
 from letstalk_core.networks.load import load_model
 from letstalk_core.pixels import from_unit, to_unit
@@ -24,17 +24,18 @@ from letstalk_core.pixels import from_unit, to_unit
 from ..data.clips import FrameSampler
 from ..data.manifest import Manifest
 from ..data.pairs import Pair, draw_pairs
-from ..evaluation.carry import carry_quality
+from ..output import save_png
 from .autoencoder import zoom
 from .config import CarryObjective, CarryRecipe
-from .losses import gradient_l1, multiscale_l1, region_weights, weighted_l1
-from .plots import grid, save_png
-from .runtime import seed_of
+from .losses import gradient_l1, multiscale_l1, psnr, region_psnr, region_weights, weighted_l1
+from .plots import grid
+from .runtime import load_part, seed_of
 
-__all__ = ["FILE", "CarryStage"]
+__all__ = ["FILE", "CarryStage", "carry_quality"]
 
 FILE = "carry.safetensors"
 REFRAME = 0.5  # part of the references that are framed in another way
+NOISE = 0.15  # on latents where steadiness is measured, in deviations: what a denoiser leaves
 
 
 class _CarryModule(nn.Module):
@@ -52,10 +53,8 @@ class _CarryModule(nn.Module):
     def forward(self, batch: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: see `data.pairs`."""
         o = self.objective
-        portraits, frames = (
-            to_unit(batch["portraits"]),
-            to_unit(rearrange(batch["frames"], "b t h w c -> (b t) h w c")),
-        )
+        portraits = to_unit(batch["portraits"])
+        frames = to_unit(rearrange(batch["frames"], "b t h w c -> (b t) h w c"))
         with torch.no_grad():
             decoded, again = self._round_trips(portraits, frames)
         own, again = (repeat(v, "b c h w -> (b t) c h w", t=2) for v in (portraits, again))
@@ -117,8 +116,7 @@ class CarryStage:
         self.carry = Carry(recipe.model)
         self.carry.init_weights()
         if recipe.loop.init:
-            name, _ = read_header(recipe.loop.init).part("carry")
-            load_into(self.carry, load_tensors(recipe.loop.init, prefix=f"{name}."), recipe.loop.init)
+            load_part(self.carry, recipe.loop.init, "carry")
         autoencoder = load_model(recipe.objective.autoencoder, "autoencoder")
         self._module = _CarryModule(self.carry, autoencoder, recipe.objective)
         self.module: nn.Module = self._module
@@ -168,11 +166,8 @@ class CarryStage:
         if pairs is None:
             return
         network, count = self._module.autoencoder(device), min(8, len(pairs["frames"]))
-        portraits, targets, regions = (
-            pairs["portraits"][:count],
-            pairs["frames"][:count, 0],
-            pairs["regions"][:count, 0],
-        )
+        portraits = pairs["portraits"][:count]
+        targets, regions = (pairs[name][:count, 0] for name in ("frames", "regions"))
         own, frames = to_unit(portraits.to(device)), to_unit(targets.to(device))
         decoded = network.decode(network.encode(frames)).float().clamp(-1, 1)
         reference = self.carry.prepare(own, network.decode(network.encode(own)))
@@ -192,3 +187,40 @@ class CarryStage:
         state = {k: v.half() for k, v in self.carry.state_dict().items()}
         save_checkpoint(folder / FILE, {"carry": (self.recipe.model, state)}, {"letstalk.recipe": "carry"})
         return [folder / FILE]
+
+
+@torch.no_grad()
+def carry_quality(
+    carry: Carry, autoencoder: AutoencoderDC, pairs: dict[str, Tensor], seed: int = 1
+) -> dict[str, float]:
+    """Pairs (see `data.pairs`) through the autoencoder, plain and carried.
+
+    "psnr", "psnr_mouth", "psnr_eyes" in dB of carried frames, the same with "plain_" before it; "flicker" and
+    "plain_flicker": rms error, in 8-bit steps, of the difference of neighbouring frames whose latents had noise of
+    their own. The images of a person without boxes count in "psnr" only.
+    """
+    device = next(autoencoder.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, list[float]] = {}
+    for i in range(len(pairs["frames"])):
+        frames = to_unit(pairs["frames"][i].to(device))
+        portrait, boxes = to_unit(pairs["portraits"][i : i + 1].to(device)), pairs["regions"][i]
+        latents = autoencoder.encode(torch.cat([frames, portrait])).float()
+        noise = torch.randn(latents[:2].shape, generator=generator).to(device)
+        noisy = latents[:2] + NOISE * latents[:2].std() * noise
+        pictures = autoencoder.decode(torch.cat([latents, noisy])).float().clamp(-1, 1)
+        clean, again, disturbed = pictures[:2], pictures[2:3], pictures[3:]
+        reference = carry.prepare(portrait, again)
+        for prefix, network in (("plain_", _same), ("", carry)):
+            result = network(clean, reference)
+            found.setdefault(f"{prefix}psnr", []).extend(psnr(result, frames).tolist())
+            for part, index in (("mouth", [0]), ("eyes", [1, 2])):
+                found.setdefault(f"{prefix}psnr_{part}", []).extend(region_psnr(result, frames, boxes, index))
+            first, second = network(disturbed, reference) - frames
+            rms = (second - first).square().mean().sqrt() * 127.5
+            found.setdefault(f"{prefix}flicker", []).append(float(rms))
+    return {k: sum(v) / len(v) for k, v in found.items() if v}
+
+
+def _same(frames: Tensor, reference: CarryReference) -> Tensor:
+    return frames

@@ -1,18 +1,25 @@
-"""State of a run on disk: two files written in turn, each atomically, so that a kill always leaves a whole one."""
+"""What a run keeps: averaged weights, and its state on disk.
+
+The state lies in two files written in turn, each atomically, so that a kill always leaves a whole one.
+"""
 
 from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from letstalk_core.errors import CheckpointError, OutputError
 from letstalk_core.files import atomic_path
 
-__all__ = ["load_state", "save_state"]
+__all__ = ["EMA", "load_state", "save_state"]
 
 FORMAT = 1
 NAMES = ("state-a.pt", "state-b.pt")
@@ -51,3 +58,43 @@ def save_state(folder: Path, state: dict[str, Any]) -> Path:
     except RuntimeError as error:  # torch reports a full disk so
         raise OutputError(f"{path}: cannot be written ({error}); check free disk space") from None
     return path
+
+
+class EMA:
+    """Average of a module's parameters; buffers are copied.
+
+    The decay warms up as (1 + n) / (10 + n), so that early weights are soon forgotten; `decay` is its limit.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        @torch.no_grad()
+        def average(averages: Any, weights: Any, updates: Tensor | int) -> None:
+            torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
+
+        self._model = AveragedModel(module, multi_avg_fn=average)
+        self._model.n_averaged += 1  # at 0 the next weights would be taken as they are
+        self.update = self._model.update_parameters
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """Averaged weights by the module's own keys."""
+        return self._model.module.state_dict()
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """The module with the averaged weights inside the block; its own come back afterwards."""
+        kept, training = {k: v.detach().clone() for k, v in module.state_dict().items()}, module.training
+        try:
+            module.load_state_dict(self.average)
+            module.eval()
+            yield
+        finally:
+            module.load_state_dict(kept)
+            module.train(training)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"updates": int(self._model.n_averaged) - 1, "average": self.average}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._model.module.load_state_dict(state["average"])
+        self._model.n_averaged.fill_(state["updates"] + 1)

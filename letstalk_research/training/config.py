@@ -11,34 +11,13 @@ import typing
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from letstalk_core.networks.configs import (
-    AudioEncoderConfig,
-    AudioProjectionConfig,
-    AutoencoderConfig,
-    CarryConfig,
-    Config,
-    DiTConfig,
-    FacesConfig,
-    LipsConfig,
-)
+from letstalk_core.networks import configs as networks
+from letstalk_core.networks.configs import Config
 
 __all__ = [
-    "AudioObjective",
-    "AudioRecipe",
-    "AutoencoderObjective",
-    "AutoencoderRecipe",
-    "CarryObjective",
-    "CarryRecipe",
-    "DataConfig",
-    "DiTObjective",
-    "DiTRecipe",
-    "FacesObjective",
-    "FacesRecipe",
-    "LipsObjective",
-    "LipsRecipe",
-    "LoopConfig",
-    "OptimizerConfig",
-    "Recipe",
+    *("AudioObjective", "AudioRecipe", "AutoencoderObjective", "AutoencoderRecipe", "CarryObjective"),
+    *("CarryRecipe", "Count", "DataConfig", "DiTObjective", "DiTRecipe", "FacesObjective", "FacesRecipe"),
+    *("LipsObjective", "LipsRecipe", "LoopConfig", "OptimizerConfig", "Recipe"),
 ]
 
 Share = Annotated[float, ">= 0", "<= 1"]
@@ -267,7 +246,7 @@ class Recipe:
 class AutoencoderRecipe(Recipe):
     stage = "autoencoder"
 
-    model: AutoencoderConfig
+    model: networks.AutoencoderConfig
     objective: AutoencoderObjective = field(default_factory=AutoencoderObjective)
 
 
@@ -275,7 +254,7 @@ class AutoencoderRecipe(Recipe):
 class CarryRecipe(Recipe):
     stage = "carry"
 
-    model: CarryConfig
+    model: networks.CarryConfig
     objective: CarryObjective
 
 
@@ -283,7 +262,7 @@ class CarryRecipe(Recipe):
 class AudioRecipe(Recipe):
     stage = "audio"
 
-    model: AudioEncoderConfig
+    model: networks.AudioEncoderConfig
     objective: AudioObjective = field(default_factory=AudioObjective)
 
 
@@ -291,8 +270,8 @@ class AudioRecipe(Recipe):
 class DiTRecipe(Recipe):
     stage = "dit"
 
-    model: DiTConfig
-    projection: AudioProjectionConfig
+    model: networks.DiTConfig
+    projection: networks.AudioProjectionConfig
     objective: DiTObjective = field(default_factory=DiTObjective)
 
 
@@ -300,7 +279,7 @@ class DiTRecipe(Recipe):
 class FacesRecipe(Recipe):
     stage = "faces"
 
-    model: FacesConfig
+    model: networks.FacesConfig
     objective: FacesObjective = field(default_factory=FacesObjective)
 
 
@@ -308,5 +287,5 @@ class FacesRecipe(Recipe):
 class LipsRecipe(Recipe):
     stage = "lips"
 
-    model: LipsConfig
+    model: networks.LipsConfig
     objective: LipsObjective = field(default_factory=LipsObjective)

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from letstalk_core.errors import ConfigError, MediaError
-from letstalk_core.files import atomic_path
-from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header, save_checkpoint
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.nn.attention import without_autocast
 from letstalk_core.networks.projection import AudioProjection
+from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
 from letstalk_core.networks.transformer.warm_start import warm_start
 from letstalk_core.pixels import from_unit
 
 from ..data.latents import LatentStore, Window, draw_clips, draw_windows
 from ..data.manifest import Manifest
+from ..output import save_png, save_tensors
 from .config import DiTRecipe
 from .lora import add_lora, lora_tensors, merged_state
-from .losses import region_weights
-from .memory_noise import disturb_memory
-from .objectives import add_noise, draw_times, variance_bound
-from .plots import grid, save_png
-from .runtime import seed_of
+from .losses import add_noise, disturb_memory, draw_times, region_weights, variance_bound
+from .plots import grid
+from .runtime import load_part, seed_of
 
 __all__ = ["DiTStage"]
 
@@ -53,14 +52,14 @@ class _DiTModule(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: the tensors of `data.latents.Window`."""
         o = self.objective
-        clean, memory, portrait, audio, movement, weights = self.prepare(batch)
+        clean, known, weights = self.prepare(batch)
         b, device = len(clean), clean.device
 
         def keep(drop: float) -> Tensor:
             return (torch.rand(b, device=device) >= drop).float()
 
         memory = disturb_memory(
-            memory,
+            known.memory,
             keep=min(1, self.config.anchor_frames),
             ddpm_steps=o.memory_ddpm_steps,
             sigma=o.memory_sigma,
@@ -68,15 +67,18 @@ class _DiTModule(nn.Module):
             mask_probability=o.memory_mask_probability,
         )
         heard = keep(o.drop_audio)
-        audio = audio * heard.view(-1, 1, 1, 1)
-        portrait = portrait * keep(o.drop_portrait).view(-1, 1, 1, 1)
-        memory = memory * keep(o.drop_memory).view(-1, 1, 1, 1, 1)
+        known = Conditions(
+            audio=known.audio * heard.view(-1, 1, 1, 1),
+            portrait=known.portrait * keep(o.drop_portrait).view(-1, 1, 1, 1),
+            memory=memory * keep(o.drop_memory).view(-1, 1, 1, 1, 1),
+            movement=known.movement,
+        )
         if self.config.prediction == "flow":
             time = draw_times(b, device, mean=o.timestep_mean, std=o.timestep_std, uniform=o.uniform_timesteps)
         else:
             time = 1 - torch.rand(b, device=device)
         noise, guided = torch.randn_like(clean), heard * o.model_guidance
-        losses, variance = self.losses(clean, noise, time, portrait, memory, audio, weights, guided, movement)
+        losses, variance = self.losses(clean, noise, time, known, weights, guided)
         loss = losses.mean()
         metrics = {"mse": loss.detach()}
         if variance is not None:
@@ -87,8 +89,8 @@ class _DiTModule(nn.Module):
             metrics[f"mse_{i}"] = losses[bucket == i].detach().mean()
         return loss, metrics
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-        """Clean clip, memory, portrait, tokens of audio and of movement, and weights (b, f, 1, h, w) of mean 1."""
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Conditions, Tensor]:
+        """Clean clip, its conditions, and weights (b, f, 1, h, w) of mean 1."""
         clean, memory, portrait = (batch[k].float() for k in ("frames", "memory", "portrait"))
         audio = self.audio_projection(batch["audio"].float())
         movement = self.audio_projection.movement_of(batch["movement"].float())
@@ -97,19 +99,16 @@ class _DiTModule(nn.Module):
         boxes = rearrange(batch["regions"].float(), "b f r x -> (b f) r x") * (h / max(1, self.image_size))
         weights = region_weights(boxes, (o.mouth_weight, o.eyes_weight, o.eyes_weight), h, w, softness=1.0)
         weights = rearrange(weights, "(b f) 1 h w -> b f 1 h w", b=len(clean))
-        return clean, memory, portrait, audio, movement, weights / weights.mean()
+        return clean, Conditions(portrait, audio, memory, movement), weights / weights.mean()
 
     def losses(
         self,
         clean: Tensor,
         noise: Tensor,
         time: Tensor,
-        portrait: Tensor,
-        memory: Tensor,
-        audio: Tensor,
+        conditions: Conditions,
         weights: Tensor,
         guided: Tensor | None = None,
-        movement: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted squared error of each sample (b,), and its variance term when the variance is learned.
 
@@ -117,15 +116,15 @@ class _DiTModule(nn.Module):
         difference: g makes an unguided network of one that guidance at a scale of 1 / (1 - g) would have made.
         """
         if self.config.portrait_residual:
-            clean = (clean - portrait.unsqueeze(1)) / self.config.residual_scale
+            clean = (clean - conditions.portrait.unsqueeze(1)) / self.config.residual_scale
         noisy = add_noise(clean, noise, time, self.config.prediction)
-        known = {"portrait": portrait, "memory": memory, "movement": movement}
-        output = self.dit(noisy.x, noisy.timestep, audio=audio, **known).float()
+        output = self.dit(noisy.x, noisy.timestep, **conditions.tensors()).float()
         channels = clean.shape[2]
         target = clean if self.config.output == "sample" else noisy.target
         if guided is not None and bool(guided.any()):
             with torch.no_grad():
-                deaf = self.dit(noisy.x, noisy.timestep, audio=torch.zeros_like(audio), **known)
+                silent = replace(conditions, audio=torch.zeros_like(conditions.audio))
+                deaf = self.dit(noisy.x, noisy.timestep, **silent.tensors())
             effect = (output.detach() - deaf.float())[:, :, :channels]
             target = target + guided.view(-1, 1, 1, 1, 1) * effect
         error = output[:, :, :channels] - target
@@ -159,8 +158,7 @@ class DiTStage:
         module = _DiTModule(recipe)
         if recipe.loop.init:
             for part, net in (("dit", module.dit), ("audio_projection", module.audio_projection)):
-                name, _ = read_header(recipe.loop.init).part(part)
-                load_into(net, load_tensors(recipe.loop.init, prefix=f"{name}."), recipe.loop.init)
+                load_part(net, recipe.loop.init, part)
         else:
             module.dit.init_weights()
             module.audio_projection.init_weights()
@@ -254,15 +252,15 @@ class DiTStage:
         times = (torch.arange(count) * 0.6180339887 + 0.5) % 1 * 0.98 + 0.01  # even, whatever the order of clips
         generator = torch.Generator().manual_seed(7)
         noise = torch.randn(windows.frames.shape, generator=generator)
-        own, other = [], []
+        own: list[Tensor] = []
+        other: list[Tensor] = []
         for chunk in torch.arange(count).split(self.recipe.data.batch_size):
             batch = {k: v[chunk].to(device) for k, v in windows.tensors().items()}
-            clean, memory, portrait, audio, movement, weights = self._net.prepare(batch)
-            shared = (clean, noise[chunk].to(device), times[chunk].to(device), portrait, memory)
-            own.append(self._net.losses(*shared, audio, weights, movement=movement)[0].cpu())
-            swapped = (chunk + 1) % count
-            foreign = self._net.audio_projection(windows.audio[swapped].float().to(device))
-            other.append(self._net.losses(*shared, foreign, weights, movement=movement)[0].cpu())
+            clean, known, weights = self._net.prepare(batch)
+            foreign = self._net.audio_projection(windows.audio[(chunk + 1) % count].float().to(device))
+            for heard, losses in ((known, own), (replace(known, audio=foreign), other)):
+                noisy = clean, noise[chunk].to(device), times[chunk].to(device)
+                losses.append(self._net.losses(*noisy, heard, weights)[0].cpu())
         loss, shuffled = torch.cat(own), torch.cat(other)
         values = {"loss": float(loss.mean()), "loss_other_audio": float(shuffled.mean())}
         bucket = (times * BUCKETS).long().clamp(max=BUCKETS - 1)
@@ -277,7 +275,6 @@ class DiTStage:
         if windows is None or not self.recipe.objective.autoencoder:
             return
         from letstalk_core.networks.load import load_model
-        from letstalk_core.networks.transformer.conditions import Conditions
         from letstalk_core.sampling.clip import Clip, SolverClipSampler
         from letstalk_core.sampling.denoisers import make_denoiser
         from letstalk_core.sampling.schedules import default_shift, make_sigmas
@@ -286,19 +283,19 @@ class DiTStage:
             self._autoencoder = load_model(self.recipe.objective.autoencoder, "autoencoder", device=device)
         count = min(self.recipe.objective.sample_clips, len(windows.frames))
         batch = {k: v[:count].to(device) for k, v in windows.tensors().items()}
-        clean, memory, portrait, audio, movement, _ = self._net.prepare(batch)
+        clean, conditions, _ = self._net.prepare(batch)
         steps, config = self.recipe.objective.sample_steps, self.recipe.model
         sampler = SolverClipSampler(
             make_denoiser(self._net.dit), "euler", make_sigmas(config.prediction, steps, default_shift(config))
         )
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(11)).to(device)
-        conditions = Conditions(portrait=portrait, audio=audio, memory=memory, movement=movement)
         made = sampler(noise, conditions, Clip(0, 0, clean.shape[1]))
         pick = torch.linspace(0, clean.shape[1] - 1, min(STRIP_FRAMES, clean.shape[1])).round().long().to(device)
         rows = []
         for i in range(count):
             for video in (clean[i], made[i]):
-                latents = torch.cat([portrait[i : i + 1], video[pick]]) / self._autoencoder.config.scaling_factor
+                latents = torch.cat([conditions.portrait[i : i + 1], video[pick]])
+                latents = latents / self._autoencoder.config.scaling_factor
                 rows.append(list(from_unit(self._autoencoder.decode(latents)).cpu()))
         save_png(grid(rows), path)
 
@@ -317,6 +314,5 @@ class DiTStage:
             "diffusion_model.audio_projection.": self._net.audio_projection,
         }
         changes = {k: t for prefix, net in names.items() for k, t in lora_tensors(net, prefix).items()}
-        with atomic_path(folder / LORA_FILE) as temporary:
-            save_file({k: t.cpu().contiguous() for k, t in changes.items()}, str(temporary), metadata=hashes)
+        save_tensors(folder / LORA_FILE, changes, hashes)
         return [folder / FILE, folder / LORA_FILE]

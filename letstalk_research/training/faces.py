@@ -17,7 +17,7 @@ from letstalk_core.files import atomic_path
 from letstalk_core.media.portrait.crop import fit_square
 from letstalk_core.media.portrait.face_geometry import eye_distance, eye_opening, mouth_opening
 from letstalk_core.media.portrait.image import load_portrait
-from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header, save_checkpoint
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.face_landmarks import (
     EYE_QUALITIES,
     LOOKS,
@@ -32,9 +32,9 @@ from letstalk_core.networks.face_points import EYES, LIPS, POINTS
 from ..data.face_heads import SIDE, VALIDATION, Heads, Shapes, load_heads, make_heads
 from ..data.face_pictures import CROP, FacePictures, cells_of, mirror_order
 from .config import FacesRecipe
-from .runtime import seed_of
+from .runtime import load_part, seed_of
 
-__all__ = ["FacesStage"]
+__all__ = ["FacesStage", "add_norms", "fold_norms"]
 
 FILE = "faces.safetensors"
 
@@ -133,8 +133,7 @@ class FacesStage:
         mirror = mirror_order(mean)
         _prepare(module.networks, shapes, (mean + mean[mirror] * torch.tensor([-1.0, 1.0, 1.0])) / 2)
         if recipe.loop.init:
-            name, _ = read_header(recipe.loop.init).part("faces")
-            load_into(module.networks, load_tensors(recipe.loop.init, prefix=f"{name}."), recipe.loop.init)
+            load_part(module.networks, recipe.loop.init, "faces")
         if objective.looks_only:
             _keep_all_but_looks(module.networks)
         else:
@@ -169,9 +168,8 @@ class FacesStage:
         batch = {k: v.to(device) for k, v in self.held_out.items()}
         mesh = self.networks.mesh(batch["crop"])
         face = (batch["labels"][:, 0] == 1) & (batch["sure"].min(1).values == 1)
-        error = (mesh.points - batch["points"])[face, :, :2].norm(dim=-1) / eye_distance(batch["points"][face])[
-            :, None
-        ]
+        apart = (mesh.points - batch["points"])[face, :, :2].norm(dim=-1)
+        error = apart / eye_distance(batch["points"][face])[:, None]
         values = {
             "error": float(error.mean()),
             "error_lips": float(error[:, list(LIPS)].mean()),

@@ -22,13 +22,11 @@ from torch import Tensor, nn
 
 from letstalk_core.errors import ConfigError, DependencyError, NumericalError
 
-from .checkpoints import load_state, save_state
-from .ema import EMA
+from .checkpoints import EMA, load_state, save_state
 from .optimizers import build_optimizers, learning_rate_factor
 from .plots import CsvLog, plot_curves
 from .recipe import write_resolved
-from .runtime import Prefetcher, StopRequest, choose_precision, of_all, of_the_first, seed_of
-from .stage import Batch, Result, Stage
+from .runtime import Batch, Prefetcher, Result, Stage, StopRequest, choose_precision, of_all, of_the_first, seed_of
 
 __all__ = ["train"]
 
@@ -92,16 +90,9 @@ class _Run:
             self.log = CsvLog(self.folder / "log.csv", self.step)
             self.validation_log = CsvLog(self.folder / "validation.csv", self.step)
         count = sum(p.numel() for p in stage.module.parameters()) / 1e6
-        logger.info(
-            "%s: %.2f M parameters on %s x%d, %s, %d threads, run %s",
-            self.recipe.stage,
-            count,
-            self.device,
-            self.accelerator.num_processes,
-            "fp32" if precision == "no" else precision,
-            torch.get_num_threads(),
-            self.folder,
-        )
+        number = "fp32" if precision == "no" else precision
+        machine = f"{self.device} x{self.accelerator.num_processes}, {number}, {torch.get_num_threads()} threads"
+        logger.info("%s: %.2f M parameters on %s, run %s", self.recipe.stage, count, machine, self.folder)
 
     # State
 
@@ -276,16 +267,8 @@ class _Run:
         extra = {"gradient_norm": norm, "lr": lr, "items_per_second": speed, "seconds": self.seconds}
         self.log.write(self.step, {**values, **extra, "skipped": self.skipped})
         text = " ".join(f"{k} {v:.4g}" for k, v in values.items())
-        logger.info(
-            "step %d %4.1f%% %s | norm %.2f lr %.1e %.1f img/s %.0f s",
-            self.step,
-            100 * min(1.0, self.progress()),
-            text,
-            norm,
-            lr,
-            speed,
-            self.seconds,
-        )
+        rest = f"norm {norm:.2f} lr {lr:.1e} {speed:.1f} img/s {self.seconds:.0f} s"
+        logger.info("step %d %4.1f%% %s | %s", self.step, 100 * min(1.0, self.progress()), text, rest)
 
     def _periodic(self, done: bool, *, final: bool) -> None:
         """Checkpoints, validation, samples and exports that are due; all of them when the budget is used up.
@@ -314,9 +297,8 @@ class _Run:
         values = dict(self.stage.validate(self.device))
         if values:
             self.validation_log.write(self.step, {**values, "seconds": self.seconds})
-            logger.info(
-                "validation at step %d: %s", self.step, " ".join(f"{k} {v:.4g}" for k, v in values.items())
-            )
+            text = " ".join(f"{k} {v:.4g}" for k, v in values.items())
+            logger.info("validation at step %d: %s", self.step, text)
         plot_curves([self.folder / "log.csv", self.folder / "validation.csv"], self.folder / "curves.png")
 
     def _export(self) -> list[Path]:

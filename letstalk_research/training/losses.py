@@ -1,22 +1,28 @@
-"""Losses of the training stages: weighted reconstruction of images, pull of latents to a normal scale."""
+"""Losses of the training stages: of images and latents, and of what the denoiser is asked to predict.
+
+The denoiser predicts rectified flow, v, or epsilon with an optional learned variance, and its memory is disturbed
+as inference will. Source: docs/model.md, Diffusion, Memory bank; Esser et al. 2024, sec. 3.1 (logit-normal
+timesteps); Salimans & Ho 2022, app. D (v); Nichol & Dhariwal 2021, eq. 15 and sec. 3.1 (learned variance). The
+disturbance of pixels before encoding happens when clips are encoded (`letstalk encode --noisy-copies`).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
+from letstalk_core.sampling.schedules import TRAIN_STEPS, ddpm_alphas_cumprod
+
 __all__ = [
-    "gradient_l1",
-    "latent_regulariser",
-    "multiscale_l1",
-    "psnr",
-    "region_psnr",
-    "region_weights",
-    "weighted_l1",
+    *("NoisySample", "add_noise", "disturb_memory", "draw_times", "gradient_l1", "latent_regulariser"),
+    *("mask_positions", "multiscale_l1", "psnr", "region_psnr", "region_weights", "variance_bound"),
+    *("weighted_l1",),
 ]
 
 
@@ -84,3 +90,108 @@ def region_psnr(prediction: Tensor, target: Tensor, regions: Tensor, index: Sequ
         if errors:
             values.append(float(-10 * torch.log10(torch.stack(errors).mean() / 4 + 1e-10)))
     return values
+
+
+@dataclass(frozen=True)
+class NoisySample:
+    """x (b, f, c, h, w) noisy, target of its shape, timestep (b,) as the network reads it, level (b,) in 0..1."""
+
+    x: Tensor
+    target: Tensor
+    timestep: Tensor
+    level: Tensor
+
+
+def draw_times(count: int, device: torch.device, *, mean: float, std: float, uniform: float) -> Tensor:
+    """Times in (0, 1]: logit-normal, and uniform in the share `uniform` of samples. Shapes: -> (count,)."""
+    normal = torch.sigmoid(mean + std * torch.randn(count, device=device))
+    flat = torch.rand(count, device=device)
+    chosen = torch.rand(count, device=device) < uniform
+    return torch.where(chosen, 1 - flat, normal).clamp(min=1e-3)
+
+
+def add_noise(clean: Tensor, noise: Tensor, time: Tensor, prediction: str) -> NoisySample:
+    """Noisy sample and target. `time` (b,) in (0, 1] is sigma for flow, the place in the DDPM table otherwise."""
+    wide = (-1, *[1] * (clean.ndim - 1))
+    if prediction == "flow":
+        sigma = time.view(wide)
+        return NoisySample((1 - sigma) * clean + sigma * noise, noise - clean, time * TRAIN_STEPS, time)
+    step = (time * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
+    alpha = ddpm_alphas_cumprod().to(clean.device, torch.float32)[step].view(wide)
+    x = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    target = noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    return NoisySample(x, target, step.float(), time)
+
+
+def variance_bound(clean: Tensor, noisy: NoisySample, epsilon: Tensor, variance: Tensor) -> Tensor:
+    """The step's term of the variational bound in bits per number, whose gradient trains the variance alone.
+
+    variance: raw output in about -1..1, the place between the smallest and largest possible log variance. At step
+    0, where the posterior is a point, the term is the Gaussian likelihood. Shapes: all (b, f, c, h, w) -> (b,).
+    """
+    wide = (-1, *[1] * (clean.ndim - 1))
+    alphas = ddpm_alphas_cumprod()
+    previous = torch.cat([torch.ones(1, dtype=alphas.dtype), alphas[:-1]])
+    betas = 1 - alphas / previous
+    posterior = betas * (1 - previous) / (1 - alphas)
+    posterior[0] = posterior[1]  # the posterior at step 0 has no variance; its log is cut as in the source
+    step = noisy.timestep.long()
+
+    def at(table: Tensor) -> Tensor:
+        return table.to(clean.device, torch.float32)[step].view(wide)
+
+    log_true, log_beta = at(posterior.log()), at(betas.log())
+    share = (variance.float() + 1) / 2
+    log_model = share * log_beta + (1 - share) * log_true
+    estimate = (noisy.x - (1 - at(alphas)).sqrt() * epsilon.detach().float()) / at(alphas).sqrt()
+    coefficient = at(betas * previous.sqrt() / (1 - alphas))
+    mean_difference = coefficient * (clean - estimate)  # both posterior means share their second term
+    precision = torch.exp(-log_model)
+    kl = 0.5 * (log_model - log_true + torch.exp(log_true - log_model) + mean_difference**2 * precision - 1)
+    likelihood = 0.5 * (math.log(2 * math.pi) + log_model + (clean - estimate) ** 2 * precision)
+    terms = torch.where((step == 0).view(wide), likelihood, kl)
+    return terms.flatten(1).mean(1) / math.log(2)
+
+
+def mask_positions(memory: Tensor, ratio: float, probability: float = 1.0) -> Tensor:
+    """Zero a random share of the spatial positions, the same in all frames of a sample; see (iii).
+
+    Exactly round(ratio * h * w) positions, in the share `probability` of samples. Shapes: (b, m, c, h, w) -> same.
+    """
+    b, _, _, h, w = memory.shape
+    order = torch.rand(b, h * w, device=memory.device).argsort(1).argsort(1)
+    masked = order < round(ratio * h * w)
+    masked &= torch.rand(b, 1, device=memory.device) < probability
+    return memory.masked_fill(rearrange(masked, "b (h w) -> b 1 1 h w", h=h), 0.0)
+
+
+def disturb_memory(
+    memory: Tensor,
+    *,
+    keep: int = 0,
+    ddpm_steps: int = 50,
+    sigma: float = 0.0,
+    mask: float = 0.25,
+    mask_probability: float = 1.0,
+) -> Tensor:
+    """Disturb all memory frames but the first `keep`, which inference never samples (the portrait as anchor).
+
+    ddpm_steps: DDPM noise at a step drawn below this, one for all frames of a sample; see (ii). sigma: noise
+    sqrt(1 - s^2) x + s n of a level s drawn from 0..sigma, as `MemorySettings.noise_sigma`. mask: see
+    `mask_positions`.
+    Shapes: (b, m, c, h, w) -> same.
+    """
+    kept, frames = memory[:, :keep], memory[:, keep:]
+    if not frames.shape[1]:
+        return memory
+    b = len(memory)
+    if ddpm_steps:
+        alphas = ddpm_alphas_cumprod().to(memory.device, memory.dtype)
+        alpha = alphas[torch.randint(ddpm_steps, (b,), device=memory.device)].view(b, 1, 1, 1, 1)
+        frames = alpha.sqrt() * frames + (1 - alpha).sqrt() * torch.randn_like(frames)
+    if sigma:
+        level = (sigma * torch.rand(b, device=memory.device)).view(b, 1, 1, 1, 1)
+        frames = (1 - level**2).sqrt() * frames + level * torch.randn_like(frames)
+    if mask and mask_probability:
+        frames = mask_positions(frames, mask, mask_probability)
+    return torch.cat([kept, frames], 1)

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from letstalk_core.files import atomic_path
+from ..output import pyplot, save_figure, save_text
 
-__all__ = ["CsvLog", "grid", "plot_curves", "read_csv", "save_png"]
+__all__ = ["CsvLog", "grid", "plot_curves", "read_csv"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,8 @@ class CsvLog:
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         if not self.columns:
             return
-        with atomic_path(self.path) as temporary:
-            lines = [_csv_line(self.columns), *(_csv_line([r.get(c) or "" for c in self.columns]) for r in rows)]
-            temporary.write_text("".join(lines), encoding="utf-8")
+        lines = [_csv_line(self.columns), *(_csv_line([r.get(c) or "" for c in self.columns]) for r in rows)]
+        save_text(self.path, "".join(lines))
 
 
 def _csv_line(cells: Sequence[str]) -> str:
@@ -64,14 +63,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def plot_curves(logs: Sequence[Path], picture: Path) -> None:
     """Draw every column of the logs over the step, one small plot each. Without matplotlib nothing is drawn."""
-    try:
-        import matplotlib
-    except ImportError:
+    plot = pyplot()
+    if plot is None:
         logger.warning("matplotlib is not installed, so %s is not drawn; pip install matplotlib", picture)
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for log in logs:
         for row in read_csv(log) if log.is_file() else []:
@@ -88,7 +83,7 @@ def plot_curves(logs: Sequence[Path], picture: Path) -> None:
         return
     columns = min(4, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)
+    figure, axes = plot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis, (name, (xs, ys)) in zip(axes.flat, curves.items(), strict=False):
@@ -98,10 +93,7 @@ def plot_curves(logs: Sequence[Path], picture: Path) -> None:
         axis.grid(alpha=0.3)
         if min(ys) > 0 and "loss" in name:
             axis.set_yscale("log")
-    figure.tight_layout()
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, dpi=90)
-    pyplot.close(figure)
+    save_figure(figure, picture, dpi=90)
 
 
 def grid(rows: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -110,11 +102,3 @@ def grid(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     columns = max(len(row) for row in rows)
     blank = torch.zeros(height, width, 3, dtype=torch.uint8)
     return torch.cat([torch.cat([*row, *[blank] * (columns - len(row))], 1) for row in rows], 0)
-
-
-def save_png(image: Tensor, path: Path) -> None:
-    """Write an image (h, w, 3) uint8. Raises: OutputError."""
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(image.cpu().numpy()).save(temporary)

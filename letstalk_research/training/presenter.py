@@ -17,31 +17,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
-from letstalk_core.files import FileLock, atomic_path, file_sha256
+from letstalk_core.files import FileLock, file_sha256
 from letstalk_core.media.portrait.find import default_finder
 from letstalk_core.networks.checkpoint import load_tensors, read_header
 from letstalk_core.networks.load import PRESENTER_KEY, load_bundle, load_model
 
 from ..data.clips import open_clip
 from ..data.encoding import encode_folder
-from ..data.filmed import FilmReader
 from ..data.manifest import Manifest
-from ..data.prepare import prepare_videos
+from ..data.prepare import FilmReader, prepare_videos
 from ..data.shots import FPS, PrepareSettings
+from ..output import save_json, save_png, save_tensors
 from .autoencoder import AutoencoderStage
 from .carry import CarryStage
 from .config import CarryRecipe
 from .diffusion import DiTStage
 from .loop import train
-from .plots import save_png
 from .recipe import load_recipe
-from .stage import Stage
+from .runtime import Stage, Stopped
 
-__all__ = ["PresenterJob", "Stopped"]
+__all__ = ["PresenterJob"]
 
 logger = logging.getLogger(__name__)
 Watch = Callable[[str, float, str], None]  # stage, how much of it is done, words
@@ -51,14 +49,6 @@ HELD_OUT = 0.1
 LEAST_SECONDS, FEW_SECONDS = 10.0, 120.0  # of training clips
 CARRY_LOSS_DB = 0.1  # that masks may cost mouth or eyes before they are left out
 MODELS = ("autoencoder", "audio_encoder", "dit")
-
-
-class Stopped(Exception):
-    """A signal ended the training; the state is saved."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"stopped by signal {signal}")
-        self.signal = signal
 
 
 @dataclass
@@ -110,7 +100,7 @@ class PresenterJob:
                     f"{self.work}: holds an unfinished run of other videos or another model; repeat that command,"
                     " add --restart, or choose another folder"
                 )
-            self._write("job.json", wanted)
+            save_json(self.work / "job.json", wanted)
             yield
         finally:
             lock.release(delete=True)
@@ -279,8 +269,7 @@ class PresenterJob:
         """A copy of a model file that names the person."""
         extra = {} if source.parent == self.base else {PRESENTER_KEY: self.name}
         metadata = {**read_header(source).metadata, **extra}
-        with atomic_path(target) as temporary:
-            save_file(load_tensors(source), str(temporary), metadata=metadata)
+        save_tensors(target, load_tensors(source), metadata)
 
     # What is finished
 
@@ -288,7 +277,7 @@ class PresenterJob:
         return self._read("done.json")
 
     def _mark(self, stage: str, minutes: float) -> None:
-        self._write("done.json", {**self._done(), stage: minutes})
+        save_json(self.work / "done.json", {**self._done(), stage: minutes})
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.work / name
@@ -297,7 +286,3 @@ class PresenterJob:
         except (OSError, ValueError):
             values = {}
         return values if isinstance(values, dict) else {}
-
-    def _write(self, name: str, values: dict[str, Any]) -> None:
-        with atomic_path(self.work / name) as temporary:
-            temporary.write_text(json.dumps(values), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from letstalk_core.errors import ConfigError, DependencyError
-from letstalk_core.files import atomic_path
 from letstalk_core.networks.configs import Config
 
+from ..output import save_text
 from .config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe, LipsRecipe, Recipe
 
 __all__ = ["RECIPES", "load_recipe", "recipe_path", "write_resolved"]
@@ -27,7 +26,7 @@ RECIPES: dict[str, type[Recipe]] = {
 }
 
 
-def recipe_path(name: str | os.PathLike[str]) -> Path:
+def recipe_path(name: str | Path) -> Path:
     """The file of a recipe: a path, or the name of a shipped one ("demo_dit"). Raises: ConfigError."""
     path = Path(name)
     try:
@@ -43,7 +42,7 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
     raise ConfigError(f"{name}: no such recipe file; give a TOML file or one of the shipped {names}")
 
 
-def load_recipe(stage: str, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(stage: str, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `table.key=value` overrides (values in TOML). Raises: ConfigError naming the key."""
     path = recipe_path(path)
     try:
@@ -109,9 +108,8 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
                 f"reading recipes before Python 3.11 needs tomli ({error}); pip install 'letstalk-portrait[train]'"
             ) from None
     if len(text) > MAX_CHARACTERS or any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise ConfigError(
-            f"{where}: is too long, or has keys of too many parts, for a recipe"
-        )  # minutes of parsing
+        # minutes of parsing
+        raise ConfigError(f"{where}: is too long, or has keys of too many parts, for a recipe")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError, OverflowError) as error:  # dates that are none, too
@@ -135,5 +133,4 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def write_resolved(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe as JSON beside a run."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+    save_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")

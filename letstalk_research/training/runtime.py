@@ -1,4 +1,4 @@
-"""Small parts of the training loop: seeds, precision, signals, batches prepared ahead."""
+"""Small parts of the training: stages, seeds, precision, signals, batches prepared ahead."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header
+from letstalk_core.networks.configs import Config
+
+from .config import Recipe
 
 __all__ = [
-    "Prefetcher",
-    "StopRequest",
-    "choose_precision",
-    "fast_bfloat16_cpu",
-    "of_all",
-    "of_the_first",
-    "seed_of",
+    *("Batch", "Prefetcher", "Result", "Stage", "StopRequest", "Stopped", "choose_precision"),
+    *("fast_bfloat16_cpu", "load_part", "of_all", "of_the_first", "seed_of"),
 ]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+Batch = dict[str, Tensor]
 
 
 def seed_of(*parts: object) -> int:
@@ -121,3 +123,57 @@ class Prefetcher(Generic[T]):
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Stage(Protocol):
+    """What differs between stages. `module(batch)` returns (loss, metrics); tensors of metrics are scalars."""
+
+    channels_last: bool
+
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def module(self) -> nn.Module: ...
+
+    def refresh(self, limit: int | None = None) -> int:
+        """Look for added data, at most up to position `limit`; returns the position, a count of manifest lines."""
+
+    def plan_batch(self, seed: int) -> Callable[[], Batch]:
+        """The job that makes a batch (on the CPU) from the data known now; it may run in another thread."""
+
+    def validate(self, device: torch.device) -> Mapping[str, float]:
+        """Measure the module, which holds the averaged weights, on the validation split."""
+
+    def sample(self, path: Path, device: torch.device) -> None:
+        """Write a picture of what the module does; may do nothing."""
+
+    def export(self, folder: Path, device: torch.device) -> list[Path]:
+        """Write the module, which holds the averaged weights, as model files."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended. `signal` is the number of the signal that stopped it, None if the budget ended it."""
+
+    run: Path
+    step: int
+    signal: int | None = None
+    exported: list[Path] = field(default_factory=list)
+
+
+class Stopped(Exception):
+    """A signal asked to stop; the state is saved, and the same command goes on. `signal` is its number."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
+def load_part(network: nn.Module, path: str, kind: str) -> Config:
+    """Fill a network with the part of its kind in a model file; returns that part's config.
+
+    Raises: CheckpointError.
+    """
+    name, config = read_header(path).part(kind)
+    load_into(network, load_tensors(path, prefix=f"{name}."), path)
+    return config

@@ -15,7 +15,7 @@ from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.networks.load import DEMO_FOLDER
-from letstalk_research.evaluation.paper.iresnet import IResNet
+from letstalk_research.evaluation.paper.networks import IResNet
 
 FRAMES, SIDE = 7, 192
 

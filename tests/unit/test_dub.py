@@ -34,8 +34,8 @@ from letstalk_core.networks.face_points import LIPS
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
 from letstalk_research.evaluation.bundle_subject import BundleSubject
-from letstalk_research.evaluation.dub_suite import run_dub
 from letstalk_research.evaluation.face_curves import FinderReader
+from letstalk_research.evaluation.film_suites import run_dub
 
 FPS = 25.0
 PORTRAITS = sorted((DEMO_FOLDER / "portraits").glob("*.png"))

@@ -7,20 +7,18 @@ differs a little from run to run; who is drawn and the portraits do not hang on 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
 from letstalk_core.protocols import Device
 
+from ...output import save_tensors
 from ..manifest import ClipRecord, Manifest, append_records
 from .faces import FRAME_SIZE, regions, render
 from .identity import Identity, sample_identity
@@ -73,7 +71,7 @@ def draw_clip(
 
 
 def synthesize(
-    folder: str | os.PathLike[str],
+    folder: str | Path,
     *,
     clips: int,
     frames: int = 24,
@@ -119,13 +117,13 @@ def write_clip(path: Path, clip: DrawnClip, device: Device = None) -> None:
     needed = (clip.first_frame + len(clip.motion)) * SAMPLES_PER_FRAME
     wave = torch.nn.functional.pad(wave, (0, max(0, needed - len(wave))))
     tensors = {
-        "frames": pictures[count:].contiguous(),
-        "portraits": pictures[:count].contiguous(),
+        "frames": pictures[count:],
+        "portraits": pictures[:count],
         "audio": (wave.clamp(-1, 1) * 32767).to(torch.int16),
         "motion": torch.from_numpy(clip.motion).half(),
         "portrait_motion": torch.from_numpy(clip.portrait_motion).half(),
-        "regions": boxes[count:].contiguous(),
-        "portrait_regions": boxes[:count].contiguous(),
+        "regions": boxes[count:],
+        "portrait_regions": boxes[:count],
     }
     metadata = {
         "motion": ",".join(MOTION),
@@ -133,5 +131,4 @@ def write_clip(path: Path, clip: DrawnClip, device: Device = None) -> None:
         "skin_group": str(clip.identity.skin_group),
         "size": str(FRAME_SIZE),
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata=metadata)
+    save_tensors(path, tensors, metadata)

@@ -10,11 +10,12 @@ while the outline stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
@@ -25,7 +26,7 @@ from .hair import glasses, hair_behind, hair_front
 from .identity import Identity
 from .motion import MOTION
 
-__all__ = ["FRAME_SIZE", "REGIONS", "regions", "render"]
+__all__ = ["FRAME_SIZE", "REGIONS", "regions", "render", "seen_at"]
 
 FRAME_SIZE = 256
 REGIONS = ("mouth", "left_eye", "right_eye")
@@ -33,6 +34,18 @@ CHUNK = 8  # frames drawn at once on a CPU: more falls out of the cache
 DEVICE_CHUNK = 64  # elsewhere, where each operation costs a launch
 PIVOT = 0.75  # v of the point the head rolls about
 YAW_SLIDE, PITCH_SLIDE = 0.15, 0.10  # how far features slide at yaw, pitch = 1
+
+
+def seen_at(
+    person: Identity, m: Mapping[str, Any], fu: NDArray[np.float64], fv: NDArray[np.float64], size: int
+) -> NDArray[np.float64]:
+    """Where points (fu, fv) on the head of a person with the motion `m` are seen: (..., 2), x and y in pixels."""
+    depth = np.clip(1 - (fu / 0.6) ** 2 - (fv / 0.8) ** 2, 0, None)
+    u, v = fu + YAW_SLIDE * m["yaw"] * depth, fv + PITCH_SLIDE * m["pitch"] * depth - PIVOT
+    cos, sin, scale = np.cos(m["roll"]), np.sin(m["roll"]), person.zoom * m["scale"]
+    x = person.center_x + m["shift_x"] + (u * cos - v * sin) * scale
+    y = person.center_y + m["shift_y"] + PIVOT + (u * sin + v * cos) * scale
+    return (np.stack([x, y], -1) + 1) / 2 * size
 
 
 def render(
@@ -197,9 +210,8 @@ def _beard(canvas: Canvas, p: Params, u: Tensor, v: Tensor, fu: Tensor, fv: Tens
     fu, fv, u = fu[:, rows], fv[:, rows], u[:, rows]
     edge = p.mouth_y + 0.16 - 1.15 * torch.sqrt(fu * fu + 0.012)  # upper edge rises towards the ears
     lower = smooth(-0.02, 0.02, fv - edge)
-    skin_ring = smooth(
-        0.0, 0.02, torch.sqrt((fu / 1.22) ** 2 + ((fv - p.mouth_y - 0.045 * p.jaw) / 0.78) ** 2) - 0.165
-    )
+    around = torch.sqrt((fu / 1.22) ** 2 + ((fv - p.mouth_y - 0.045 * p.jaw) / 0.78) ** 2)
+    skin_ring = smooth(0.0, 0.02, around - 0.165)
     inside = canvas.cover(head_distance(p, u, v[:, rows]), 2.0)
     moustache = smooth(0.02, -0.02, (fv - p.mouth_y + 0.082).abs() - 0.026) * smooth(0.21, 0.18, fu.abs())
     alpha = torch.maximum(lower * skin_ring, moustache) * inside
@@ -252,9 +264,8 @@ def _eyes(canvas: Canvas, p: Params, fu: Tensor, fv: Tensor) -> None:
     t = ax / p.eye_width
     arc = (1 - t * t).clamp_(min=0)
     open_top, bottom = -p.eye_height * arc**0.75, p.eye_height * 0.72 * arc
-    lid = bottom * 0.75 + (open_top - bottom * 0.75) * (1 - p.blink) * (
-        1 - 0.10 * p.smile
-    )  # edge of the upper lid
+    # edge of the upper lid
+    lid = bottom * 0.75 + (open_top - bottom * 0.75) * (1 - p.blink) * (1 - 0.10 * p.smile)
     within = canvas.cover(ax.abs() - p.eye_width)
     canvas.paint(p.skin * 0.86, canvas.cover(torch.maximum(open_top - 0.012 - ay, ay - bottom)) * within, rows)
     eye = canvas.cover(torch.maximum(lid - ay, ay - bottom)) * within

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError
 
-from .speech import SAMPLE_RATE_HZ, SILENCE, Phoneme, Utterance
+from .speech import SAMPLE_RATE_HZ, SILENCE, Phoneme, Utterance, append_phoneme
 
 __all__ = ["ARPABET", "CLOSURE_SECONDS", "ITALIAN", "labelled_utterance"]
 
@@ -47,29 +47,23 @@ def labelled_utterance(
     """
     seconds = len(waveform) / SAMPLE_RATE_HZ
     found: list[Phoneme] = []
+
+    def append(symbol: str, end: float, *, go_on: bool = False) -> None:
+        append_phoneme(found, symbol, found[-1].end_s if found else 0.0, end, go_on=go_on)
+
     for symbol, start, end in phones:
         here = found[-1].end_s if found else 0.0
         start, end = min(start, seconds), min(end, seconds)
         if start < here - GAP_SECONDS:
             raise ConfigError(f"phone {symbol!r} at {start:.3f} s starts before the one in front of it ends")
         if start > here + GAP_SECONDS:
-            _append(found, SILENCE, start)
+            append(SILENCE, start)
             here = start
         if symbol[:1] in VOICELESS_STOPS and end > here:
             closed = here + max(0.0, min(CLOSURE_SECONDS, end - here - 0.01))
-            _append(found, found[-1].symbol if found else SILENCE, closed, join=True)
-        _append(found, symbol, end)
-    _append(found, SILENCE, seconds)
+            append(found[-1].symbol if found else SILENCE, closed, go_on=True)
+        append(symbol, end)
+    append(SILENCE, seconds)
     if not any(p.symbol for p in found):
         raise ConfigError(f"no sound was found in the speech of {voice}: {text[:40]!r}")
     return Utterance(waveform, tuple(found), voice, text)
-
-
-def _append(phonemes: list[Phoneme], symbol: str, end: float, *, join: bool = False) -> None:
-    """Append a span from the end of the last one; pauses, or all with `join`, go on with the same symbol."""
-    start = phonemes[-1].end_s if phonemes else 0.0
-    if end <= start:
-        return
-    if phonemes and phonemes[-1].symbol == symbol and (join or symbol == SILENCE):
-        start = phonemes.pop().start_s
-    phonemes.append(Phoneme(symbol, start, end))

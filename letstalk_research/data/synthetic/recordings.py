@@ -8,7 +8,6 @@ every sixth line. The sound is `wavs/NAME` or `NAME`, with any ending that can b
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ class Recording:
     split: str
 
 
-def read_recordings(folder: str | os.PathLike[str]) -> list[Recording]:
+def read_recordings(folder: str | Path) -> list[Recording]:
     """The recordings of a folder, in the order of its list. Raises: MediaError, ConfigError."""
     folder = Path(folder)
     try:

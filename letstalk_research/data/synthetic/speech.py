@@ -20,7 +20,7 @@ import shutil
 import sys
 import threading
 import wave
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,8 @@ from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
-__all__ = [
-    "SAMPLE_RATE_HZ",
-    "SILENCE",
-    "Phoneme",
-    "Utterance",
-    "espeak_version",
-    "join",
-    "silence",
-    "synthesise",
-    "write_wav",
-]
+__all__ = ["SAMPLE_RATE_HZ", "SILENCE", "Phoneme", "Utterance", "append_phoneme", "espeak_version"]
+__all__ += ["join", "silence", "synthesise", "write_wav"]
 
 SILENCE = ""  # the symbol of a pause
 LIBRARY_VARIABLE = "LETSTALK_ESPEAK_LIBRARY"
@@ -100,7 +91,7 @@ def join(parts: Sequence[Utterance]) -> Utterance:
     start = 0.0
     for part in parts:
         for p in part.phonemes:
-            _append(phonemes, p.symbol, start + p.start_s, start + p.end_s)
+            append_phoneme(phonemes, p.symbol, start + p.start_s, start + p.end_s)
         start += part.seconds
     wave = np.concatenate([p.waveform for p in parts]) if parts else np.zeros(0, np.float32)
     voice = next((p.voice for p in parts if p.voice), "")
@@ -126,14 +117,14 @@ def synthesise(
     end_s = len(wave) / SAMPLE_RATE_HZ
     starts = [min(sample / engine.sample_rate_hz, end_s) for sample, _ in events]
     phonemes: list[Phoneme] = []
-    _append(phonemes, SILENCE, 0.0, starts[0])
+    append_phoneme(phonemes, SILENCE, 0.0, starts[0])
     for (_, symbol), start, end in zip(events, starts, [*starts[1:], end_s], strict=True):
         previous = phonemes[-1].symbol if phonemes else SILENCE
         glide = symbol == SILENCE and previous != SILENCE and end - start < GLITCH_SECONDS and end < end_s
         if glide:
             phonemes[-1] = Phoneme(previous, phonemes[-1].start_s, end)
         else:
-            _append(phonemes, symbol, start, end)
+            append_phoneme(phonemes, symbol, start, end)
     return Utterance(wave, tuple(phonemes), voice, text)
 
 
@@ -151,11 +142,11 @@ def espeak_version() -> str:
     return _engine().version
 
 
-def _append(phonemes: list[Phoneme], symbol: str, start: float, end: float) -> None:
-    """Append a phoneme, joining pauses and dropping empty spans."""
+def append_phoneme(phonemes: list[Phoneme], symbol: str, start: float, end: float, *, go_on: bool = False) -> None:
+    """Append a span, if it is one. Pauses go on in the next, with `go_on` all spans of the same symbol."""
     if end <= start:
         return
-    if symbol == SILENCE and phonemes and phonemes[-1].symbol == SILENCE:
+    if phonemes and phonemes[-1].symbol == symbol and (go_on or symbol == SILENCE):
         start = phonemes.pop().start_s
     phonemes.append(Phoneme(symbol, start, end))
 
@@ -267,7 +258,7 @@ def _load_library() -> tuple[Any, str | None, str]:
             return ctypes.CDLL(named), None, named
         except OSError as error:
             raise DependencyError(f"{LIBRARY_VARIABLE}={named!r} cannot be loaded ({error}); {REMEDY}") from None
-    for candidate in _unique(_system_candidates()):
+    for candidate in dict.fromkeys(_system_candidates()):
         try:
             return ctypes.CDLL(candidate), None, candidate
         except OSError:
@@ -299,7 +290,3 @@ def _system_candidates() -> Iterator[str]:
         here = Path(program).resolve().parent
         folders += [here, here.parent / "lib"]
     yield from (str(folder / name) for folder in folders for name in sonames if (folder / name).is_file())
-
-
-def _unique(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))

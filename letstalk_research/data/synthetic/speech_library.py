@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from letstalk_core.errors import ConfigError, MediaError
-from letstalk_core.files import atomic_path
 
+from ...output import save_tensors
 from .recordings import aligned, cut_at_pauses, read_recordings
 from .speech import SAMPLE_RATE_HZ, Phoneme, Utterance, join, silence
 from .texts import SPLITS, Speaker, random_sentence, random_utterance
@@ -48,7 +46,7 @@ class _Entry:
 class SpeechLibrary:
     """The sentences of a folder. Same files and same `rng`: same utterances."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._entries = [_header(p) for p in sorted(self.folder.glob("*.safetensors"))]
 
@@ -72,15 +70,14 @@ class SpeechLibrary:
         audio = torch.from_numpy(np.round(np.clip(utterance.waveform, -1, 1) * 32767).astype(np.int16))
         phones = [[p.symbol, round(p.start_s, 5), round(p.end_s, 5)] for p in utterance.phonemes]
         metadata = {"kind": kind, "split": split, "voice": utterance.voice, "text": utterance.text}
-        with atomic_path(path) as temporary:
-            save_file({"audio": audio}, str(temporary), metadata={**metadata, "phones": json.dumps(phones)})
+        save_tensors(path, {"audio": audio}, {**metadata, "phones": json.dumps(phones)})
         self._entries = sorted(
             [e for e in self._entries if e.path != path]
             + [_Entry(path, kind, utterance.voice, split, utterance.seconds)],
             key=lambda e: e.path.name,
         )
 
-    def add_recordings(self, folder: str | os.PathLike[str]) -> None:
+    def add_recordings(self, folder: str | Path) -> None:
         """Align the recordings of a folder (see `recordings`) that the library does not have, and cut them."""
         folder = Path(folder).resolve()
         prefix = f"{folder.name}-{zlib.crc32(str(folder).encode()):08x}"
@@ -139,11 +136,7 @@ class SpeechLibrary:
 
 
 def prepared(
-    folder: str | os.PathLike[str],
-    *,
-    recordings: Sequence[str | os.PathLike[str]] = (),
-    engines: Sequence[str] = (),
-    sentences: int = 200,
+    folder: str | Path, *, recordings: Sequence[str | Path] = (), engines: Sequence[str] = (), sentences: int = 200
 ) -> SpeechLibrary:
     """The library of a folder with these recordings and engines, made if missing.
 

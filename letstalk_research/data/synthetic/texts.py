@@ -18,14 +18,8 @@ from letstalk_core.errors import ConfigError
 from .speech import Utterance, join, silence, synthesise
 
 __all__ = [
-    "HELD_OUT_VARIANTS",
-    "LANGUAGES",
-    "SPLITS",
-    "Speaker",
-    "TRAIN_VARIANTS",
-    "entries",
-    "random_sentence",
-    "random_utterance",
+    *("HELD_OUT_EVERY", "HELD_OUT_VARIANTS", "LANGUAGES", "PATTERNS", "SPLITS", "TRAIN_VARIANTS", "Speaker"),
+    *("entries", "random_sentence", "random_utterance"),
 ]
 
 SPLITS = ("train", "held_out")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from letstalk_core.errors import CheckpointError, DependencyError
 
-from .i3d import I3D
+from .networks import I3D
 from .weights import load_weights, read_weights
 
 __all__ = ["i3d", "inception", "videomae"]

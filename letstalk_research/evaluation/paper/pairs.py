@@ -17,11 +17,10 @@ from letstalk_core.media.portrait.crop import SHAPE_TOLERANCE, resize
 from letstalk_core.media.video.reader import read_video
 
 from ..face_curves import PointReader
-from ..real_suite import find_films
+from ..film_suites import find_films
+from ..metrics import Array
 
 __all__ = ["Clip", "Pair", "find_pairs"]
-
-Array = NDArray[np.float64]
 
 
 @dataclass(eq=False)

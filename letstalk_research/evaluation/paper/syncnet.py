@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..face_curves import bridged
+from ..metrics import Array
 
 __all__ = ["SyncNet", "mfcc", "sync_crops", "sync_scores"]
 
@@ -21,8 +21,6 @@ FRAMES, AUDIO_STEPS, STEPS_PER_FRAME = 5, 20, 4  # of a window; steps of 10 ms
 SHIFT = 15  # frames that sound is moved by, at most
 CROP = 0.4  # around a face, in its sides
 RATE, WINDOW, HOP, FFT, FILTERS, COEFFICIENTS, LIFTER = 16_000, 400, 160, 512, 26, 13, 22
-
-Array = NDArray[np.float64]
 
 
 def _layers(
@@ -102,9 +100,8 @@ def mfcc(waveform: Tensor) -> Array:
     energy, bands = power.sum(1), power @ _mel_filters().T
     energy, bands = np.where(energy == 0, tiny, energy), np.where(bands == 0, tiny, bands)
     k, n = np.arange(COEFFICIENTS)[:, None], np.arange(FILTERS)
-    basis = np.cos(np.pi * k * (2 * n + 1) / (2 * FILTERS)) * np.sqrt(
-        2 / FILTERS
-    )  # DCT-II; row 0 is replaced below
+    # DCT-II; row 0 is replaced below
+    basis = np.cos(np.pi * k * (2 * n + 1) / (2 * FILTERS)) * np.sqrt(2 / FILTERS)
     lift = 1 + LIFTER / 2 * np.sin(np.pi * np.arange(COEFFICIENTS) / LIFTER)
     found: Array = np.log(bands) @ basis.T * lift
     found[:, 0] = np.log(energy)

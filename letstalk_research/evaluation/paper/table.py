@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from letstalk_core.errors import OutputError
-from letstalk_core.files import atomic_path, file_sha256
+from letstalk_core.files import file_sha256
 
 from ..face_curves import PointReader
 from ..intervals import NOTHING, Interval
+from ..report import write_report
 from .features import i3d, inception, videomae
-from .iresnet import IResNet
 from .measures import CLIP_FRAMES, Frechet, Identity, Landmarks, Measure, Pixels, Sync
+from .networks import IResNet
 from .pairs import Pair, find_pairs
 from .syncnet import SyncNet
 from .weights import WEIGHTS, load_weights, read_weights
@@ -88,16 +87,7 @@ class Table:
 
     def save(self, folder: Path) -> None:
         """Write report.json and report.md. Raises: OutputError."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
-        for name, text in (
-            ("report.json", json.dumps(self.to_dict(), indent=1)),
-            ("report.md", self.to_markdown()),
-        ):
-            with atomic_path(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        write_report(folder, self.to_dict(), self.to_markdown())
 
 
 def run_table(

@@ -15,8 +15,7 @@ from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encode
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_research.data.manifest import ClipRecord, append_records
-from letstalk_research.experiments.budget import Budget
-from letstalk_research.experiments.variants import DataFacts, measure_data
+from letstalk_research.experiments.variants import Budget, DataFacts, measure_data
 
 CHANNELS, SIDE, SIZE, LAYERS, DIM = 4, 8, 64, 2, 16
 AUTOENCODER = tiny_autoencoder((8, 8, 8, 16), (0, 0, 0, 1), channels=CHANNELS, size=SIZE)

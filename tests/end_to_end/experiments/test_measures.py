@@ -14,9 +14,8 @@ from torch import Tensor
 
 from letstalk_core.networks.audio_encoder import AudioEncoder
 from letstalk_research.data.synthetic.faces import render
-from letstalk_research.experiments.long_run import measure_long_run
-from letstalk_research.experiments.people import Person, meet
-from letstalk_research.experiments.speaking import measure_ceiling, measure_speech
+from letstalk_research.experiments.memory import measure_long_run
+from letstalk_research.experiments.people import Person, measure_ceiling, measure_speech, meet
 
 SIZE, FRAMES = 64, 32
 

@@ -14,10 +14,9 @@ import torch
 from letstalk_core.errors import ConfigError
 from letstalk_core.networks.checkpoint import load_tensors, read_header
 from letstalk_research.experiments import runs
-from letstalk_research.experiments.budget import Budget
 from letstalk_research.experiments.runs import Stopped, plan_steps, train_variant
 from letstalk_research.experiments.suite import EXPERIMENTS
-from letstalk_research.experiments.variants import Variant, make_recipe
+from letstalk_research.experiments.variants import Budget, Variant, make_recipe
 from letstalk_research.training.diffusion import DiTStage
 
 BASE = Variant("base")

@@ -13,8 +13,8 @@ import pytest
 from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import ConfigError, OutputError
 from letstalk_research.experiments import attention, memory, prediction, suite
-from letstalk_research.experiments.budget import Budget
 from letstalk_research.experiments.page import BEGIN, END, Section, write_page
+from letstalk_research.experiments.variants import Budget
 
 
 @dataclasses.dataclass

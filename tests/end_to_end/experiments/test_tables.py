@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from letstalk_research.evaluation.store import ClipResult
-from letstalk_research.experiments.cost import exponent
-from letstalk_research.experiments.tables import (
+from letstalk_research.experiments.attention import exponent
+from letstalk_research.experiments.page import (
     by_person,
     difference,
     interval,

@@ -19,8 +19,8 @@ from letstalk_research.data.synthetic.identity import Identity
 from letstalk_research.data.synthetic.motion import motion_from_speech
 from letstalk_research.data.synthetic.speech import SAMPLE_RATE_HZ, silence, write_wav
 from letstalk_research.evaluation import demo_suite
+from letstalk_research.evaluation.demo_clips import disturbed
 from letstalk_research.evaluation.demo_suite import Budget, run_demo
-from letstalk_research.evaluation.hard_voices import disturbed
 from letstalk_research.evaluation.report import Report
 from letstalk_research.evaluation.trials import draw_trial
 

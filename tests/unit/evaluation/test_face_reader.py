@@ -16,8 +16,14 @@ from letstalk_research.data.synthetic.faces import render
 from letstalk_research.data.synthetic.identity import Identity, sample_identity
 from letstalk_research.data.synthetic.motion import MOTION, motion_from_speech, neutral_pose, random_pose
 from letstalk_research.data.synthetic.speech import silence
-from letstalk_research.evaluation.face_reader import FACE, FaceReader, face_truth
-from letstalk_research.evaluation.landmarks import LANDMARKS, landmark_positions
+from letstalk_research.evaluation.face_reader import (
+    FACE,
+    LANDMARKS,
+    FaceReader,
+    agreement,
+    face_truth,
+    landmark_positions,
+)
 from letstalk_research.evaluation.metrics import blinks, correlation
 
 SIZE = 96
@@ -48,7 +54,7 @@ def test_lips_eyes_and_head_are_read_from_fresh_drawings_sharp_and_blurred(
     motion[:, MOTION.index("blink")] = rng.uniform(0, 1, 48)
     frames = render(person, motion, size=SIZE)
     for pictures in (frames, blurred(frames)):
-        found = reader.check(pictures, motion)
+        found = agreement(reader.read(pictures), face_truth(motion))
         assert found["jaw"] > 0.95 and found["width"] > 0.85 and found["round"] > 0.75
         assert found["blink"] > 0.95
         assert all(found[name] > 0.95 for name in ("yaw", "pitch", "roll", "shift_x", "shift_y"))

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from letstalk_core.errors import CheckpointError, ConfigError
 from letstalk_research.evaluation.paper.features import inception
-from letstalk_research.evaluation.paper.frechet import Moments, frechet_distance
-from letstalk_research.evaluation.paper.i3d import I3D, same_padding
-from letstalk_research.evaluation.paper.iresnet import FIVE, TEMPLATE, IResNet, aligned_faces
-from letstalk_research.evaluation.paper.measures import Landmarks, ssim
+from letstalk_research.evaluation.paper.measures import Landmarks, Moments, frechet_distance, ssim
+from letstalk_research.evaluation.paper.networks import FIVE, I3D, TEMPLATE, IResNet, aligned_faces, same_padding
 from letstalk_research.evaluation.paper.pairs import Clip, Pair, find_pairs
 from letstalk_research.evaluation.paper.syncnet import SyncNet, mfcc, sync_crops, sync_scores
 from letstalk_research.evaluation.paper.weights import load_weights, read_weights

@@ -19,9 +19,9 @@ from letstalk_research.data.synthetic.motion import MOTION
 from letstalk_research.data.synthetic.speech import Utterance
 from letstalk_research.data.synthetic.texts import random_utterance
 from letstalk_research.evaluation.face_curves import CURVES, bridged, face_curves, shape_error
+from letstalk_research.evaluation.film_suites import Film, find_films, run_real
 from letstalk_research.evaluation.photo_suite import PhotoBudget, run_photo
 from letstalk_research.evaluation.photo_trials import PhotoTrial, TestStill, draw_photo_trial, load_test_stills
-from letstalk_research.evaluation.real_suite import Film, find_films, run_real
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data"))
 from photo_faces import face_points, write_stills

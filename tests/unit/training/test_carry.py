@@ -18,8 +18,7 @@ from letstalk_research.commands.train import build_stage
 from letstalk_research.data.clips import FrameSampler
 from letstalk_research.data.manifest import Manifest
 from letstalk_research.data.pairs import draw_pairs
-from letstalk_research.evaluation.carry import carry_quality
-from letstalk_research.training.carry import CarryStage
+from letstalk_research.training.carry import CarryStage, carry_quality
 from letstalk_research.training.checkpoints import load_state
 from letstalk_research.training.config import Recipe
 from letstalk_research.training.loop import train

@@ -13,13 +13,19 @@ from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.checkpoint import read_header, save_checkpoint
 from letstalk_core.networks.load import load_model
+from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import step_to_sigma
 from letstalk_research.commands.train import build_stage
 from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe, Recipe
 from letstalk_research.training.loop import train
-from letstalk_research.training.memory_noise import disturb_memory, mask_positions
-from letstalk_research.training.objectives import add_noise, draw_times, variance_bound
+from letstalk_research.training.losses import (
+    add_noise,
+    disturb_memory,
+    draw_times,
+    mask_positions,
+    variance_bound,
+)
 from letstalk_research.training.plots import read_csv
 
 MakeRecipe = Callable[..., Recipe]
@@ -160,11 +166,12 @@ def test_model_guidance_moves_the_target_away_from_what_is_made_without_sound(
     clean = torch.randn(2, config.clip_frames, config.in_channels, *config.grid_size)
     memory = torch.randn(2, config.bank_frames, *clean.shape[2:])
     audio = torch.randn(2, config.clip_frames, module.audio_projection.config.tokens, config.audio_token_dim)
+    known = Conditions(clean[:, 0], audio, memory)
     noise, time, weights = torch.randn_like(clean), torch.tensor([0.5, 1.0]), torch.ones_like(clean[:, :, :1])
 
     def loss(target: torch.Tensor, guided: torch.Tensor | None) -> torch.Tensor:
         with torch.no_grad():
-            return module.losses(target, noise, time, clean[:, 0], memory, audio, weights, guided)[0]
+            return module.losses(target, noise, time, known, weights, guided)[0]
 
     unguided, zero = loss(clean, None), loss(clean, torch.zeros(2))
     torch.testing.assert_close(zero, unguided)

@@ -20,7 +20,7 @@ from letstalk_research.data.face_heads import Shapes, load_heads, turn_head, wri
 from letstalk_research.data.face_pictures import FacePictures, cells_of, mirror_order
 from letstalk_research.data.synthetic.identity import sample_identity
 from letstalk_research.data.synthetic.motion import random_pose
-from letstalk_research.evaluation.landmarks import LANDMARKS, landmark_positions
+from letstalk_research.evaluation.face_reader import LANDMARKS, landmark_positions
 from letstalk_research.training.config import FacesRecipe
 from letstalk_research.training.faces import FacesStage, add_norms, fold_norms
 from letstalk_research.training.loop import train

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from letstalk_research.training.checkpoints import EMA
 from letstalk_research.training.config import OptimizerConfig
-from letstalk_research.training.ema import EMA
 from letstalk_research.training.losses import (
     gradient_l1,
     latent_regulariser,

@@ -1,7 +1,8 @@
-"""The residual network of ArcFace (Deng et al. 2019, arXiv 1801.07698), whose embeddings CSIM compares.
+"""Networks of the papers' metrics, with the names of layers of their public ports, so that state dicts load.
 
-Names of layers are those of InsightFace's `arcface_torch`, so its backbones load; depth and width follow from the
-weights.
+IResNet is ArcFace's residual network (Deng et al. 2019, arXiv 1801.07698), whose embeddings CSIM compares, as in
+InsightFace's `arcface_torch`; depth and width follow from the weights. I3D on Kinetics-400 (Carreira and Zisserman
+2017, arXiv 1705.07750) gives the logits that FVD compares; its padding is TensorFlow's "SAME".
 """
 
 from __future__ import annotations
@@ -17,12 +18,31 @@ from torch import Tensor, nn
 from letstalk_core.errors import CheckpointError
 from letstalk_core.networks.face_points import CORNERS, IRISES, NOSE_TIP
 
-__all__ = ["IResNet", "aligned_faces"]
+__all__ = ["FIVE", "I3D", "TEMPLATE", "IResNet", "aligned_faces", "same_padding"]
 
 SIDE = 112
 # Where eyes, tip of the nose and corners of the mouth lie in an aligned face; those of the picture's left first.
 TEMPLATE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 FIVE = (*IRISES, NOSE_TIP, *CORNERS)
+# Widths of the branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; pooling then 1x1.
+MIXED = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+POOLS = {  # before these: size and stride over time, height, width
+    "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
+    "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
+}
+Sides = tuple[int, int, int]
 
 
 class Block(nn.Module):
@@ -97,3 +117,70 @@ def aligned_faces(frames: Tensor, points: NDArray[np.float64]) -> Tensor:
         at = torch.from_numpy(grid[None]).float().to(frame.device)
         faces.append(F.grid_sample(picture, at, align_corners=True) - 1)
     return torch.cat(faces)
+
+
+def same_padding(x: Tensor, kernel: Sides, stride: Sides) -> Tensor:
+    """Zeros around (b, c, t, h, w) so that ceil(size / stride) positions come out, the odd one behind."""
+    pads: list[int] = []
+    for size, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1], strict=True):
+        extra = max(k - (size % s or s), 0)
+        pads += [extra // 2, extra - extra // 2]
+    return F.pad(x, pads)
+
+
+def _pool(x: Tensor, kernel: Sides, stride: Sides) -> Tensor:
+    return F.max_pool3d(same_padding(x, kernel, stride), kernel, stride)
+
+
+class Unit(nn.Module):
+    """Convolution, batch norm, ReLU; the last layer of the network has a bias instead of both."""
+
+    def __init__(self, into: int, out: int, size: int = 1, stride: int = 1, *, last: bool = False) -> None:
+        super().__init__()
+        self.conv3d = nn.Conv3d(into, out, size, stride, bias=last)
+        self.bn: nn.Module | None = None if last else nn.BatchNorm3d(out, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, stride = self.conv3d.kernel_size, self.conv3d.stride
+        x = self.conv3d(same_padding(x, size, stride))  # type: ignore[arg-type]
+        return x if self.bn is None else F.relu(self.bn(x))
+
+
+class Mixed(nn.Module):
+    """Four branches side by side."""
+
+    def __init__(self, into: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        a, b, c, d, e, f = widths
+        self.b0 = Unit(into, a)
+        self.b1a, self.b1b = Unit(into, b), Unit(b, c, 3)
+        self.b2a, self.b2b = Unit(into, d), Unit(d, e, 3)
+        self.b3b = Unit(into, f)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.b3b(_pool(x, (3, 3, 3), (1, 1, 1)))
+        return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), pooled], 1)
+
+
+class I3D(nn.Module):
+    """(b, 3, t, h, w) in [-1, 1] -> logits (b, 400), averaged over time and place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2)
+        self.Conv3d_2b_1x1 = Unit(64, 64)
+        self.Conv3d_2c_3x3 = Unit(64, 192, 3)
+        into = 192
+        for name, widths in MIXED.items():
+            self.add_module(name, Mixed(into, widths))
+            into = widths[0] + widths[2] + widths[4] + widths[5]
+        self.logits = Unit(into, 400, last=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name, layer in self.named_children():
+            if name in POOLS:
+                x = _pool(x, *POOLS[name])
+            if name == "logits":
+                x = x.mean((2, 3, 4), keepdim=True)
+            x = layer(x)
+        return x.flatten(1)
