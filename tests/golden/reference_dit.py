@@ -161,9 +161,8 @@ class Reference:
         frames, grid = len(x), (x.shape[2] // patch, x.shape[3] // patch)
         trained = config.memory_frames + config.anchor_frames
         clip = np.stack([self.frame_tokens(x[i]) + self.time(trained + i) for i in range(frames)])
-        before = np.stack(
-            [self.frame_tokens(memory[i]) + self.time(trained - len(memory) + i) for i in range(len(memory))]
-        )
+        earlier = [self.frame_tokens(m) + self.time(trained - len(memory) + i) for i, m in enumerate(memory)]
+        before = np.array(earlier).reshape(-1, *clip.shape[1:])
         picture = self.frame_tokens(portrait)[None]
         speech = audio if config.audio_fusion == "direct" else self.linear("audio_embed", audio)
         carried, guides = [], {}

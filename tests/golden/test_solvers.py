@@ -117,12 +117,11 @@ def test_karras_sigmas_equal_diffusers() -> None:
     torch.testing.assert_close(steps.float(), scheduler.timesteps.float(), rtol=0, atol=0.6)
 
 
-@pytest.mark.parametrize("steps", [25, 250])
-def test_ancestral_sampling_with_learned_variance_equals_diffusers(
-    steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("steps", "learned"), [(25, True), (250, True), (25, False)])
+def test_ancestral_sampling_equals_diffusers(steps: int, learned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    variance = "learned_range" if learned else "fixed_small"
     scheduler = diffusers.DDPMScheduler(
-        1000, **TABLE, clip_sample=False, variance_type="learned_range", prediction_type="sample"
+        1000, **TABLE, clip_sample=False, variance_type=variance, prediction_type="sample"
     )
     taken = torch.linspace(999, 0, steps, dtype=torch.float64).round().long()
     scheduler.set_timesteps(timesteps=taken.tolist())
@@ -146,7 +145,9 @@ def test_ancestral_sampling_with_learned_variance_equals_diffusers(
     noise = iter(draws)
     x = torch.randn(SHAPE, dtype=torch.float64)
     wide = x * (1 + sigmas[0] ** 2).sqrt()
-    found = sample_ddpm(Learned(), wide, sigmas, noise_sampler=lambda sigma, following: next(noise))
+    found = sample_ddpm(
+        Learned() if learned else denoise, wide, sigmas, noise_sampler=lambda sigma, following: next(noise)
+    )
 
     from diffusers.schedulers import scheduling_ddpm
 
@@ -154,6 +155,6 @@ def test_ancestral_sampling_with_learned_variance_equals_diffusers(
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: next(noise))
     for i, step in enumerate(taken.tolist()):
         full = x * (1 + sigmas[i] ** 2).sqrt()
-        output = torch.cat([denoise(full, sigmas[i]), raw_variance(full, sigmas[i])], dim=1)
-        x = scheduler.step(output, step, x).prev_sample
+        output = [denoise(full, sigmas[i])] + [raw_variance(full, sigmas[i])] * learned
+        x = scheduler.step(torch.cat(output, dim=1), step, x).prev_sample
     torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)

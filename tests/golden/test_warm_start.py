@@ -135,10 +135,8 @@ def test_layers_of_other_shapes_are_named_and_their_gates_stay_closed(tmp_path: 
     dit = fresh(mlp_ratio=4.0, depth=3)
     report = warm_start(dit, saved(sana(patch_size=2), tmp_path))
     text = "\n".join(report.lines())
-    assert (
-        "the file has [320, 64, 1, 1], needed is [512, 64, 1, 1]: blocks.0-1.feed_forward.conv_inverted.weight"
-        in text
-    )
+    ffn = "blocks.0-1.feed_forward.conv_inverted.weight"
+    assert f"the file has [320, 64, 1, 1], needed is [512, 64, 1, 1]: {ffn}" in text
     assert "the file has [64, 4, 2, 2], needed is [64, 4, 1, 1]: patch_embed.proj.weight" in text
     assert "the file has none: blocks.2.spatial_attention.qkv.weight" in text
     rows = dit.blocks[0].modulation.linear.weight
@@ -190,35 +188,20 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path: Path) -> N
     assert all(torch.equal(v, before[k]) for k, v in dit.state_dict().items())
 
 
-def test_names_of_blocks_are_drawn_together() -> None:
-    names = ["blocks.0.a", "blocks.1.a", "blocks.3.a", "x.blocks.2.b", "patch.proj.weight"]
-    assert group_names(names) == ["blocks.0-1,3.a", "x.blocks.2.b", "patch.proj.weight"]
-
-
 def test_training_starts_from_it_and_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from tests.unit.training.conftest import TINY, write_clip
 
     for i in range(2):
         write_clip(tmp_path / "data", f"clip{i}", split="val" if i == 0 else "train")
     recipe = tmp_path / "dit.toml"
-    recipe.write_text(
-        TINY["dit"]
-        + f"""
-[data]
-folder = "{tmp_path / "data"}"
-batch_size = 1
-workers = 0
-[loop]
-run = "{tmp_path / "run"}"
-steps = 1
-device = "cpu"
-precision = "fp32"
-"""
-    )
+    recipe.write_text(TINY["dit"])
+    values = [f"data.folder={tmp_path / 'data'}", "data.batch_size=1", "data.workers=0"]
+    values += [f"loop.run={tmp_path / 'run'}", "loop.steps=1", "loop.device=cpu", "loop.precision=fp32"]
+    sets = [word for value in values for word in ("--set", value)]
     model = sana(num_attention_heads=1, cross_attention_dim=32, num_cross_attention_heads=1, num_layers=1)
     path = saved(model, tmp_path / "sana")
     with caplog.at_level(logging.INFO, logger="letstalk_core"):
-        assert main(["train", "dit", "--config", str(recipe), "--init-from", str(path)]) == 0
+        assert main(["train", "dit", "--config", str(recipe), "--init-from", str(path), *sets]) == 0
     assert "blocks.0.spatial_attention.qkv.weight" in caplog.text
     assert "needed is [128, 32, 1, 1]: blocks.0.feed_forward.conv_inverted.weight" in caplog.text
     assert (tmp_path / "run").is_dir()

@@ -1,4 +1,4 @@
-"""The autoencoder against diffusers with the same random weights, and its behaviour as a module."""
+"""The autoencoder as a module; tests/golden compares what it computes with diffusers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,11 @@ from letstalk_core.networks.configs import AutoencoderConfig
 from letstalk_core.networks.presets import AUTOENCODER
 
 
-def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal to 1e-5 of the largest value: float32, sums in another order."""
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
-
-
 def narrow(name: str) -> AutoencoderConfig:
-    """A preset with the same blocks and stages in less width and depth.
-
-    `demo` keeps its widths but gets a layer in its second stage: in diffusers only the first can have none.
-    """
+    """A preset with the same blocks and stages in less width and depth."""
     config = AUTOENCODER[name]
     if name == "demo":
-        layers = (0, *(max(1, n) for n in config.encoder_layers_per_block[1:]))
-        return dataclasses.replace(config, encoder_layers_per_block=layers, decoder_layers_per_block=layers)
+        return config
     widths = tuple(max(32, w // 16) for w in config.encoder_block_out_channels)
     return dataclasses.replace(
         config,
@@ -37,44 +28,6 @@ def narrow(name: str) -> AutoencoderConfig:
         encoder_layers_per_block=tuple(min(2, n) for n in config.encoder_layers_per_block),
         decoder_layers_per_block=tuple(min(2, n) for n in config.decoder_layers_per_block),
     )
-
-
-def reference_of(config: AutoencoderConfig) -> torch.nn.Module:
-    """The diffusers model of a config, with random weights that use every parameter."""
-    diffusers = pytest.importorskip("diffusers")
-    known = config.to_dict()
-    for ours_only in ("image_size", "latent_rgb_factors", "latent_rgb_bias"):
-        del known[ours_only]
-    model = diffusers.AutoencoderDC(**known).eval()
-    generator = torch.Generator().manual_seed(0)
-    for key, value in model.state_dict().items():
-        if "num_batches" in key:
-            continue
-        noise = torch.randn(value.shape, generator=generator)
-        if value.ndim > 1:
-            value.copy_(noise * value[0].numel() ** -0.5)
-        elif key.endswith(("norm.weight", "norm_out.weight", "running_var")):
-            value.copy_(1 + 0.3 * noise.abs())
-        else:
-            value.copy_(0.1 * noise)
-    return model
-
-
-CASES = ["f32c32-sana-1.1", "lite-f32c32-sana-1.1", "f32c32-mix-1.0", "f64c128-in-1.0", "demo"]
-
-
-@pytest.mark.parametrize("name", CASES)
-@torch.no_grad()
-def test_the_autoencoder_agrees_with_diffusers(name: str) -> None:
-    config = narrow(name)
-    reference = reference_of(config)
-    ours = AutoencoderDC(config).eval()
-    ours.load_state_dict(reference.state_dict())  # strict: the same names and shapes
-    factor = config.spatial_factor
-    images = torch.rand(2, 3, 2 * factor, 3 * factor, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    latents = reference.encode(images).latent
-    assert_same(ours.encode(images), latents)
-    assert_same(ours.decode(latents), reference.decode(latents).sample)
 
 
 @torch.no_grad()
@@ -103,30 +56,6 @@ def test_fresh_weights_give_finite_outputs_and_every_residual_branch_can_start_t
     inside = ("conv1.", "conv2.", "to_", "conv_inverted", "conv_depth", "conv_point")
     assert [k for k in idle if not any(part in k for part in inside)] == []
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
-
-
-@pytest.mark.slow
-def test_a_few_training_steps_reduce_the_reconstruction_error() -> None:
-    torch.manual_seed(0)
-    model = AutoencoderDC(narrow("f32c32-sana-1.1"))
-    model.init_weights()
-    images = torch.rand(1, 3, 1, 1).expand(2, 3, 32, 32) * 2 - 1
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(12):
-        loss = (model(images) - images).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
-def test_an_image_size_that_does_not_fit_is_refused_with_the_factor() -> None:
-    with torch.device("meta"):
-        model = AutoencoderDC(narrow("f32c32-sana-1.1"))
-    with pytest.raises(ConfigError, match=r"70x64 is not a multiple of 32"):
-        model.encode(torch.zeros(1, 3, 64, 70, device="meta"))
 
 
 def test_widths_that_the_shortcut_cannot_join_are_refused() -> None:
@@ -173,9 +102,7 @@ class Plain:
 @pytest.mark.parametrize("kind", ["interpolate", "pixel_shuffle"])
 @pytest.mark.parametrize("widths", [(8, 8), (8, 4), (16, 4), (8, 16), (12, 9)], ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (3, 4)], ids=str)
-def test_doubling_by_phases_equals_its_definition(
-    kind: str, widths: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_doubling_by_phases_is_as_defined(kind: str, widths: tuple[int, int], size: tuple[int, int]) -> None:
     """With gradients, and with layers that are no classes, the definition is computed."""
     block, plain = UpBlock(*widths, kind), UpBlock(*widths, kind, operations=Plain)
     plain.load_state_dict(block.state_dict())

@@ -130,6 +130,5 @@ def test_one_piece_is_found_again_whatever_a_few_places_say() -> None:
     small = torch.nn.functional.avg_pool2d(found, 2)
     assert float((small - flow).abs().max()) < 0.03
     shifted = affine_flow(flow, places, places + torch.tensor([0.2, 0.0]), (64, 64))
-    torch.testing.assert_close(
-        shifted - flow, torch.tensor([0.2, 0.0]).view(1, 2, 1, 1).expand_as(flow), atol=3e-3, rtol=0
-    )
+    right = torch.tensor([0.2, 0.0]).view(1, 2, 1, 1).expand_as(flow)
+    torch.testing.assert_close(shifted - flow, right, atol=3e-3, rtol=0)

@@ -1,17 +1,23 @@
-"""Given movement: tables, emotions, and how they come into what is drawn."""
+"""Given movement: tables, emotions, how they come into what is drawn, and the rows of a face with its lips."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from letstalk_core.errors import ConfigError, LetsTalkError, MediaError
+from letstalk_core.generate.face_motion import FaceMotion, Hearing
 from letstalk_core.generate.motion_source import load_motion, parse_emotion
-from letstalk_core.networks.motion_channels import MOVEMENTS
+from letstalk_core.media.audio.features import AudioFeatures
+from letstalk_core.networks.configs import LipsConfig
+from letstalk_core.networks.lips import Lips
+from letstalk_core.networks.motion_channels import LIPS, MOTION, MOVEMENTS
 from letstalk_core.sampling.motion import Movement
 from letstalk_core.sampling.motion_curves import EMOTIONS, MotionCurves, check_emotion
 
@@ -40,15 +46,10 @@ def test_a_film_runs_back_and_forth() -> None:
 def test_an_emotion_comes_in_over_the_first_second_on_top_of_all() -> None:
     happy = MotionCurves({"smile": torch.zeros(1)}, added=check_emotion("happy"))
     moved, drawn = Movement(MOVEMENTS, seed=1, curves=happy), Movement(MOVEMENTS, seed=1)
-    smile = column(moved, "smile")
-    assert (
-        smile[0] == 0
-        and (np.diff(smile[:25]) > 0).all()
-        and smile[30] == pytest.approx(EMOTIONS["happy"]["smile"])
-    )
-    assert (column(moved, "brow") - column(drawn, "brow"))[30] == pytest.approx(
-        EMOTIONS["happy"]["brow"], abs=1e-6
-    )
+    smile, brow = column(moved, "smile"), column(moved, "brow") - column(drawn, "brow")
+    assert smile[0] == 0 and (np.diff(smile[:25]) > 0).all()
+    assert smile[30] == pytest.approx(EMOTIONS["happy"]["smile"])
+    assert brow[30] == pytest.approx(EMOTIONS["happy"]["brow"], abs=1e-6)
     assert parse_emotion("sad:0.5") == {name: value / 2 for name, value in EMOTIONS["sad"].items()}
     for text in ("merry", "happy:5", "happy:much"):
         with pytest.raises(ConfigError, match="emotion"):
@@ -104,3 +105,45 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     for name in ("missing.csv", "missing.mp4"):
         with pytest.raises(MediaError, match="missing"):
             load_motion(tmp_path / name, 25.0)
+
+
+# rows of a face that is its own
+
+STATES = torch.randn(200, 2, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def lips() -> Lips:
+    torch.manual_seed(0)
+    return Lips(LipsConfig(layers=2, encoder_dim=8, hidden_size=8)).eval().requires_grad_(False)
+
+
+def streamed() -> AudioFeatures:
+    def parts() -> Iterator[Tensor]:
+        yield from STATES.split(20)
+
+    return AudioFeatures(parts(), len(STATES), keep=8)
+
+
+def test_lips_are_read_from_the_sound_around_each_frame(lips: Lips) -> None:
+    rows = FaceMotion(lips, AudioFeatures(STATES), Movement([], seed=0)).rows(40, 5)
+    windows = AudioFeatures(STATES).windows(40, 5, lips.window)
+    torch.testing.assert_close(rows[:, : len(LIPS)], lips(windows))
+    assert rows.shape == (5, len(MOTION))
+    assert float(rows[:, len(LIPS) :].abs().max()) == 0
+
+
+def test_what_is_told_is_in_its_columns(lips: Lips) -> None:
+    moves = Movement(["blink", "yaw"], seed=3)
+    rows = FaceMotion(lips, AudioFeatures(STATES), moves).rows(0, 100)
+    torch.testing.assert_close(rows[:, [MOTION.index("blink"), MOTION.index("yaw")]], moves.rows(0, 100))
+    assert float(rows[:, MOTION.index("blink")].max()) == 1.0
+
+
+def test_a_stream_may_be_heard_again_from_its_start(lips: Lips) -> None:
+    face = FaceMotion(lips, Hearing(streamed), Movement([], seed=0))
+    late = face.rows(150, 8)
+    early = face.rows(3, 8)  # long gone
+    whole = FaceMotion(lips, AudioFeatures(STATES), Movement([], seed=0))
+    torch.testing.assert_close(early, whole.rows(3, 8))
+    torch.testing.assert_close(late, whole.rows(150, 8))

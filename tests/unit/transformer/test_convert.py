@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,12 +25,16 @@ def official(dit: LetsTalkDiT) -> dict[str, Tensor]:
     return convert.dit_to_official(dit.state_dict(), dit.config)
 
 
-def test_every_denoiser_key_makes_the_round_trip(make_dit: Make) -> None:
+def test_what_the_other_side_does_not_know_is_named(make_dit: Make) -> None:
     dit = make_dit()
     theirs = official(dit)
-    assert theirs["pos_embed"].shape == (1, 16, 32)
-    assert theirs["long_temp_embed"].shape == (1, 7, 32)
-    assert same(convert.dit_from_official(theirs, dit.config), dict(dit.state_dict()))
+    with pytest.raises(CheckpointError, match="no preset is 32 wide.*num_heads"):
+        convert.dit_config_from_official(theirs)
+    theirs["pos_embed"] = theirs["pos_embed"].flip(-1)
+    with pytest.raises(CheckpointError, match="pos_embed .* is not the fixed sine-cosine table"):
+        convert.dit_from_official(theirs, dit.config)
+    with pytest.raises(CheckpointError, match=r"guide_attention\.portrait"):
+        official(make_dit(portrait_fusion="direct"))
 
 
 def test_every_projection_key_makes_the_round_trip() -> None:
@@ -42,16 +45,6 @@ def test_every_projection_key_makes_the_round_trip() -> None:
     )
     assert same(convert.projection_from_official(theirs), state)
     assert convert.projection_config_from_official(theirs, layers=2) == SMALL
-
-
-def test_config_follows_from_the_shapes(make_dit: Make) -> None:
-    dit = make_dit(prediction="epsilon", learned_variance=True)
-    assert convert.dit_config_from_official(official(dit), num_heads=2, linear_head_dim=16) == dit.config
-
-
-def test_unknown_width_asks_for_the_number_of_heads(make_dit: Make) -> None:
-    with pytest.raises(CheckpointError, match="no preset is 32 wide.*num_heads"):
-        convert.dit_config_from_official(official(make_dit()))
 
 
 @pytest.mark.parametrize(
@@ -65,43 +58,6 @@ def test_tensors_without_the_expected_dimensions_are_named(name: str, make_dit: 
     with pytest.raises(CheckpointError, match=r"proj1\.weight is \[3\], needs 2 dimensions"):
         theirs = convert.projection_to_official(AudioProjection(SMALL).state_dict())
         convert.projection_config_from_official({**theirs, "proj1.weight": torch.zeros(3)})
-
-
-def test_foreign_names_are_refused_and_the_first_five_named() -> None:
-    state = {f"layer.{i}.weight": torch.zeros(1) for i in range(7)}
-    with pytest.raises(CheckpointError, match=r"7 names are foreign: layer\.0\.weight, .*layer\.4\.weight, …;"):
-        convert.dit_from_official(state)
-
-
-def test_other_fusion_has_no_official_form(make_dit: Make) -> None:
-    dit = make_dit(portrait_fusion="direct")
-    with pytest.raises(CheckpointError, match=r"guide_attention\.portrait"):
-        official(dit)
-
-
-def test_a_position_table_of_another_kind_is_refused(make_dit: Make) -> None:
-    dit = make_dit()
-    theirs = official(dit)
-    theirs["pos_embed"] = theirs["pos_embed"].flip(-1)
-    with pytest.raises(CheckpointError, match="pos_embed .* is not the fixed sine-cosine table"):
-        convert.dit_from_official(theirs, dit.config)
-
-
-def test_a_whole_checkpoint_file_is_read(make_dit: Make, tmp_path: Path) -> None:
-    dit, projection = make_dit(prediction="epsilon"), AudioProjection(SMALL)
-    theirs = official(dit)
-    path = tmp_path / "official.pt"
-    content = {
-        "ema": {f"module.{k}": v for k, v in theirs.items()},
-        "model": {k: v * 2 for k, v in theirs.items()},
-        "audioproj": convert.projection_to_official(projection.state_dict()),
-        "args": argparse.Namespace(lr=1e-4),
-    }
-    torch.save(content, path)
-    found = convert.load_official(path, num_heads=2, linear_head_dim=16)
-    assert found.dit_config == dit.config
-    assert same(found.dit, dict(dit.state_dict()))
-    assert found.projection is not None and same(found.projection, dict(projection.state_dict()))
 
 
 class Harmful:
@@ -126,14 +82,10 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: object, me
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 9, b"PK\x03\x04 cut short"])
-def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 9, b"PK\x03\x04 cut short", None])
+def test_damaged_and_missing_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "damaged.pt"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged.pt: "):
         convert.load_official(path)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="absent.pt: no such file"):
-        convert.load_official(tmp_path / "absent.pt")
