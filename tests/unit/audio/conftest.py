@@ -1,10 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+from letstalk_core.networks.audio_encoder import AudioEncoder
+from letstalk_core.networks.configs import AudioEncoderConfig
+
+SMALL: dict[str, Any] = {
+    **{"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48},
+    **{"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+}
+
+
+def small(**changes: Any) -> AudioEncoder:
+    """A tiny encoder with random weights."""
+    torch.manual_seed(0)
+    return AudioEncoder(AudioEncoderConfig(**{**SMALL, **changes})).eval()
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_positions_are_those_of_interpolation_with_aligned_corners(frames: int, 
 
 
 @given(n=st.integers(1, 30), first=st.integers(0, 40), count=st.integers(1, 20), half=st.integers(0, 4))
-def test_each_window_is_centred_on_its_frame_and_repeats_the_ends(
+def test_windows_are_centred_on_their_frames_and_repeat_the_ends(
     n: int, first: int, count: int, half: int
 ) -> None:
     states = torch.arange(float(n)).reshape(n, 1, 1)
@@ -64,26 +64,20 @@ def test_states_are_resampled_linearly_with_equal_ends() -> None:
     torch.testing.assert_close(found[:, 1, 2], torch.arange(9) / 2)
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-def test_an_impossible_length_is_refused(seconds: float) -> None:
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_impossible_lengths_and_frame_rates_are_refused(bad: float) -> None:
     with pytest.raises(ConfigError, match="seconds="):
-        frame_count(seconds, 25)
-
-
-@pytest.mark.parametrize("fps", [0.0, -25.0, float("nan"), float("inf")])
-def test_an_impossible_frame_rate_is_refused(fps: float) -> None:
-    with pytest.raises(ConfigError, match="fps="):
-        frame_count(1.0, fps)
+        frame_count(bad, 25)
+    for fps in (bad, 0.0):
+        with pytest.raises(ConfigError, match="fps="):
+            frame_count(1.0, fps)
 
 
 @pytest.mark.parametrize(
     ("shape", "count", "window"), [((0, 1, 1), 1, 5), ((4, 1), 1, 5), ((4, 1, 1), 0, 5), ((4, 1, 1), 1, 4)]
 )
-def test_impossible_windows_are_refused(shape: tuple[int, ...], count: int, window: int) -> None:
+def test_impossible_windows_and_shapes_are_refused(shape: tuple[int, ...], count: int, window: int) -> None:
     with pytest.raises(ConfigError):
         window_states(torch.zeros(shape), 0, count, window)
-
-
-def test_resampling_of_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ConfigError, match="n, layers, d"):
         resample_states(torch.zeros(4, 4), 2)

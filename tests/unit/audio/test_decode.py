@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
@@ -15,6 +16,16 @@ from letstalk_core.media.audio.decode import AudioSource, WaveformSource, as_sou
 
 Tone = Callable[..., Tensor]
 WriteSound = Callable[..., Path]
+
+
+@pytest.fixture
+def write_tone(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> WriteSound:
+    """write_tone(name, seconds, rate, codec) writes the tone of so many seconds."""
+
+    def write(name: str, seconds: float, rate: int = 16000, codec: str = "pcm_s16le") -> Path:
+        return write_sound(tmp_path / name, tone(seconds, rate)[None], rate, codec)
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -31,26 +42,19 @@ WriteSound = Callable[..., Path]
     ],
 )
 def test_common_formats_decode_to_the_sound_that_was_written(
-    tmp_path: Path, write_sound: WriteSound, tone: Tone, name: str, codec: str, delay: int, error: float
+    write_tone: WriteSound, tone: Tone, name: str, codec: str, delay: int, error: float
 ) -> None:
-    rate = 48000 if codec == "libopus" else 16000
     written = tone(1.5)
-    path = write_sound(tmp_path / name, tone(1.5, rate)[None], rate, codec)
-    found = load_waveform(path)
+    found = load_waveform(write_tone(name, 1.5, 48000 if codec == "libopus" else 16000, codec))
     assert found.dtype == torch.float32 and abs(len(found) - len(written)) <= delay
     quiet = written - found[: len(written)] if len(found) >= len(written) else written[: len(found)] - found
     if codec != "libopus":  # its source was made, with other noise, at 48 kHz
         assert quiet.square().mean().sqrt() < error
 
 
-def test_a_stream_of_blocks_equals_one_resampling_of_the_whole(
-    tmp_path: Path, write_sound: WriteSound, tone: Tone
-) -> None:
-    waveform = tone(3.2, 44100)
-    path = write_sound(tmp_path / "a.wav", waveform[None], 44100, "pcm_f32le")
-    blocks = list(AudioSource(path))
-    found = torch.cat(blocks)
-    expected = WaveformSource(waveform, 44100).waveform
+def test_a_stream_of_blocks_equals_one_resampling_of_the_whole(write_tone: WriteSound, tone: Tone) -> None:
+    blocks = list(AudioSource(write_tone("a.wav", 3.2, 44100, "pcm_f32le")))
+    found, expected = torch.cat(blocks), WaveformSource(tone(3.2, 44100), 44100).waveform
     assert len(blocks) > 1 and abs(len(found) - len(expected)) <= 1
     n = min(len(found), len(expected)) - 100
     low = 0.02  # the two low-pass filters differ near 8 kHz, where this signal has only noise
@@ -64,11 +68,6 @@ def test_channels_are_mixed_to_their_mean(tmp_path: Path, write_sound: WriteSoun
     path = write_sound(tmp_path / "a.wav", stereo, 16000, "pcm_f32le")
     torch.testing.assert_close(load_waveform(path), stereo.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(WaveformSource(stereo).waveform, stereo.mean(0))
-
-
-def test_surround_sound_is_accepted(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> None:
-    path = write_sound(tmp_path / "a.wav", tone(0.5).expand(6, -1).contiguous(), 16000)
-    assert AudioSource(path).seconds == 0.5
 
 
 def test_statistics_equal_those_of_the_whole_waveform(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> None:
@@ -104,31 +103,33 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, write_sound: WriteSoun
     assert peaks[1] < 1.5 * peaks[0] + 100_000
 
 
-def _wav(samples: bytes, claimed: int, bits: int = 16, kind: int = 1) -> bytes:
-    width = bits // 8
-    riff = struct.pack("<4sI4s4sI", b"RIFF", (36 + claimed) & 0xFFFFFFFF, b"WAVE", b"fmt ", 16)
-    return riff + struct.pack("<HHIIHH4sI", kind, 1, 16000, 16000 * width, width, bits, b"data", claimed) + samples
+def wav(
+    samples: bytes, claimed: int | None = None, bits: int = 16, kind: int = 1, channels: int = 1, rate: int = 16000
+) -> bytes:
+    """A WAV file, byte by byte; kind: 1 for whole numbers, 3 for floats. `claimed`: its length as it says."""
+    size, width = len(samples) if claimed is None else claimed, channels * bits // 8
+    form = struct.pack("<HHIIHH", kind, channels, rate, rate * width & 0xFFFFFFFF, width, bits)
+    riff = struct.pack("<4sI4s4sI", b"RIFF", (36 + size) & 0xFFFFFFFF, b"WAVE", b"fmt ", 16)
+    return riff + form + struct.pack("<4sI", b"data", size) + samples
 
 
 def test_an_absurd_claimed_length_costs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "liar.wav"
-    path.write_bytes(_wav(b"\x01\x02" * 8000, 0xFFFFFFF0))
+    path.write_bytes(wav(b"\x01\x02" * 8000, claimed=0xFFFFFFF0))
     tracemalloc.start()
     assert AudioSource(path).samples == 8000
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
 
-def test_a_truncated_file_gives_what_it_has(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> None:
-    path = write_sound(tmp_path / "a.mp3", tone(4)[None], 16000, "libmp3lame")
+def test_a_truncated_file_gives_what_it_has(write_tone: WriteSound) -> None:
+    path = write_tone("a.mp3", 4, codec="libmp3lame")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert 1.5 < AudioSource(path).seconds < 2.5
 
 
-def test_damage_inside_a_file_is_skipped_with_a_warning(
-    tmp_path: Path, write_sound: WriteSound, tone: Tone, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = write_sound(tmp_path / "a.m4a", tone(4)[None], 16000, "aac")
+def test_damage_is_skipped_with_a_warning(write_tone: WriteSound, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_tone("a.m4a", 4, codec="aac")
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 3000] = b"\xff\xf1" * 1500
     path.write_bytes(bytes(data))
@@ -137,24 +138,20 @@ def test_damage_inside_a_file_is_skipped_with_a_warning(
     assert "damaged packets skipped" in caplog.text
 
 
-def test_a_name_with_a_colon_is_a_file_and_not_a_protocol(
-    tmp_path: Path, write_sound: WriteSound, tone: Tone
-) -> None:
-    path = write_sound(tmp_path / "a.wav", tone(0.1)[None]).rename(tmp_path / "http:a b%20é.wav")
-    assert AudioSource(path).samples == 1600
+def test_a_name_with_a_colon_is_a_file_and_not_a_protocol(write_tone: WriteSound, tmp_path: Path) -> None:
+    assert AudioSource(write_tone("a.wav", 0.1).rename(tmp_path / "http:a b%20é.wav")).samples == 1600
 
 
-def test_bad_files_are_refused_with_their_name_and_a_reason(
-    tmp_path: Path, write_sound: WriteSound, tone: Tone
-) -> None:
+def test_bad_files_are_refused_by_name_and_reason(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> None:
     (tmp_path / "zero.wav").touch()
     (tmp_path / "text.wav").write_text("this is not a sound file, it is a text file\n" * 50)
-    (tmp_path / "no_data.wav").write_bytes(_wav(b"", 0))
-    (tmp_path / "nan.wav").write_bytes(_wav(struct.pack("<800f", *[0.1] * 799, float("nan")), 3200, 32, 3))
-    (tmp_path / "inf.wav").write_bytes(_wav(struct.pack("<800f", *[0.1] * 799, float("inf")), 3200, 32, 3))
+    (tmp_path / "no_data.wav").write_bytes(wav(b""))
+    (tmp_path / "nan.wav").write_bytes(wav(struct.pack("<800f", *[0.1] * 799, float("nan")), bits=32, kind=3))
+    (tmp_path / "inf.wav").write_bytes(wav(struct.pack("<800f", *[0.1] * 799, float("inf")), bits=32, kind=3))
     write_sound(tmp_path / "one.wav", tone(1)[None, :1])
     write_sound(tmp_path / "short.wav", tone(1)[None, :399])
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://localhost:1/a.ts\n")
+    Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
     cases = {
         "missing.wav": "no such file",
         "zero.wav": "empty",
@@ -165,6 +162,7 @@ def test_bad_files_are_refused_with_their_name_and_a_reason(
         "one.wav": r"0\.1 ms, at least 25 ms",
         "short.wav": r"24\.9 ms, at least 25 ms",
         "list.m3u8": "not readable|no sound|no audio",
+        "picture.png": "no audio stream",
         ".": "not a file",
     }
     for name, message in cases.items():
@@ -173,19 +171,14 @@ def test_bad_files_are_refused_with_their_name_and_a_reason(
         assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
         with pytest.raises(MediaError, match=message):
             _ = AudioSource(tmp_path / name).seconds
+        if "NaN" not in message:
+            with pytest.raises(MediaError, match=message):
+                load_sound(tmp_path / name)
 
 
-def test_a_picture_has_no_audio_stream(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    with pytest.raises(MediaError, match="no audio stream"):
-        AudioSource(tmp_path / "a.png")
-
-
-def test_an_unknown_stream_number_is_refused(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> None:
+def test_an_unknown_stream_number_is_refused(write_tone: WriteSound) -> None:
     with pytest.raises(MediaError, match="has 1 audio streams, number 3"):
-        AudioSource(write_sound(tmp_path / "a.wav", tone(0.1)[None]), stream=3)
+        AudioSource(write_tone("a.wav", 0.1), stream=3)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +190,8 @@ def test_unusable_waveforms_are_refused(bad: Tensor) -> None:
         WaveformSource(bad)
 
 
-def test_a_sound_may_be_a_path_a_waveform_or_a_source(tmp_path: Path, write_sound: WriteSound, tone: Tone) -> None:
-    path = write_sound(tmp_path / "a.wav", tone(0.5)[None], 16000, "pcm_f32le")
-    source = as_source(str(path))
+def test_a_sound_may_be_a_path_a_waveform_or_a_source(write_tone: WriteSound, tone: Tone) -> None:
+    source = as_source(str(write_tone("a.wav", 0.5)))
     assert as_source(source) is source
     assert source.seconds == as_source(tone(0.5)).seconds == 0.5
 
@@ -215,42 +207,26 @@ def test_sound_to_be_heard_keeps_its_rate_and_at_most_two_channels(
         assert torch.equal(waveform, sound)
 
 
-def test_sound_to_be_heard_needs_sound(tmp_path: Path, write_sound: WriteSound) -> None:
-    with pytest.raises(MediaError, match="ms"):
-        load_sound(write_sound(tmp_path / "a.wav", torch.zeros(1, 100)))
+def last_channel(channels: int, samples: int) -> bytes:
+    """Sound in the last of the channels alone."""
+    return struct.pack(f"<{channels}h", *[0] * (channels - 1), 1000) * samples
 
 
-def _many_channels(path: Path, channels: int, rate: int, samples: int = 4000) -> Path:
-    data = b"".join(struct.pack("<h", 1000 * (i % channels == channels - 1)) for i in range(channels * samples))
-    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
-    path.write_bytes(
-        b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt \x10\0\0\0" + form + b"data"
-        + struct.pack("<I", len(data)) + data
-    )  # fmt: skip
-    return path
-
-
-@pytest.mark.parametrize("channels", [7, 8, 9, 64])
+@pytest.mark.parametrize("channels", [6, 7, 8, 9, 64])
 def test_sound_of_many_channels_is_their_mean(tmp_path: Path, channels: int) -> None:
     """PyAV crashes on 8 planes and more, 7.1 included."""
-    found = load_waveform(_many_channels(tmp_path / "a.wav", channels, 16_000))
+    (tmp_path / "a.wav").write_bytes(wav(last_channel(channels, 4000), channels=channels))
+    found = load_waveform(tmp_path / "a.wav")
     assert len(found) == 4000
     torch.testing.assert_close(found, torch.full((4000,), 1000 / 32768 / channels), atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize("rate", [1, 900, 2**31 - 1])
-def test_rates_that_would_take_hours_are_refused(tmp_path: Path, rate: int) -> None:
-    path = _many_channels(tmp_path / "a.wav", 1, 16_000)
-    data = bytearray(path.read_bytes())
-    struct.pack_into("<I", data, 24, rate)
-    path.write_bytes(data)
+@pytest.mark.parametrize(
+    ("channels", "rate", "claim"),
+    [*((1, rate, f"{rate} samples a second") for rate in (1, 900, 2**31 - 1)), (65, 16_000, "65 channels")],
+)
+def test_claims_that_would_take_hours_are_refused(tmp_path: Path, channels: int, rate: int, claim: str) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(last_channel(channels, 400), channels=channels, rate=rate))
     for function in (AudioSource, load_sound):
-        with pytest.raises(MediaError, match=f"claims {rate} samples a second"):
-            function(path)
-
-
-def test_more_channels_than_can_be_mixed_are_refused(tmp_path: Path) -> None:
-    path = _many_channels(tmp_path / "a.wav", 65, 16_000, samples=400)
-    for function in (AudioSource, load_sound):
-        with pytest.raises(MediaError, match="claims 65 channels"):
-            function(path)
+        with pytest.raises(MediaError, match=f"claims {claim}"):
+            function(tmp_path / "a.wav")

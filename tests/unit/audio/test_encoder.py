@@ -19,26 +19,9 @@ from letstalk_core.networks.audio_encoder import (
     wav2vec2_keys,
 )
 from letstalk_core.networks.checkpoint import load_into, load_tensors, read_header
-from letstalk_core.networks.configs import AudioEncoderConfig
+from letstalk_core.networks.wav2vec2_files import infer_wav2vec2_config, load_wav2vec2_file
 
-SMALL: dict[str, Any] = dict(
-    hidden_size=32,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=48,
-    conv_dim=(16,) * 7,
-    num_conv_pos_embeddings=16,
-    num_conv_pos_embedding_groups=4,
-)
-VARIANTS: dict[str, dict[str, Any]] = {
-    "base": {},
-    "large": dict(feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True),
-}
-
-
-def small(**changes: Any) -> AudioEncoder:
-    torch.manual_seed(0)
-    return AudioEncoder(AudioEncoderConfig(**{**SMALL, **changes})).eval()
+from .conftest import SMALL, small
 
 
 def reference(**changes: Any) -> Any:
@@ -48,27 +31,6 @@ def reference(**changes: Any) -> Any:
     torch.manual_seed(1)
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in {**SMALL, **changes}.items()}
     return Wav2Vec2ForCTC(Wav2Vec2Config(**values, vocab_size=8)).eval()
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_all_layers_agree_with_transformers_when_frames_are_its_own_steps(variant: str) -> None:
-    theirs = reference(**VARIANTS[variant])
-    ours = small(**VARIANTS[variant])
-    load_into(ours, wav2vec2_keys(theirs.state_dict()), "memory")
-    waveform = normalise_waveform(torch.randn(2, 8000))
-    with torch.no_grad():
-        found = ours(waveform, ours.conv_length(8000))
-        expected = theirs.wav2vec2(waveform, output_hidden_states=True)
-    torch.testing.assert_close(found[:, :, -1], expected.last_hidden_state, rtol=1e-5, atol=1e-5)
-    for layer in range(2):  # of the last layer, transformers 4 and 5 report different sides of the final norm
-        torch.testing.assert_close(found[:, :, layer], expected.hidden_states[layer + 1], rtol=1e-5, atol=1e-5)
-
-
-def test_output_has_one_state_per_frame_and_layer_for_any_number_of_frames() -> None:
-    encoder = small()
-    with torch.no_grad():
-        for frames in (1, 2, 25, 61):
-            assert encoder(torch.randn(1, 16000), frames).shape == (1, frames, 3, 32)
 
 
 def test_sizes_are_those_of_wav2vec2_base() -> None:
@@ -96,9 +58,8 @@ def test_gradients_reach_the_first_convolution_and_training_mode_is_deterministi
 def test_features_normalise_loudness_and_offset_away() -> None:
     encoder = small()
     waveform = torch.randn(4000)
-    torch.testing.assert_close(
-        encoder.features(waveform, 6), encoder.features(0.5 * waveform + 0.1, 6), rtol=1e-3, atol=1e-4
-    )
+    changed = encoder.features(0.5 * waveform + 0.1, 6)
+    torch.testing.assert_close(encoder.features(waveform, 6), changed, rtol=1e-3, atol=1e-4)
 
 
 def test_double_precision_sound_becomes_float_before_it_moves_to_the_device() -> None:
@@ -116,10 +77,6 @@ def test_double_precision_sound_becomes_float_before_it_moves_to_the_device() ->
     torch.testing.assert_close(found, encoder.features(waveform, 6))
 
 
-def test_digital_silence_gives_finite_states() -> None:
-    assert torch.isfinite(small().features(torch.zeros(8000), 12)).all()
-
-
 def test_batched_recordings_do_not_influence_each_other() -> None:
     encoder = small()
     waveform = torch.randn(2, 4000)
@@ -127,15 +84,13 @@ def test_batched_recordings_do_not_influence_each_other() -> None:
         torch.testing.assert_close(encoder(waveform, 6)[1:], encoder(waveform[1:], 6), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(100), torch.zeros(1, 1, 100)])
-def test_a_waveform_of_wrong_rank_is_refused(bad: Tensor) -> None:
-    with pytest.raises(ConfigError, match="batch, samples"):
-        small()(bad, 4)
-
-
-def test_zero_frames_are_refused() -> None:
-    with pytest.raises(ConfigError, match="frames=0"):
-        small()(torch.zeros(1, 1000), 0)
+@pytest.mark.parametrize(
+    ("shape", "frames", "message"),
+    [((100,), 4, "batch, samples"), ((1, 1, 100), 4, "batch, samples"), ((1, 1000), 0, "frames=0")],
+)
+def test_what_is_no_batch_of_waveforms_is_refused(shape: tuple[int, ...], frames: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small()(torch.zeros(shape), frames)
 
 
 def _folder(path: Path, tensors: dict[str, Tensor], pickled: bool = False, **config: Any) -> Path:
@@ -163,11 +118,6 @@ def test_a_public_folder_loads_with_old_and_new_names(tmp_path: Path, pickled: b
     with torch.no_grad():
         expected = theirs.wav2vec2(waveform).last_hidden_state
         torch.testing.assert_close(encoder(waveform, 12)[:, :, -1], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_names_survive_the_way_to_old_weight_norm_and_back() -> None:
-    state = small().state_dict()
-    assert list(wav2vec2_keys(wav2vec2_keys(state, old_weight_norm=True))) == list(state)
 
 
 def test_an_exported_encoder_loads_from_our_own_format(tmp_path: Path) -> None:
@@ -207,3 +157,72 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(tmp_path: Path) -> 
         with pytest.raises(CheckpointError, match=message) as caught:
             load_wav2vec2_folder(folder)
         assert "\n" not in str(caught.value)
+
+
+# models in one file
+
+BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
+LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+
+
+def public_model(hidden_size: int = 768, **changes: Any) -> Any:
+    """A random model with the width of a public one, but few layers and narrow convolutions."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads={768: 12, 1024: 16}.get(hidden_size, 4),
+        intermediate_size=64,
+        conv_dim=[32] * 7,
+        num_conv_pos_embeddings=16,
+        **changes,
+    )
+    return Wav2Vec2Model(config).eval()
+
+
+def write_file(path: Path, model: Any, prefix: str = "", old: bool = False) -> Path:
+    tensors = {k: v.clone().contiguous() for k, v in model.state_dict().items()}
+    if old:
+        tensors = wav2vec2_keys(tensors, old_weight_norm=True)
+    save_file({prefix + k: v for k, v in tensors.items()} | {"lm_head.weight": torch.zeros(1)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "width, changes, prefix, old",
+    [(768, BASE, "", False), (768, BASE, "wav2vec2.", True), (1024, LARGE, "wav2vec2.", False)],
+)
+def test_a_single_file_gives_the_states_of_transformers(
+    width: int, changes: dict[str, Any], prefix: str, old: bool, tmp_path: Path
+) -> None:
+    model = public_model(width, **changes)
+    encoder = load_wav2vec2_file(write_file(tmp_path / "w2v.safetensors", model, prefix, old))
+    waveform = torch.randn(16000)
+    with torch.no_grad():
+        expected = model(normalise_waveform(waveform)[None], output_hidden_states=True)
+        found = encoder.features(waveform, 49)  # its own number of steps: nothing is resampled
+    assert encoder.config.num_hidden_layers == 2
+    torch.testing.assert_close(found[:, -1], expected.last_hidden_state[0], rtol=1e-4, atol=1e-4)  # order of sums
+    torch.testing.assert_close(found[:, 0], expected.hidden_states[1][0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_config_beside_the_file_goes_first(tmp_path: Path) -> None:
+    model = public_model(64)
+    path = write_file(tmp_path / "w2v.safetensors", model)
+    with pytest.raises(CheckpointError, match="hidden_size=64.*config.json"):
+        load_wav2vec2_file(path)
+    (tmp_path / "config.json").write_text(json.dumps(model.config.to_dict()))
+    assert load_wav2vec2_file(path).config.num_attention_heads == 4
+
+
+def test_another_models_config_beside_the_file_is_left_alone(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "w2v.safetensors", public_model())
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    assert load_wav2vec2_file(path).config.hidden_size == 768
+
+
+def test_a_file_of_something_else_is_named() -> None:
+    with pytest.raises(CheckpointError, match="some.safetensors: is not a wav2vec2 model"):
+        infer_wav2vec2_config({"model.encoder.conv1.weight": torch.zeros(1)}, "some.safetensors")

@@ -17,23 +17,10 @@ from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.media.audio.features import AudioFeatures, encode_audio, plan_windows
 from letstalk_core.media.audio.padding import PaddedSource
 from letstalk_core.networks.audio_encoder import AudioEncoder
-from letstalk_core.networks.configs import AudioEncoderConfig
+
+from .conftest import small
 
 Tone = Callable[..., Tensor]
-
-
-def small(**changes: Any) -> AudioEncoder:
-    torch.manual_seed(0)
-    config: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "conv_dim": (16,) * 7,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
-    return AudioEncoder(AudioEncoderConfig(**{**config, **changes})).eval()
 
 
 def local(encoder: AudioEncoder) -> AudioEncoder:
@@ -61,13 +48,13 @@ def test_windows_deliver_every_frame_once_with_context_on_both_sides(
         assert w.end - w.begin <= frame_count(window, fps) + 2 * extra
 
 
-@pytest.mark.parametrize("seconds", [0.025, 0.3, 1.0, 3.37])
-@pytest.mark.parametrize("fps", [25.0, 30.0, 12.5, 60.0])
+@pytest.mark.parametrize("seconds", [0.025, 0.3, 3.37])
+@pytest.mark.parametrize("fps", [12.5, 23.976, 60.0])
 def test_short_sound_equals_one_pass_exactly(tone: Tone, seconds: float, fps: float) -> None:
     encoder, waveform = small(), tone(seconds)
     frames = frame_count(seconds, fps)
     found = torch.cat(list(encode_audio(encoder, waveform, fps)))
-    assert found.shape == (frames, 2, 32)
+    assert found.shape == (frames, 3, 32)
     torch.testing.assert_close(found, encoder.features(waveform, frames), rtol=1e-4, atol=1e-4)
 
 
@@ -90,18 +77,8 @@ def test_the_default_context_covers_the_positional_convolution_of_wav2vec2_base(
     torch.testing.assert_close(torch.cat(parts), encoder.features(waveform, 750), rtol=1e-4, atol=1e-4)
 
 
-def test_windows_are_close_to_one_pass_with_attention(tone: Tone) -> None:
-    encoder, waveform = small(), tone(12.0)
-    whole = encoder.features(waveform, 300)
-    found = torch.cat(list(encode_audio(encoder, waveform, 25.0, window_seconds=4.0, context_seconds=1.0)))
-    error = (found - whole).square().mean().sqrt() / whole.std()
-    assert error < 0.05
-
-
 @pytest.mark.parametrize(("samples", "shown"), [(16_001, 26), (16_000, 25), (20_480, 32), (500, 1)])
-def test_sound_as_the_authors_hear_it_ends_in_zeros_after_normalisation(
-    tone: Tone, samples: int, shown: int
-) -> None:
+def test_sound_as_the_authors_hear_it_ends_in_plain_zeros(tone: Tone, samples: int, shown: int) -> None:
     """Against the encoder on the whole padded waveform; 1e-4 as above."""
     encoder, waveform = small(), tone(2.0)[:samples] + 0.1
     padded = PaddedSource(WaveformSource(waveform), 25.0, 16)
@@ -112,13 +89,6 @@ def test_sound_as_the_authors_hear_it_ends_in_zeros_after_normalisation(
     convolved = encoder.conv_features(F.pad(normal, (0, 640 * (frames - shown)))[None])
     at_frames = F.interpolate(convolved.mT, size=frames, mode="linear", align_corners=True).mT
     torch.testing.assert_close(features.all(), encoder.contextualise(at_frames)[0], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("seconds", [0.5, 7.0, 10.013])
-@pytest.mark.parametrize("fps", [25.0, 23.976, 30.0])
-def test_the_number_of_frames_is_seconds_times_fps_rounded(tone: Tone, seconds: float, fps: float) -> None:
-    parts = encode_audio(small(), tone(seconds), fps, window_seconds=2.0, context_seconds=0.3)
-    assert sum(len(p) for p in parts) == round(round(seconds * 16000) / 16000 * fps)
 
 
 class Endless(WaveformSource):
@@ -195,14 +165,6 @@ def test_a_stream_forgets_old_frames_and_says_so() -> None:
         features.windows(0, 10, 5)
     with pytest.raises(ConfigError, match="is gone"):
         features.all()
-
-
-def test_features_of_a_recording_know_their_frames(tone: Tone) -> None:
-    encoder = small()
-    features = AudioFeatures.encode(encoder, tone(2.0), 30.0)
-    assert (features.frames, features.fps) == (60, 30.0)
-    assert features.windows(58, 4, 5).shape == (4, 5, 2, 32)
-    assert features.all().shape == (60, 2, 32)
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(0, 1, 1), torch.zeros(3, 4)])

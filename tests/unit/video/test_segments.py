@@ -12,7 +12,7 @@ from torch import Tensor
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
 from letstalk_core.media.audio.decode import load_waveform
-from letstalk_core.media.video.segments import SO_FAR, SegmentedVideo, segment_clips, segment_path
+from letstalk_core.media.video.segments import SO_FAR, SegmentedVideo, segment_path
 from letstalk_core.media.video.tee import Tee
 from letstalk_core.media.video.threaded import ThreadedSink
 from letstalk_core.media.video.writer import VideoWriter
@@ -144,10 +144,6 @@ def test_what_cannot_work_is_refused_at_once(tmp_path: Path) -> None:
         SegmentedVideo(tmp_path / "a.mp4", 25, SIZE, tmp_path, 10, audio=tmp_path / "missing.wav")
     with pytest.raises(OutputError, match="no frame"):
         SegmentedVideo(tmp_path / "a.mp4", 25, SIZE, tmp_path, 10).close()
-
-
-def test_a_segment_holds_the_clips_of_two_seconds() -> None:
-    assert [segment_clips(fps, 16) for fps in (25, 30, 4, 24)] == [3, 3, 1, 3]
 
 
 def test_two_videos_in_one_folder_whose_names_begin_alike_do_not_meet(tmp_path: Path, frames: Frames) -> None:

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.media.video.reader import read_video
 from letstalk_core.media.video.threaded import ThreadedSink
-from letstalk_core.media.video.writer import VideoWriter
 
 
 class Recorder:
@@ -89,17 +85,3 @@ def test_abort_does_not_wait_for_the_queue() -> None:
     threading.Timer(0.05, gate.set).start()
     sink.abort()
     assert inner.state == "aborted" and len(inner.seen) <= 1
-
-
-def test_a_video_written_in_a_thread_equals_one_written_directly(
-    tmp_path: Path, frames: Callable[..., Tensor]
-) -> None:
-    sink = ThreadedSink(VideoWriter(tmp_path / "a.mp4", 25, (48, 64)))
-    direct = VideoWriter(tmp_path / "b.mp4", 25, (48, 64))
-    for part in frames(20).split(6):
-        sink.write(part)
-        direct.write(part)
-    sink.close()
-    direct.close()
-    for a, b in zip(read_video(tmp_path / "a.mp4"), read_video(tmp_path / "b.mp4"), strict=True):
-        assert torch.equal(a, b)
