@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError, FaceNotFoundError
 from letstalk_core.media.filmed_motion import FilmedFaces, FilmedMotion, read_faces, read_motion
 from letstalk_core.media.portrait.image import load_portrait
-from letstalk_core.networks.load import DEMO_FOLDER
 from letstalk_core.networks.motion_channels import MOVEMENTS
 from letstalk_research.data.synthetic.faces import render
 from letstalk_research.data.synthetic.identity import sample_identity
 from letstalk_research.data.synthetic.motion import MOTION
 
-PORTRAITS = sorted((DEMO_FOLDER / "portraits").glob("*.png"))
+from .pictures import PORTRAITS, moved
+
 GREY = torch.full((256, 256, 3), 128, dtype=torch.uint8)
-
-
-@pytest.fixture(scope="module")
-def portrait() -> Tensor:
-    return load_portrait(PORTRAITS[0])
-
-
-def moved(image: Tensor, x: float = 0.0, y: float = 0.0, roll: float = 0.0, scale: float = 1.0) -> Tensor:
-    """A picture shifted by x, y of its width, then turned clockwise and scaled about its own middle."""
-    cos, sin = math.cos(roll) / scale, math.sin(roll) / scale
-    grid = F.affine_grid(
-        torch.tensor(
-            [[[cos, sin, -2 * (cos * x + sin * y)], [-sin, cos, -2 * (cos * y - sin * x)]]], dtype=torch.float32
-        ),
-        [1, 3, *image.shape[:2]],
-        align_corners=False,
-    )
-    seen = F.grid_sample(image.permute(2, 0, 1)[None].float(), grid, padding_mode="border", align_corners=False)
-    return seen[0].permute(1, 2, 0).round().to(torch.uint8)
 
 
 def channel(motion: FilmedMotion, name: str) -> Tensor:

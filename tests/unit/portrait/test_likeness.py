@@ -15,9 +15,8 @@ from letstalk_core.media.portrait.find import find_face
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.portrait.likeness import FAR, compare_portrait, far_from_portrait
 from letstalk_core.networks.face_points import EYES, LIPS
-from letstalk_core.networks.load import DEMO_FOLDER
 
-PHOTOGRAPHS = sorted((DEMO_FOLDER / "portraits").glob("*.jpg"))
+from .pictures import PHOTOGRAPHS
 
 
 def smeared(image: Tensor, pixels: int) -> Tensor:
@@ -38,7 +37,7 @@ def without(image: Tensor, group: tuple[int, ...]) -> Tensor:
     return result
 
 
-@pytest.fixture(scope="module", params=PHOTOGRAPHS[::2], ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=PHOTOGRAPHS[::3], ids=lambda path: path.stem)
 def portrait(request: pytest.FixtureRequest) -> Tensor:
     path: Path = request.param
     return fit_to(load_portrait(path), (256, 256))

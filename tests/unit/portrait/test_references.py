@@ -9,9 +9,10 @@ from letstalk_core.errors import FaceNotFoundError
 from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.portrait.references import align_references
-from letstalk_core.networks.load import DEMO_FOLDER
 
-PORTRAIT = load_portrait(next(iter(sorted((DEMO_FOLDER / "portraits").glob("*.png")))))
+from .pictures import PORTRAITS
+
+PORTRAIT = load_portrait(PORTRAITS[0])
 
 
 def off(a: torch.Tensor, b: torch.Tensor) -> float:

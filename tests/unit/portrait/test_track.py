@@ -11,7 +11,7 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError, FaceNotFoundError
 from letstalk_core.media.portrait.boxes import NO_FACE
 from letstalk_core.media.portrait.crop import CropTransform
-from letstalk_core.media.portrait.paste import PasteTrack
+from letstalk_core.media.portrait.paste import PasteBack, PasteTrack, feather_mask
 from letstalk_core.media.portrait.track import CropTrack, follow_face, steady_boxes
 
 HEIGHT, WIDTH = 120, 160
@@ -39,9 +39,7 @@ def box_lists(draw: st.DrawFn) -> Tensor:
 
 @settings(max_examples=60)
 @given(boxes=box_lists(), smoothing=st.floats(0, 9), margin=st.floats(0, 2), wide=st.sampled_from([64, 96, 128]))
-def test_every_box_is_inside_and_every_point_returns(
-    boxes: Tensor, smoothing: float, margin: float, wide: int
-) -> None:
+def test_boxes_are_inside_and_points_return(boxes: Tensor, smoothing: float, margin: float, wide: int) -> None:
     track = CropTrack.around(boxes, (HEIGHT, WIDTH), (96, wide), margin, 0.1, smoothing)
     assert len(track) == len(boxes)
     assert list(track.faces) == boxes.isfinite().all(1).tolist()
@@ -163,3 +161,68 @@ def test_a_damaged_track_is_refused() -> None:
     for bad in ({}, {**good, "faces": []}, {**good, "crops": [{"x0": 1}]}, {**good, "crops": 3}):
         with pytest.raises(ConfigError):
             CropTrack.from_dict(bad)
+
+
+# pasting stills
+
+BYTES = (picture() * 255).round().to(torch.uint8)
+CROP = CropTransform.around((60, 40, 100, 90), (HEIGHT, WIDTH), (96, 96), margin=0.3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(x=st.floats(0, 130), y=st.floats(0, 90), side=st.floats(8, 60), match=st.booleans())
+def test_pasting_what_was_cut_changes_nothing(x: float, y: float, side: float, match: bool) -> None:
+    crop = CropTransform.around((x, y, x + side, y + side), (HEIGHT, WIDTH), (128, 128))
+    found = PasteBack(BYTES, crop, match_colour=match)(crop.apply(BYTES)[None])
+    assert (found[0].float() - BYTES).abs().max() <= 5
+
+
+def test_outside_of_the_box_every_pixel_stays() -> None:
+    found = PasteBack(BYTES, CROP)(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
+    outside = torch.ones(120, 160, dtype=torch.bool)
+    outside[CROP.y0 : CROP.y1, CROP.x0 : CROP.x1] = False
+    assert found.shape == (2, 120, 160, 3)
+    assert torch.equal(found[:, outside], BYTES[outside].expand(2, -1, -1))
+
+
+def test_the_middle_is_the_frame_itself() -> None:
+    frames = torch.full((1, 96, 96, 3), 250, dtype=torch.uint8)
+    found = PasteBack(BYTES, CROP, match_colour=False)(frames)
+    assert (found[0, (CROP.y0 + CROP.y1) // 2, (CROP.x0 + CROP.x1) // 2] == 250).all()
+
+
+def test_a_colour_shift_of_the_model_is_undone() -> None:
+    shifted = (CROP.apply(BYTES).float() * 0.9 + 14).to(torch.uint8)
+    found = PasteBack(BYTES, CROP)(shifted[None])
+    plain = PasteBack(BYTES, CROP, match_colour=False)(shifted[None])
+    assert (found[0].float() - BYTES).abs().max() <= 6 < (plain[0].float() - BYTES).abs().max()
+
+
+def test_the_colour_match_does_not_flicker() -> None:
+    paste, frame = PasteBack(BYTES, CROP), CROP.apply(BYTES)[None]
+    first = paste(frame)
+    paste((frame.float() * 0.5).to(torch.uint8))
+    assert torch.equal(paste(frame), first)
+
+
+def test_the_mask_is_soft_inside_the_picture_and_hard_at_its_border() -> None:
+    inside = feather_mask(CROP, 0.2)
+    assert inside.max() == 1 and inside[0].max() < 0.1 and inside[:, -1].max() < 0.1
+    assert (inside.diff(dim=0).abs().max() < 0.15) and (inside >= 0).all()
+    whole = CropTransform.centre((100, 100), (64, 64))
+    assert (feather_mask(whole, 0.2) == 1).all()
+    assert set(feather_mask(CROP, 0.0).unique().tolist()) == {1.0}
+
+
+def test_no_frames_give_no_frames() -> None:
+    assert PasteBack(BYTES, CROP)(torch.zeros(0, 96, 96, 3, dtype=torch.uint8)).shape == (0, 120, 160, 3)
+
+
+def test_wrong_inputs_are_refused() -> None:
+    with pytest.raises(ConfigError, match="belongs to a picture"):
+        PasteBack(BYTES[:100, :100], CROP)
+    with pytest.raises(ConfigError, match="feather"):
+        PasteBack(BYTES, CROP, feather=0.6)
+    for bad in (torch.zeros(1, 96, 96, 3), torch.zeros(96, 96, 3, dtype=torch.uint8), BYTES[None, :96, :90]):
+        with pytest.raises(ConfigError, match="needs uint8"):
+            PasteBack(BYTES, CROP)(bad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock, call
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from letstalk_core.errors import FaceNotFoundError
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.portrait.scene import PastingSink, Scene
 from letstalk_core.networks.load import DEMO_FOLDER
+
+from .pictures import PORTRAITS
 
 SIZE = (256, 256)
 
@@ -26,7 +30,7 @@ def test_the_crop_holds_the_face_in_the_size_that_models_know(scene: Scene) -> N
 
 
 def test_a_portrait_is_taken_whole() -> None:
-    for path in sorted((DEMO_FOLDER / "portraits").glob("*.png")):
+    for path in PORTRAITS:
         image = load_portrait(path)
         found = Scene.find(image, SIZE)
         assert found.is_whole and torch.equal(found.portrait, image)
@@ -68,24 +72,12 @@ def test_its_fingerprint_tells_pictures_and_crops_apart(scene: Scene) -> None:
 
 
 def test_a_sink_of_whole_pictures_gets_them_in_order(scene: Scene) -> None:
-    class Kept:
-        def __init__(self) -> None:
-            self.frames: list[Tensor] = []
-            self.ended: list[object] = []
-
-        def write(self, frames: Tensor) -> None:
-            self.frames.append(frames)
-
-        def close(self, partial: bool = False) -> None:
-            self.ended.append(partial)
-
-        def abort(self) -> None:
-            self.ended.append("aborted")
-
-    kept = Kept()
-    sink = PastingSink(kept, scene)
+    inner = Mock()
+    sink = PastingSink(inner, scene)
     frames = torch.stack([scene.portrait // 8 * k for k in range(6)])
     sink.write(frames)
     sink.close(partial=True)
     sink.abort()
-    assert torch.equal(torch.cat(kept.frames), scene(frames)) and kept.ended == [True, "aborted"]
+    written = torch.cat([call.args[0] for call in inner.write.call_args_list])
+    assert torch.equal(written, scene(frames))
+    assert inner.mock_calls[-2:] == [call.close(partial=True), call.abort()]
