@@ -26,7 +26,7 @@ NO_COMFYUI = pytest.StashKey[str]()
 NO_BROWSER = pytest.StashKey[str]()
 NO_PACKS = pytest.StashKey[str]()
 NO_RAY = pytest.StashKey[str]()
-SLOW = {"browser", "experiments", "test_fuzz", "test_malformed", "test_ray", "test_soak", "test_train"}
+SLOW = {"browser", "experiments", "test_fuzz", "test_ray", "test_soak", "test_train"}
 UNTESTED = {
     NO_COMFYUI: "the pack inside ComfyUI",
     NO_BROWSER: "the browser part",

@@ -46,9 +46,15 @@ def add_latents(
     append_records(folder, [ClipRecord(id=name, clip="x", latents=f"latents/{name}.safetensors", frames=frames)])
 
 
-def draw(folder: Path, count: int = 200, **changes: Any) -> Window:
-    store = LatentStore(folder, "train", min_frames=4)
+def store_of(folder: Path, **options: Any) -> LatentStore:
+    """All that the folder holds by now."""
+    store = LatentStore(folder, "train", min_frames=4, **options)
     store.update(Manifest(folder))
+    return store
+
+
+def draw(folder: Path, count: int = 200, **changes: Any) -> Window:
+    store = store_of(folder)
     settings = dict(
         clip_frames=4, memory_frames=2, anchor_frames=1, audio_window=3, cold_start=0.0, far_portrait=0.0
     )
@@ -114,34 +120,25 @@ def test_further_anchors_are_the_first_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.15, 0.35), (0.6, 0.6, 0.8), (1.0, 1.0, 1.0)])
-def test_clips_in_which_the_eyes_close_come_as_often_as_asked(
-    tmp_path: Path, share: float, least: float, most: float
-) -> None:
+def test_clips_with_blinks_come_as_often_as_asked(tmp_path: Path, share: float, least: float, most: float) -> None:
     for name, lids in (("a", None), ("b", 1.0), ("c", 0.3), ("d", None)):
         add_latents(tmp_path, name, 0, lids=lids)
-    store = LatentStore(tmp_path, "train", min_frames=4)
-    store.update(Manifest(tmp_path))
-    clips = draw_clips(store.snapshot(), 400, torch.Generator().manual_seed(2), blinks=share)
+    clips = draw_clips(store_of(tmp_path).snapshot(), 400, torch.Generator().manual_seed(2), blinks=share)
     assert least <= float((clips == 1).float().mean()) <= most
 
 
 def test_without_known_blinks_all_clips_come_alike(tmp_path: Path) -> None:
     for name in "abc":
         add_latents(tmp_path, name, 0)
-    store = LatentStore(tmp_path, "train", min_frames=4)
-    store.update(Manifest(tmp_path))
-    clips = draw_clips(store.snapshot(), 300, torch.Generator().manual_seed(2), blinks=1.0)
+    clips = draw_clips(store_of(tmp_path).snapshot(), 300, torch.Generator().manual_seed(2), blinks=1.0)
     assert min(clips.bincount(minlength=3).tolist()) > 70
 
 
 @pytest.mark.parametrize("far", [0.0, 1.0])
-def test_windows_hold_the_movement_of_their_own_frames_relative_to_the_portrait(
-    tmp_path: Path, far: float
-) -> None:
+def test_windows_hold_the_movement_of_their_frames_relative_to_the_portrait(tmp_path: Path, far: float) -> None:
     add_latents(tmp_path, "a", 0, lids=0.7)
     add_latents(tmp_path, "b", 100, lids=0.7)
-    store = LatentStore(tmp_path, "train", min_frames=4, movement=("yaw", "blink"))
-    store.update(Manifest(tmp_path))
+    store = store_of(tmp_path, movement=("yaw", "blink"))
     window = draw_windows(
         store.snapshot(), torch.tensor([0, 1] * 50), torch.Generator().manual_seed(1), clip_frames=4,
         memory_frames=2, anchor_frames=1, audio_window=3, cold_start=0.3, far_portrait=far,
@@ -159,7 +156,7 @@ def test_windows_hold_the_movement_of_their_own_frames_relative_to_the_portrait(
 def test_clips_of_which_the_movement_is_not_known_are_refused_by_name(tmp_path: Path) -> None:
     add_latents(tmp_path, "a", 0)
     with pytest.raises(MediaError, match=r"a\.safetensors: does not say how yaw move in frames"):
-        LatentStore(tmp_path, "train", min_frames=4, movement=("yaw",)).update(Manifest(tmp_path))
+        store_of(tmp_path, movement=("yaw",))
 
 
 def test_the_store_grows_and_earlier_snapshots_stay_valid(tmp_path: Path) -> None:
@@ -184,20 +181,16 @@ def test_a_store_loaded_at_once_equals_one_that_grew(tmp_path: Path) -> None:
         add_latents(tmp_path, name, 100 * number)
         manifest.refresh()
         live.update(manifest)
-    resumed = LatentStore(tmp_path, "train", min_frames=4)
-    resumed.update(Manifest(tmp_path))
+    resumed = store_of(tmp_path)
     assert torch.equal(live.snapshot().tensors["frames"], resumed.snapshot().tensors["frames"])
     assert torch.equal(live.snapshot().starts, resumed.snapshot().starts)
 
 
-def test_a_clip_that_disagrees_with_the_manifest_is_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_clip_unlike_its_manifest_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     add_latents(tmp_path, "a", 0)
     add_latents(tmp_path, "b", 100)
     append_records(tmp_path, [ClipRecord(id="a", clip="x", latents="latents/a.safetensors", frames=FRAMES + 1)])
-    store = LatentStore(tmp_path, "train", min_frames=4)
-    store.update(Manifest(tmp_path))
+    store = store_of(tmp_path)
     assert store.snapshot().tensors["frames"][0, 0, 0, 0] == 100
     assert len(store) == 1
     assert f"{FRAMES} frames" in caplog.text
@@ -208,7 +201,7 @@ def test_latents_of_two_models_do_not_mix(tmp_path: Path) -> None:
     add_latents(tmp_path, "a", 0)
     add_latents(tmp_path, "b", 0, model="other")
     with pytest.raises(MediaError, match="other models"):
-        LatentStore(tmp_path, "train", min_frames=4).update(Manifest(tmp_path))
+        store_of(tmp_path)
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
@@ -223,9 +216,7 @@ class FakeAutoencoder:
         return x[:, :, ::16, ::16]
 
 
-def test_encoding_writes_scaled_latents_and_audio_of_the_shown_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encoding_writes_scaled_latents_and_their_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = torch.arange(9.0).view(-1, 1, 1)
     monkeypatch.setattr(module, "encode_audio", lambda encoder, sound, fps: iter(heard.split(4)))
     clip = {"frames": torch.full((5, 32, 32, 3), 255, dtype=torch.uint8), "audio": torch.zeros(9 * 640).short()}
@@ -236,8 +227,7 @@ def test_encoding_writes_scaled_latents_and_audio_of_the_shown_frames(
     hashes = {"autoencoder": "m", "audio_encoder": "n"}
     results = list(encode_folder(tmp_path, FakeAutoencoder(), None, hashes=hashes, noisy_copies=True))
     assert [(r.id, problem is None) for r, problem in results] == [("a", True), ("gone", False)]
-    store = LatentStore(tmp_path, "train", min_frames=4, noisy=True, movement=("yaw",))
-    store.update(Manifest(tmp_path))
+    store = store_of(tmp_path, noisy=True, movement=("yaw",))
     tensors = store.snapshot().tensors
     assert torch.equal(tensors["frames"], torch.full((5, 3, 2, 2), 0.5).half())
     assert tensors["audio"].flatten().tolist() == [3, 4, 5, 6, 7]

@@ -20,28 +20,18 @@ from letstalk_research.data.synthetic.texts import (
     random_sentence,
     random_utterance,
 )
+from letstalk_research.data.synthetic.variation import CODECS, paced, shifted, through_codec, varied
+
+from .test_speech_library import RATE, assert_covered, bursts, edges
 
 pytestmark = pytest.mark.usefixtures("espeak")
 
 
-def assert_phonemes_cover(utterance: Utterance) -> None:
-    spans = [(p.start_s, p.end_s) for p in utterance.phonemes]
-    assert spans[0][0] == 0.0
-    assert spans[-1][1] == pytest.approx(utterance.seconds, abs=1e-9)
-    np.testing.assert_allclose([end for _, end in spans[:-1]], [start for start, _ in spans[1:]], atol=1e-9)
-    assert all(end > start for start, end in spans)
-
-
 @pytest.mark.parametrize("voice", ["en-us", "de+f3", "fr+klatt2", "pl"])
 def test_phonemes_cover_the_whole_sound(voice: str) -> None:
-    assert_phonemes_cover(synthesise("Hello mama, one two three. Who are you?", voice))
-
-
-def test_sound_is_16_khz_float_and_within_range() -> None:
-    utterance = synthesise("A good day.", "en-us", rate=160)
-    assert utterance.waveform.dtype == np.float32
-    assert 0.05 < np.abs(utterance.waveform).max() <= 1.05
-    assert 0.5 < utterance.seconds < 2.0
+    utterance = synthesise("Hello mama, one two three. Who are you?", voice)
+    assert_covered(utterance)
+    assert utterance.waveform.dtype == np.float32 and 0.05 < np.abs(utterance.waveform).max() <= 1.05
 
 
 def test_phoneme_times_agree_with_the_sound() -> None:
@@ -67,21 +57,11 @@ def test_faster_speech_is_shorter() -> None:
     assert fast < 0.75 * slow
 
 
-def test_an_unknown_voice_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="xx-nothing"):
-        synthesise("hello", "xx-nothing")
-
-
-def test_a_text_without_words_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nothing to say"):
-        synthesise("", "en-us")
-
-
 def test_joining_moves_phonemes_and_merges_pauses() -> None:
     word = synthesise("hello.", "en-us")
     joined = join([silence(0.3), word, silence(0.5)])
     assert joined.seconds == pytest.approx(word.seconds + 0.8, abs=1e-3)
-    assert_phonemes_cover(joined)
+    assert_covered(joined)
     symbols = [p.symbol for p in joined.phonemes]
     assert symbols[0] == speech.SILENCE and symbols[-1] == speech.SILENCE
     assert not any(a == b == speech.SILENCE for a, b in zip(symbols, symbols[1:], strict=False))
@@ -124,12 +104,6 @@ def test_splits_share_no_word_pattern_or_voice_variant() -> None:
     assert not set(TRAIN_VARIANTS) & set(HELD_OUT_VARIANTS)
 
 
-def test_there_are_at_least_400_words() -> None:
-    assert (
-        sum(len(words.replace(",", " ").split()) for kinds in LANGUAGES.values() for words in kinds.values()) > 400
-    )
-
-
 def test_sentences_repeat_for_a_seed_and_differ_between_seeds() -> None:
     def sentences(seed: int) -> list[str]:
         rng = np.random.default_rng(seed)
@@ -144,11 +118,60 @@ def test_random_utterances_last_long_enough_and_stay_in_their_split(split: str) 
     for _ in range(6):
         utterance = random_utterance(rng, split, min_seconds=2.0)
         assert utterance.seconds >= 2.0
-        assert_phonemes_cover(utterance)
+        assert_covered(utterance)
         variant = utterance.voice.partition("+")[2]
         assert variant in (TRAIN_VARIANTS if split == "train" else HELD_OUT_VARIANTS)
 
 
-def test_an_unknown_split_is_refused() -> None:
+def test_unknown_voices_and_splits_and_texts_without_words_are_refused() -> None:
+    with pytest.raises(ConfigError, match="xx-nothing"):
+        synthesise("hello", "xx-nothing")
+    with pytest.raises(ConfigError, match="nothing to say"):
+        synthesise("", "en-us")
     with pytest.raises(ConfigError, match="split='test'"):
         random_utterance(np.random.default_rng(0), "test", 1.0)
+
+
+# shifted, paced and coded speech keeps its times
+
+
+def test_times_follow_the_sound_when_it_is_shifted_and_paced() -> None:
+    for changed in (shifted(bursts(), 1.25), shifted(bursts(), 0.8), paced(bursts(), 1.2), paced(bursts(), 0.8)):
+        assert_covered(changed)
+        vowels = [t for p in changed.phonemes if p.symbol for t in (p.start_s, p.end_s)]
+        # the windows of overlap-add, 0.06 s, smear what starts out of silence
+        assert edges(changed) == pytest.approx(vowels, abs=0.05)
+
+
+def pitch(utterance: Utterance) -> float:
+    vowel = next(p for p in utterance.phonemes if p.symbol)
+    part = utterance.waveform[round(vowel.start_s * RATE) : round(vowel.end_s * RATE)]
+    spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part)), RATE))
+    return float(np.argmax(spectrum))
+
+
+def test_shifting_moves_pitch_and_pacing_does_not() -> None:
+    assert pitch(shifted(bursts(), 1.25)) == pytest.approx(275, abs=4)
+    slow = paced(bursts(), 0.8)
+    assert pitch(slow) == pytest.approx(220, abs=4)
+    assert slow.seconds == pytest.approx(bursts().seconds / 0.8, abs=1e-3)
+    for change in (shifted, paced):
+        with pytest.raises(ConfigError, match=r"factor=3.0 must be in 0.5..2"):
+            change(bursts(), 3.0)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_codecs_keep_time(codec: str) -> None:
+    clean = bursts()
+    coded = through_codec(clean.waveform, codec, CODECS[codec][1][0])
+    assert coded.shape == clean.waveform.shape and coded.dtype == np.float32
+    assert edges(Utterance(coded, ())) == pytest.approx(edges(clean), abs=0.01)
+    with pytest.raises(ConfigError, match="codec='wax'"):
+        through_codec(clean.waveform, "wax", 1000)
+
+
+def test_variation_hangs_on_its_random_numbers_alone() -> None:
+    one, two = (varied(bursts(), np.random.default_rng(3)) for _ in range(2))
+    assert one.phonemes == two.phonemes and np.array_equal(one.waveform, two.waveform)
+    lengths = {len(varied(bursts(), np.random.default_rng(i)).waveform) for i in range(8)}
+    assert len(lengths) > 4

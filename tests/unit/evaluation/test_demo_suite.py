@@ -91,9 +91,7 @@ def values(report: Report) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_every_part_is_measured_and_a_second_run_measures_nothing(
-    evaluate: Callable[..., Report], tmp_path: Path
-) -> None:
+def test_every_part_is_measured_and_nothing_a_second_time(evaluate: Callable[..., Report], tmp_path: Path) -> None:
     recording = tmp_path / "human.wav"
     write_wav(recording, draw_trial(0, 900, frames=50, fps=FPS, size=16).utterance.waveform)
     subject, said = Mover(), []

@@ -7,9 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor
 
 from letstalk_core.errors import ConfigError
 from letstalk_research.data.synthetic.faces import render
@@ -26,13 +23,9 @@ from letstalk_research.evaluation.face_reader import (
 )
 from letstalk_research.evaluation.metrics import blinks, correlation
 
+from .pictures import shrunk
+
 SIZE = 96
-
-
-def blurred(frames: Tensor) -> Tensor:
-    x = rearrange(frames.float(), "t h w c -> t c h w")
-    x = F.interpolate(F.interpolate(x, size=SIZE // 2, mode="area"), size=SIZE, mode="bilinear")
-    return rearrange(x.round().to(torch.uint8), "t c h w -> t h w c")
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +39,12 @@ def reader(person: Identity) -> FaceReader:
     return FaceReader.fit(person, neutral_pose(rng), rng, poses=160, size=SIZE)
 
 
-def test_lips_eyes_and_head_are_read_from_fresh_drawings_sharp_and_blurred(
-    person: Identity, reader: FaceReader
-) -> None:
+def test_lips_eyes_and_head_are_read_from_sharp_and_blurred_drawings(person: Identity, reader: FaceReader) -> None:
     rng = np.random.default_rng(3)
     motion = random_pose(rng, 48)
     motion[:, MOTION.index("blink")] = rng.uniform(0, 1, 48)
     frames = render(person, motion, size=SIZE)
-    for pictures in (frames, blurred(frames)):
+    for pictures in (frames, shrunk(frames, SIZE // 2)):
         found = agreement(reader.read(pictures), face_truth(motion))
         assert found["jaw"] > 0.95 and found["width"] > 0.85 and found["round"] > 0.75
         assert found["blink"] > 0.95

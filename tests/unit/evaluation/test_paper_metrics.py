@@ -144,9 +144,8 @@ def test_a_face_is_moved_turned_and_scaled_onto_the_template() -> None:
     at = np.array(TEMPLATE) @ (1, 1j) * turn + (70 - 20j)
     points[0, list(FIVE)] = np.stack([at.real, at.imag], -1)
     rows, columns = torch.meshgrid(torch.arange(260.0), torch.arange(260.0), indexing="ij")
-    face = aligned_faces(
-        torch.stack([columns, rows, rows * 0], -1)[None] / 2, points
-    )  # colours say where they are
+    places = torch.stack([columns, rows, rows * 0], -1)[None] / 2  # colours say where they are
+    face = aligned_faces(places, points)
     x, y = ((face[0, c] + 1) * 127.5 * 2 for c in (0, 1))
     for u, v in ((30, 40), (60, 90)):
         expected = (u + 1j * v) * turn + (70 - 20j)
@@ -164,10 +163,8 @@ def test_mfcc_equals_a_frame_by_frame_definition() -> None:
         frame = np.zeros(512)
         piece = emphasised[160 * k : 160 * k + 400]
         frame[: len(piece)] = piece
-        power = np.array(
-            [abs((frame * np.exp(-2j * np.pi * f * np.arange(512) / 512)).sum()) ** 2 for f in range(257)]
-        )
-        power /= 512
+        waves = np.exp(-2j * np.pi * np.outer(np.arange(257), np.arange(512)) / 512)
+        power = np.abs((frame * waves).sum(1)) ** 2 / 512
         bands = []
         for low, mid, high in zip(edges, edges[1:], edges[2:], strict=False):
             rise = sum(power[i] * (i - low) / (mid - low) for i in range(low, mid))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,9 +20,9 @@ from letstalk_research.evaluation.face_curves import CURVES, bridged, face_curve
 from letstalk_research.evaluation.film_suites import Film, find_films, run_real
 from letstalk_research.evaluation.photo_suite import PhotoBudget, run_photo
 from letstalk_research.evaluation.photo_trials import PhotoTrial, TestStill, draw_photo_trial, load_test_stills
+from tests.unit.data.photo_faces import face_points, write_stills
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data"))
-from photo_faces import face_points, write_stills
+from .pictures import shrunk
 
 SIZE, SECONDS = 64, 1.6
 MOVEMENT = ("blink", "yaw", "pitch", "roll")
@@ -73,9 +71,7 @@ class Actor:
         sink.close()
 
     def round_trip(self, frames: Tensor) -> Tensor:
-        x = frames.permute(0, 3, 1, 2).float()
-        x = F.interpolate(F.interpolate(x, size=32, mode="area"), size=SIZE, mode="bilinear")
-        return x.round().to(torch.uint8).permute(0, 2, 3, 1)
+        return shrunk(frames, 32)
 
     def carried(self, portrait: Tensor, frames: Tensor) -> Tensor | None:
         return (self.round_trip(frames).float() * 0.3 + frames.float() * 0.7).round().to(torch.uint8)
@@ -110,16 +106,8 @@ def test_a_perfect_model_meets_the_aims_and_a_still_does_not(tests: list[TestSti
     found = {}
     for kind in ("puppet", "still"):
         actor = Actor(tests, kind)
-        report = run_photo(
-            actor,
-            tests,
-            actor.read,
-            budget,
-            out_dir=tmp_path / kind,
-            movement=MOVEMENT,
-            parts=("photo", "speed"),
-            speak=speak,
-        )
+        settings = {"out_dir": tmp_path / kind, "parts": ("photo", "speed"), "movement": MOVEMENT, "speak": speak}
+        report = run_photo(actor, tests, actor.read, budget, **settings)
         found[kind] = {row.name: row for row in report.rows}
     good, bad = found["puppet"], found["still"]
     assert good["mouth opening against jaw"].met and good["the same: lag in frames"].value.mean == 0

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
@@ -16,15 +14,11 @@ from letstalk_core.protocols import FrameSink
 from letstalk_research.evaluation.suite import run_suite
 from letstalk_research.evaluation.trials import draw_trial
 
+from .pictures import shrunk
+
 SIZE, FPS, FRAMES = 96, 25.0, 40
 
 pytestmark = pytest.mark.usefixtures("espeak")
-
-
-def blurred(frames: Tensor, side: int) -> Tensor:
-    x = rearrange(frames.float(), "t h w c -> t c h w")
-    x = F.interpolate(F.interpolate(x, size=side, mode="area"), size=frames.shape[1], mode="bilinear")
-    return rearrange(x.round().to(torch.uint8), "t c h w -> t h w c")
 
 
 class Drawing:
@@ -48,7 +42,7 @@ class Drawing:
         raise NotImplementedError
 
     def round_trip(self, frames: Tensor) -> Tensor:
-        return blurred(frames, 48)
+        return shrunk(frames, 48)
 
 
 @pytest.mark.slow

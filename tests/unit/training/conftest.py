@@ -9,10 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.motion_channels import LIPS
 from letstalk_research.data.manifest import ClipRecord, append_records
-from letstalk_research.training.config import Recipe
+from letstalk_research.training.config import AutoencoderRecipe, Recipe
 from letstalk_research.training.recipe import load_recipe
 
+MOTION = (*LIPS, "blink", "yaw")
 TINY = {
     "autoencoder": """
 stage = "autoencoder"
@@ -102,23 +106,15 @@ def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6
         "portraits": torch.randn(2, 4, 2, 2, generator=g).half(),
         "audio": torch.randn(frames, 2, 8, generator=g).half(),
         "regions": tensors["regions"],
-        "motion": torch.randn(frames, 3, generator=g).half(),
-        "portrait_motion": torch.randn(2, 3, generator=g).half(),
+        "motion": torch.randn(frames, len(MOTION), generator=g).half(),
+        "portrait_motion": torch.randn(2, len(MOTION), generator=g).half(),
     }
-    for kind, content in (("clips", tensors), ("latents", latents)):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        save_file(
-            content,
-            str(folder / kind / f"{name}.safetensors"),
-            metadata={"image_size": str(size), "motion": "jaw,blink,yaw"},
-        )
-    record = ClipRecord(
-        id=name,
-        clip=f"clips/{name}.safetensors",
-        latents=f"latents/{name}.safetensors",
-        frames=frames,
-        split=split,
-    )
+    metadata = {"image_size": str(size), "motion": ",".join(MOTION)}
+    clip, cached = f"clips/{name}.safetensors", f"latents/{name}.safetensors"
+    for path, content in ((folder / clip, tensors), (folder / cached, latents)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(content, str(path), metadata=metadata)
+    record = ClipRecord(id=name, clip=clip, latents=cached, frames=frames, split=split)
     append_records(folder, [record])
     return record
 
@@ -131,18 +127,23 @@ def data_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file of an autoencoder that has learned nothing."""
+    folder = tmp_path_factory.mktemp("autoencoder")
+    (folder / "recipe.toml").write_text(TINY["autoencoder"])
+    recipe = load_recipe("autoencoder", folder / "recipe.toml", ["loop.steps=1"])
+    assert isinstance(recipe, AutoencoderRecipe)
+    torch.manual_seed(0)
+    model = AutoencoderDC(recipe.model)
+    model.init_weights()
+    path = folder / "autoencoder.safetensors"
+    save_checkpoint(path, {"autoencoder": (recipe.model, model.state_dict())})
+    return path
+
+
 @pytest.fixture
-def add_clip(data_folder: Path) -> Callable[[str], None]:
-    """add_clip(name) appends a clip to the folder."""
-
-    def add(name: str) -> None:
-        write_clip(data_folder, name)
-
-    return add
-
-
-@pytest.fixture
-def make_recipe(tmp_path: Path, data_folder: Path) -> Callable[..., Recipe]:
+def make_recipe(tmp_path: Path, data_folder: Path, autoencoder: Path) -> Callable[..., Recipe]:
     """make_recipe(stage, "loop.steps=3", …): a tiny recipe with overrides; the run folder is `tmp_path/run`."""
 
     def make(stage: str, *overrides: str) -> Recipe:
@@ -155,6 +156,7 @@ def make_recipe(tmp_path: Path, data_folder: Path) -> Callable[..., Recipe]:
             *("loop.steps=4", "loop.precision=fp32", "loop.device=cpu", "loop.log_every=1"),
             *("loop.validate_every=0", "loop.sample_every=0", "loop.export_every=0", "loop.checkpoint_every=0"),
         )
-        return load_recipe(stage, path, [*common, *overrides])
+        needed = [f'objective.autoencoder="{autoencoder}"'] if stage == "carry" else []
+        return load_recipe(stage, path, [*common, *needed, *overrides])
 
     return make

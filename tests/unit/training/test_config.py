@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.errors import ConfigError, DependencyError, LetsTalkError
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.presets import AUTOENCODER
 from letstalk_research.training.config import AutoencoderRecipe, DiTRecipe
@@ -66,10 +66,23 @@ def test_a_bad_recipe_names_its_file_and_key(tmp_path: Path, text: str, words: l
     assert [w for w in words if w not in str(error.value)] == []
 
 
+@pytest.mark.parametrize(
+    "rest",
+    ["a." * 5000 + "a = 1\n", "x = " + "[" * 100_000 + "\n", "#" * 10**7 + "\n"],
+    ids=["keys", "lists", "size"],
+)
+def test_recipes_that_would_take_minutes_to_parse_are_refused(tmp_path: Path, rest: str) -> None:
+    (tmp_path / "recipe.toml").write_text("[loop]\nsteps = 1\n" + rest)
+    with pytest.raises(LetsTalkError, match=r"recipe\.toml"):
+        load_recipe("dit", tmp_path / "recipe.toml")
+
+
 @pytest.mark.parametrize("override", ["lr=1", "optimizer.lr", "stage.x.y=1"])
-def test_a_bad_override_is_named(override: str) -> None:
+def test_a_bad_override_is_named_and_a_missing_recipe_lists_the_shipped_ones(override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         load_recipe("dit", "demo_dit", [override])
+    with pytest.raises(ConfigError, match="demo_dit"):
+        load_recipe("dit", "no_such_recipe")
 
 
 def test_a_python_without_a_toml_reader_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +91,6 @@ def test_a_python_without_a_toml_reader_is_told_what_to_install(monkeypatch: pyt
         patch.setitem(sys.modules, "tomli", None)
         with pytest.raises(DependencyError, match=r"tomli.*pip install 'letstalk-portrait\[train\]'"):
             load_recipe("dit", "demo_dit")
-
-
-def test_a_missing_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="demo_dit"):
-        load_recipe("dit", "no_such_recipe")
 
 
 def test_a_network_has_the_shape_of_a_model_file(tmp_path: Path) -> None:

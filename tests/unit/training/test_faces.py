@@ -12,9 +12,9 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError
 from letstalk_core.media.portrait.face_geometry import head_pose, upright_square
 from letstalk_core.media.portrait.find import default_finder
-from letstalk_core.networks.face_landmarks import CELL, QUALITIES, FaceNetworks
+from letstalk_core.networks.face_landmarks import CELL, FaceNetworks
 from letstalk_core.networks.face_points import EYES, LIPS, NOSE_TIP
-from letstalk_core.networks.load import DEMO_FOLDER, load_model
+from letstalk_core.networks.load import load_model
 from letstalk_research.data.drawn_points import drawn_points
 from letstalk_research.data.face_heads import Shapes, load_heads, turn_head, write_drawn
 from letstalk_research.data.face_pictures import FacePictures, cells_of, mirror_order
@@ -91,11 +91,8 @@ def test_faces_in_pictures_are_told_to_the_detector_at_their_middles(pictures: F
     score, values, near = cells_of(faces, 128 // CELL)
     assert torch.equal((score == 1).flatten(1).sum(1), counts)
     for n, row, column in (score == 1).nonzero().tolist():
-        x, y = (
-            (column + 0.5 + float(values[n, 0, row, column])) * CELL,
-            (row + 0.5 + float(values[n, 1, row, column])) * CELL,
-        )
-        distance = (faces[n, :, :2] - torch.tensor([x, y])).norm(dim=-1).nan_to_num(1e9)
+        middle = (torch.tensor([column, row]) + 0.5 + values[n, :2, row, column]) * CELL
+        distance = (faces[n, :, :2] - middle).norm(dim=-1).nan_to_num(1e9)
         face = faces[n, int(distance.argmin())]
         assert distance.min() < 0.01 and near[n, row, column] == 1
         assert float(values[n, 2, row, column].exp() * CELL) == pytest.approx(float(face[2]), rel=1e-4)
@@ -112,19 +109,9 @@ def test_crops_are_upright_and_the_same_seed_makes_the_same(pictures: FacePictur
 
 
 def recipe(heads: Path, run: Path, *more: str) -> FacesRecipe:
-    sets = {
-        "data.folder": heads,
-        "loop.run": run,
-        "loop.steps": 2,
-        "loop.max_minutes": 0,
-        "data.batch_size": 2,
-        "data.validation_items": 12,
-        "loop.device": "cpu",
-        "loop.precision": "fp32",
-        "objective.detector_side": 64,
-        "objective.components": 4,
-    }
-    values = [f'{k}="{v}"' if isinstance(v, (str, Path)) else f"{k}={v}" for k, v in sets.items()]
+    values = [f'data.folder="{heads}"', f'loop.run="{run}"', "loop.steps=2", "loop.max_minutes=0"]
+    values += ["data.batch_size=2", "data.validation_items=12", 'loop.device="cpu"', 'loop.precision="fp32"']
+    values += ["objective.detector_side=64", "objective.components=4"]
     loaded = load_recipe("faces", "faces", [*values, *more])
     assert isinstance(loaded, FacesRecipe)
     return loaded
@@ -160,12 +147,6 @@ def test_norms_are_folded_without_a_change(heads: Path, tmp_path: Path) -> None:
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
         for one, other in zip(networks.detector(picture), plain.detector(picture), strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
-
-
-def test_the_bundled_networks_are_small() -> None:
-    path = DEMO_FOLDER / "faces.safetensors"
-    assert path.stat().st_size <= 2_000_000
-    assert len(QUALITIES) == default_finder().networks.mesh.heads["quality"].out_features
 
 
 def test_a_folder_without_heads_or_portraits_is_named(tmp_path: Path) -> None:

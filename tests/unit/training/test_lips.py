@@ -1,4 +1,4 @@
-"""The lips stage: a relation to find, clips of many lengths, a killed run, what it writes and refuses."""
+"""The lips stage: a relation to find, clips of many lengths, what it writes and refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.load import load_model
 from letstalk_core.networks.motion_channels import LIPS
 from letstalk_research.commands.train import build_stage
-from letstalk_research.training.checkpoints import load_state
 from letstalk_research.training.config import Recipe
 from letstalk_research.training.lips import LipsStage
 from letstalk_research.training.loop import train
@@ -54,9 +53,8 @@ def lips_recipe(make_recipe: MakeRecipe, tmp_path: Path) -> MakeRecipe:
 
 
 def test_it_learns_what_moves_the_lips_and_writes_it(lips_recipe: MakeRecipe) -> None:
-    stage = build_stage(
-        lips_recipe("loop.steps=80", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9")
-    )
+    options = ("loop.steps=80", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9")
+    stage = build_stage(lips_recipe(*options))
     before = stage.validate(CPU)
     (path,) = train(stage).exported
     assert path.name == "lips.safetensors" and read_header(path).metadata["letstalk.recipe"] == "lips"
@@ -125,34 +123,11 @@ def test_shut_lips_and_changes_count_as_the_recipe_says(lips_recipe: MakeRecipe)
     assert changes == pytest.approx(1 / 3, abs=1e-5)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(lips_recipe: MakeRecipe, tmp_path: Path) -> None:
-    whole, parts, disturbed = (
-        tmp_path / "whole",
-        tmp_path / "parts",
-        ("objective.noise=0.3", "objective.dropout=0.2"),
-    )
-    train(build_stage(lips_recipe("loop.steps=4", f"loop.run={whole}", *disturbed)))
-    train(build_stage(lips_recipe("loop.steps=2", f"loop.run={parts}", *disturbed)))
-    train(build_stage(lips_recipe("loop.steps=4", f"loop.run={parts}", *disturbed)))
-    a, b = (load_state(folder) for folder in (whole, parts))
-    assert a is not None and b is not None
-    assert all(torch.equal(a["module"][k], v) for k, v in b["module"].items())
-
-
-def test_init_starts_from_a_model(lips_recipe: MakeRecipe, tmp_path: Path) -> None:
-    exported = train(build_stage(lips_recipe("loop.steps=1"))).exported[0]
-    stage = build_stage(lips_recipe(f'loop.init="{exported}"', f"loop.run={tmp_path / 'next'}"))
-    assert isinstance(stage, LipsStage)
-    model = load_model(exported, "lips")
-    assert all(torch.equal(stage.lips.state_dict()[k], v) for k, v in model.state_dict().items())
-
-
-def test_data_that_cannot_teach_it_is_refused(
-    lips_recipe: MakeRecipe, make_recipe: MakeRecipe, tmp_path: Path
-) -> None:
+def test_data_that_cannot_teach_it_is_refused(lips_recipe: MakeRecipe) -> None:
+    recipe = lips_recipe("model.layers=3")
     with pytest.raises(ConfigError, match=r"model.layers=3.*have 2 layers of 8"):
-        build_stage(lips_recipe("model.layers=3"))
-    with pytest.raises(
-        MediaError, match="does not say how wide, round, teeth move"
-    ):  # clips that know the jaw alone
-        build_stage(make_recipe("lips"))
+        build_stage(recipe)
+    for path in (Path(recipe.data.folder) / "latents").iterdir():  # clips that know the jaw alone
+        save_file(load_file(path), path, metadata={"image_size": "32", "motion": "yaw,a,b,c,jaw"})
+    with pytest.raises(MediaError, match="does not say how wide, round, teeth move"):
+        build_stage(lips_recipe())

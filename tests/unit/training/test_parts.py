@@ -48,9 +48,8 @@ def test_gradient_loss_sees_edges_that_averages_do_not() -> None:
 
 def test_the_latent_regulariser_is_zero_for_unit_latents_only() -> None:
     latents = torch.randn(8, 4, 32, 32)
-    latents = (latents - latents.mean((0, 2, 3), keepdim=True)) / latents.std(
-        (0, 2, 3), keepdim=True, correction=0
-    )
+    latents -= latents.mean((0, 2, 3), keepdim=True)
+    latents /= latents.std((0, 2, 3), keepdim=True, correction=0)
     assert latent_regulariser(latents) < 1e-8
     assert latent_regulariser(2 * latents) > 1
 
@@ -70,26 +69,14 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
     assert 0.5 < values.min() <= values.max() < 1.3
 
 
-def test_muon_takes_convolutions_and_shrinks_a_loss() -> None:
-    net = nn.Conv2d(8, 24, 3)
-    x, y = torch.randn(16, 8, 3, 3), torch.randn(16, 24, 1, 1)
-    optimizer = Muon([net.weight], 0.02)
-    losses = []
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = (net(x) - y).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
-def test_a_muon_update_has_the_size_of_the_learning_rate() -> None:
-    weight = nn.Parameter(torch.zeros(32, 64))
-    weight.grad = torch.randn(32, 64)
+@pytest.mark.parametrize("shape", [(32, 64), (32, 16, 3, 3)], ids=str)
+def test_a_muon_update_goes_downhill_and_has_the_size_of_the_learning_rate(shape: tuple[int, ...]) -> None:
+    weight = nn.Parameter(torch.zeros(shape))
+    weight.grad = torch.randn(shape)
     Muon([weight], 0.01).step()
     rms = float(weight.detach().square().mean().sqrt())
     assert rms == pytest.approx(0.2 * 0.01, rel=0.2)
+    assert (weight * weight.grad).sum() < 0
 
 
 def test_every_parameter_is_in_one_optimizer() -> None:
@@ -135,17 +122,6 @@ def test_an_average_goes_on_from_the_state_of_another_run() -> None:
     ema.update(net)
     torch.testing.assert_close(ema.average["weight"], 9 / 20 * net.weight.detach())  # decay (1 + 10) / (10 + 10)
     assert ema.state_dict()["updates"] == 10 and set(ema.average) == set(net.state_dict())
-
-
-def test_the_average_reaches_its_decay() -> None:
-    net = nn.Linear(1, 1, bias=False)
-    ema = EMA(net, 0.5)
-    start = net.weight.item()
-    with torch.no_grad():
-        net.weight += 1
-    for _ in range(30):
-        ema.update(net)
-    assert float(ema.average["weight"]) == pytest.approx(start + 1, abs=1e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
