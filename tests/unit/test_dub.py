@@ -22,6 +22,7 @@ from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.filmed_motion import COLUMN, MEASURES, FilmedFaces
 from letstalk_core.media.portrait.crop import CropTransform
+from letstalk_core.media.portrait.face_geometry import fit_head
 from letstalk_core.media.portrait.find import default_finder, find_face
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.portrait.mouth_blend import HeadPlace, MouthBlend
@@ -78,20 +79,29 @@ def test_a_film_gives_its_frames_in_any_order(tmp_path: Path, monkeypatch: pytes
     assert [int(f[0, 0, 0]) for f in film[[23, 22]]] == [int(whole[i][0, 0, 0]) for i in (23, 22)]
 
 
-def place_of(crop_points: Tensor, **changes: float) -> HeadPlace:
-    from letstalk_core.media.portrait.face_geometry import fit_head
+@dataclasses.dataclass
+class Blended:
+    """A portrait, its crop and the blend that pastes mouths of the crop into it."""
 
-    fit = fit_head(crop_points, default_finder().networks.canonical)
-    x, y = fit.shift[:2].tolist()
-    return dataclasses.replace(HeadPlace(x=x, y=y, size=100.0, roll=0.0, yaw=0.0, pitch=0.0), **changes)
+    picture: Tensor
+    points: Tensor
+    crop: CropTransform
+    home: HeadPlace
+    blend: MouthBlend
 
 
-def test_what_was_cut_out_goes_back_unseen_wherever_the_head_is() -> None:
-    picture = load_portrait(PORTRAITS[0])
+@pytest.fixture(scope="module")
+def blended() -> Blended:
+    picture, canonical = load_portrait(PORTRAITS[0]), default_finder().networks.canonical
     face = find_face(picture)
     crop = CropTransform.around(face.box, (256, 256), (160, 160), 0.4, 0.09)
-    home = place_of(face.points)
-    blend = MouthBlend(crop, face.points, home, default_finder().networks.canonical)
+    x, y = fit_head(face.points, canonical).shift[:2].tolist()
+    home = HeadPlace(x=x, y=y, size=100.0, roll=0.0, yaw=0.0, pitch=0.0)
+    return Blended(picture, face.points, crop, home, MouthBlend(crop, face.points, home, canonical))
+
+
+def test_what_was_cut_out_goes_back_unseen_wherever_the_head_is(blended: Blended) -> None:
+    picture, crop, home, blend = blended.picture, blended.crop, blended.home, blended.blend
     same = blend(picture, crop.apply(picture), home, 0.1, 1.0)
     apart = (same.float() - picture.float()).abs().amax(-1)
     assert apart.mean() < 0.5 and apart.max() < 60  # scaled there and back: edges of a drawing lose a little
@@ -106,18 +116,14 @@ def test_what_was_cut_out_goes_back_unseen_wherever_the_head_is() -> None:
     assert (blend(large, crop.apply(picture), near, 0.1, 1.0).float() - large.float()).abs().mean() < 0.6
 
 
-def test_only_the_mouth_changes_and_its_light_is_the_films() -> None:
-    picture = load_portrait(PORTRAITS[0])
-    face = find_face(picture)
-    crop = CropTransform.around(face.box, (256, 256), (160, 160), 0.4, 0.09)
-    home = place_of(face.points)
-    blend = MouthBlend(crop, face.points, home, default_finder().networks.canonical)
-    made = (crop.apply(picture).float() * 0.9).to(torch.uint8)  # darker, as a model may paint
+def test_only_the_mouth_changes_and_its_light_is_the_films(blended: Blended) -> None:
+    picture, points, home, blend = blended.picture, blended.points, blended.home, blended.blend
+    made = (blended.crop.apply(picture).float() * 0.9).to(torch.uint8)  # darker, as a model may paint
     found = blend(picture, made, home, 0.0, 1.0)
     changed = (found != picture).any(-1).nonzero()
-    eyes = float(face.points[[33, 263], 1].max())
+    eyes = float(points[[33, 263], 1].max())
     assert len(changed) and float(changed[:, 0].min()) > eyes + 5
-    lips = face.points[list(LIPS), :2].round().long()
+    lips = points[list(LIPS), :2].round().long()
     apart = (found.float() - picture.float()).abs()[lips[:, 1], lips[:, 0]].mean()
     assert apart < 0.07 * picture[lips[:, 1], lips[:, 0]].float().mean()  # of the 0.1 that was taken
     assert blend(picture, made, home, 0.0, 0.0) is picture
@@ -127,17 +133,13 @@ def test_only_the_mouth_changes_and_its_light_is_the_films() -> None:
     assert lower[0].abs().sum() < 0.7 * lower[1].abs().sum()
 
 
-def test_what_is_beside_and_behind_the_jaw_stays_as_filmed() -> None:
-    picture = load_portrait(PORTRAITS[0])
-    face = find_face(picture)
-    crop = CropTransform.around(face.box, (256, 256), (160, 160), 0.4, 0.09)
-    home = place_of(face.points)
-    blend = MouthBlend(crop, face.points, home, default_finder().networks.canonical)
-    made = 255 - crop.apply(picture)  # as unlike as can be
-    middle = float(face.points[[2, 152], 0].mean())
+def test_what_is_beside_and_behind_the_jaw_stays_as_filmed(blended: Blended) -> None:
+    picture, points = blended.picture, blended.points
+    made = 255 - blended.crop.apply(picture)  # as unlike as can be
+    middle = float(points[[2, 152], 0].mean())
     for opening, beside in ((0.0, 1.4), (0.5, 1.8)):  # a filmed mouth that is open has a longer jaw
-        off = (blend(picture, made, home, opening, 1.0).float() - picture.float()).abs().amax(-1)
-        for x, y in face.points[[136, 150, 379, 365], :2].tolist():  # between ear and chin, both sides
+        off = (blended.blend(picture, made, blended.home, opening, 1.0).float() - picture.float()).abs().amax(-1)
+        for x, y in points[[136, 150, 379, 365], :2].tolist():  # between ear and chin, both sides
             inside, outside = (round(middle + far * (x - middle)) for far in (0.7, beside))
             assert off[round(y), outside] < 4 < 30 < off[round(y), inside]
 
@@ -247,14 +249,11 @@ def test_dubbing_is_measured_beside_pasting_on_the_same_landmarks(bundle: ModelB
     assert found["dubbed: outside the mouth, px"] < 1.5  # of 256, and the film has half of them
     assert 1.5 < found["pasted: outside the mouth, px"] < 10  # from 32 pixels, but where the face is
     assert {"dubbed: opening, film of the sound", "pasted: opening, film of the sound"} <= set(found)
-    assert (
-        "pasted" in (tmp_path / "out" / "report.md").read_text()
-        and (tmp_path / "out" / "dub_films_0.png").is_file()
-    )
+    assert "pasted" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "dub_films_0.png").is_file()
+    short = film_of(tmp_path / "film.mp4", [picture] * 7)
     with pytest.raises(MediaError, match=r"film\.mp4: has 7 frames"):
-        run_dub(
-            subject, [film_of(tmp_path / "film.mp4", [picture] * 7)], FinderReader(), out_dir=tmp_path / "none"
-        )
+        run_dub(subject, [short], FinderReader(), out_dir=tmp_path / "none")
 
 
 def test_clips_end_at_cuts_and_turned_heads_keep_their_mouths(bundle: ModelBundle, film: Path) -> None:

@@ -53,16 +53,8 @@ class Counter:
 
 
 def run(frames: int, sampler: Counter, **options: Any) -> list[tuple[Clip, Tensor]]:
-    return list(
-        generate_clips(
-            sampler,
-            plan_clips(frames, 6),
-            portrait=PORTRAIT,
-            bank=options.pop("bank", MemoryBank(2, 1)),
-            clip_frames=6,
-            **options,
-        )
-    )
+    options = {"bank": MemoryBank(2, 1), "portrait": PORTRAIT, "clip_frames": 6, **options}
+    return list(generate_clips(sampler, plan_clips(frames, 6), **options))
 
 
 @given(frames=st.integers(1, 40))
@@ -71,24 +63,15 @@ def test_the_loop_delivers_exactly_the_planned_frames_in_order(frames: int) -> N
     assert video[0, :, 0, 0, 0].tolist() == list(range(frames))
 
 
-def test_every_clip_is_sampled_at_full_length_with_its_own_noise() -> None:
-    sampler = Counter()
-    run(14, sampler, seed=9)
+def test_every_clip_has_its_full_length_its_own_noise_and_the_end_of_the_one_before_it() -> None:
+    sampler, bank = Counter(), MemoryBank(2, 1)
+    run(13, sampler, seed=9, bank=bank)
     assert sampler.indices == [0, 1, 2]
     for i, noise in enumerate(sampler.noises):
         assert torch.equal(noise, clip_noise(9, i, (1, 6, 2, 2, 2)))
-
-
-def test_each_clip_remembers_the_end_of_the_one_before() -> None:
-    sampler = Counter()
-    run(14, sampler)
-    assert [m[0, :, 0, 0, 0].tolist() for m in sampler.memories] == [[-1, -1, -1], [-1, 4, 5], [-1, 10, 11]]
-
-
-def test_the_bank_ends_on_the_last_delivered_frame() -> None:
-    bank = MemoryBank(2)
-    run(13, Counter(), bank=bank)
-    assert bank.read()[0, :, 0, 0, 0].tolist() == [11, 12]
+    memories = [[-1, -1, -1], [-1, 4, 5], [-1, 10, 11]]
+    assert [m[0, :, 0, 0, 0].tolist() for m in sampler.memories] == memories
+    assert bank.read()[0, :, 0, 0, 0].tolist() == [-1, 11, 12]  # the last that was delivered
 
 
 def test_a_bank_that_is_not_empty_is_continued() -> None:
@@ -97,13 +80,6 @@ def test_a_bank_that_is_not_empty_is_continued() -> None:
     bank.write(torch.full((1, 2, 2, 2, 2), 99.0))
     run(6, sampler, bank=bank)
     assert (sampler.memories[0] == 99).all()
-
-
-def test_clips_come_one_by_one() -> None:
-    sampler = Counter()
-    clips = generate_clips(sampler, plan_clips(60, 6), portrait=PORTRAIT, bank=MemoryBank(2), clip_frames=6)
-    next(clips)
-    assert len(sampler.indices) == 1
 
 
 def test_nan_stops_the_loop_and_names_the_clip() -> None:

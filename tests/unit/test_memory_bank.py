@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import CheckpointError, ConfigError, NumericalError
@@ -84,13 +85,12 @@ def test_matching_statistics_gives_recent_frames_those_of_the_portrait() -> None
     bank.write(5 + 3 * torch.randn(2, 3, *FRAME[1:], generator=torch.Generator().manual_seed(2)))
     memory = bank.read()
     torch.testing.assert_close(memory.mean((1, 3, 4)), portrait().mean((2, 3)), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(
-        memory.std((1, 3, 4), correction=0), portrait().std((2, 3), correction=0), atol=1e-4, rtol=1e-4
-    )
+    spread = portrait().std((2, 3), correction=0)
+    torch.testing.assert_close(memory.std((1, 3, 4), correction=0), spread, atol=1e-4, rtol=1e-4)
 
 
 def test_a_saved_bank_continues_exactly(tmp_path: Path) -> None:
-    settings = MemorySettings(noise_sigma=0.1, match_statistics=True)
+    settings = MemorySettings(noise_sigma=0.1, match_statistics=True, drift_level=0.7)
     bank = MemoryBank(2, 3, settings=settings, seed=7)
     bank.reset(portrait())
     bank.write(video(1))
@@ -108,45 +108,31 @@ def test_a_bank_for_a_model_has_its_size_and_noise() -> None:
     assert (bank.recent, bank.anchors, bank.settings.noise_sigma) == (3, 2, 0.05)
 
 
-def test_reading_an_empty_bank_is_refused() -> None:
+def test_what_is_no_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="empty"):
         MemoryBank().read()
-
-
-def test_a_clip_of_another_shape_is_refused() -> None:
-    bank = MemoryBank()
+    bank = MemoryBank(2)
     bank.reset(portrait())
     with pytest.raises(ConfigError, match="reset"):
         bank.write(torch.zeros(2, 3, 4, 9, 9))
-
-
-def test_nan_is_not_remembered() -> None:
-    bank = MemoryBank()
-    bank.reset(portrait())
     with pytest.raises(NumericalError, match="NaN"):
         bank.write(torch.full((2, 3, *FRAME[1:]), float("nan")))
     assert torch.isfinite(bank.read()).all()
-
-
-def test_a_state_of_another_size_is_refused() -> None:
-    bank = MemoryBank(2)
-    bank.reset(portrait())
     with pytest.raises(ConfigError, match="recent"):
         MemoryBank(3).load_state_dict(bank.state_dict())
-
-
-def test_a_foreign_file_is_not_a_bank(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"x": torch.zeros(1)}, str(tmp_path / "x.safetensors"))
     with pytest.raises(CheckpointError, match="not a memory bank"):
         MemoryBank.load(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("sigma", [-0.1, 1.0, float("nan")])
-def test_impossible_memory_noise_is_refused(sigma: float) -> None:
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_settings_that_cannot_be_are_refused(share: float) -> None:
     with pytest.raises(ConfigError, match="memory noise"):
-        MemorySettings(noise_sigma=sigma)
+        MemorySettings(noise_sigma=share)
+    with pytest.raises(ConfigError, match="drift level"):
+        MemorySettings(drift_level=share)
+    with pytest.raises(ConfigError, match="match_statistics=\\[1\\] must be true or false"):
+        MemorySettings(match_statistics=[1])  # type: ignore[arg-type]
 
 
 def test_the_frames_move_to_the_device_of_the_run() -> None:
@@ -154,11 +140,6 @@ def test_the_frames_move_to_the_device_of_the_run() -> None:
     bank.reset(torch.zeros(1, 4, 2, 2))
     bank.to("meta")
     assert bank.read().device.type == "meta"
-
-
-def test_statistics_are_matched_or_not() -> None:
-    with pytest.raises(ConfigError, match="match_statistics=\\[1\\] must be true or false"):
-        MemorySettings(match_statistics=[1])  # type: ignore[arg-type]
 
 
 def test_a_file_is_the_same_bytes_whenever_it_is_written_and_notices_any_change_of_a_value(tmp_path: Path) -> None:

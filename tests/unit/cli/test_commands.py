@@ -1,4 +1,4 @@
-"""What a command must not write over, names that cannot work, and readers that go away."""
+"""What a command must not write over, names and values that cannot work, and readers that go away."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import pytest
 import torch
 
 from letstalk_core.cli import generate, info
-from letstalk_core.cli.__main__ import main
+from letstalk_core.cli.__main__ import COMMANDS, RESEARCH_COMMANDS, build_parser, main
 from letstalk_core.cli.progress import ProgressLine
-from letstalk_core.errors import OutputError
 from letstalk_core.generate.work_folder import RUN_FILE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,9 +84,7 @@ def test_restart_deletes_the_work_and_not_the_result(folder: Path, capsys: pytes
 @pytest.mark.parametrize(
     "name", ["", ".", "/", "..", "a" * 252 + ".mp4", "b" * 249 + ".mp4", "c/" * 2500 + "v.mp4"]
 )
-def test_names_that_cannot_work_are_refused_at_once(
-    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_impossible_names_are_refused_at_once(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options in (["-o", name], ["-o", "v.mp4", "--contact-sheet", name]):
         if options[-1].startswith("b") and len(options) == 4:
             continue  # it is the name of the work folder that is too long
@@ -193,8 +190,53 @@ def test_errors_reach_the_terminal_without_escapes(capsys: pytest.CaptureFixture
     refused(capsys, "\\x1b[2Jmissing.mp4: no such file")
 
 
-def test_a_name_for_a_check_of_its_own_is_an_output_error() -> None:
-    from letstalk_core.cli.output import check_output
+# values of options that are refused before any work is done, each by its name
 
-    with pytest.raises(OutputError, match="no file name"):
-        check_output("", overwrite=False)
+DRAW, ENCODE = "synthesize folder", "encode folder --autoencoder a.safetensors --audio-encoder b.safetensors"
+OF_BOTH = [
+    ("--stride 0", "stride=0 must be at least 1"),
+    ("--stride 2 --first 2", "first=2 must be in 0..1"),
+    ("--first -1", "first=-1 must be in 0..0"),
+    ("--threads 0", "threads=0 must be at least 1"),
+    ("--device abacus", "device 'abacus' cannot be used"),
+]
+REFUSED = [
+    *((f"{command} {options}", words) for command in (DRAW, ENCODE) for options, words in OF_BOTH),
+    (f"{DRAW} --clips 0", "clips=0 must be at least 1"),
+    (f"{DRAW} --frames 0", "frames=0 must be at least 1"),
+    (f"{DRAW} --clips 1 --engines siri", "engine 'siri' must be one of ('flite', 'festival')"),
+    (f"{DRAW} --clips 1 --recordings nowhere", "nowhere/metadata.csv: cannot be read"),
+    (f"{ENCODE} --batch 0", "batch=0"),
+]
+
+
+@pytest.mark.parametrize(("command", "words"), REFUSED)
+def test_values_that_cannot_work_are_refused(
+    command: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *RESEARCH_COMMANDS])
+def test_every_command_is_there_and_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse_args([command, "--help"])
+    assert stop.value.code == 0
+    assert f"letstalk {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", RESEARCH_COMMANDS)
+def test_a_copy_without_research_says_what_to_install(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "letstalk_research"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "letstalk_research", None)
+    assert main([command, "--any", "option", "--help"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: `letstalk {command}` needs the package letstalk_research, which is not in this copy;"
+        " pip install 'letstalk-portrait[train]'\n"
+    )
