@@ -45,7 +45,25 @@ def material(
     return w.add("LetsTalkLoadPortrait", image=picture), w.add("LetsTalkLoadSpeech", audio=speech)
 
 
-def save(w: Workflow, video: Link, name: str) -> None:
+def said(
+    w: Workflow, image: Link, speech: Node, vae: Node, encoder: Node, *, column: bool = False, **cut: float
+) -> tuple[Node, Node]:
+    """A picture and a recording encoded and joined; gives back the encoded sound, too."""
+    portrait = w.add("LetsTalkEncodePortrait", image=image, vae=vae[0])
+    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], **cut)
+    if column:
+        w.column()
+    return audio, w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+
+
+def talking(w: Workflow, dit: Link, conditioning: Node, vae: Link, seed: int = 1, **more: Any) -> Node:
+    inputs = {"model": dit, "positive": conditioning[0], "vae": vae, "seed": seed, **more}
+    return w.add("LetsTalkTalkingVideo", wide=400, **inputs)
+
+
+def save(w: Workflow, video: Link, name: str, *, column: bool = True) -> None:
+    if column:
+        w.column()
     w.add("SaveVideo", video=video, filename_prefix=f"letstalk/{name}")
 
 
@@ -53,7 +71,6 @@ def quickstart(w: Workflow) -> None:
     picture, speech = material(w)
     w.group("Video")
     talk = w.add("LetsTalkPortraitVideo", wide=400, image=picture[0], audio=speech[0], seed=1)
-    w.column()
     save(w, talk[0], "quickstart")
 
 
@@ -62,12 +79,9 @@ def step_by_step(w: Workflow) -> tuple[dict[str, Link], dict[str, Link]]:
     dit, vae, encoder = models(w)
     picture, speech = material(w, "goro (bundled demo portrait)")
     w.group("Conditioning")
-    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
-    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0])
-    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    _, conditioning = said(w, picture[0], speech, vae, encoder)
     w.group("Video")
-    talk = w.add("LetsTalkTalkingVideo", wide=400, model=dit[0], positive=conditioning[0], vae=vae[0], seed=1)
-    w.column()
+    talk = talking(w, dit[0], conditioning, vae[0])
     save(w, talk[0], "step_by_step")
     return {"image": picture[0], "audio": speech[0]}, {"video": talk["video"], "images": talk["images"]}
 
@@ -95,7 +109,6 @@ def long_video_memory(w: Workflow) -> None:
     latents = w.add("LatentConcat", samples1=begin[0], samples2=go_on[0], dim="t")
     images = w.add("VAEDecode", samples=latents[0], vae=vae[0])
     video = w.add("CreateVideo", images=images[0], fps=25.0, audio=audio["sound"])
-    w.column()
     save(w, video[0], "long_video")
 
 
@@ -123,7 +136,7 @@ def native_sampler(w: Workflow) -> None:
     w.group("Video")
     sound = w.add("TrimAudioDuration", audio=audio["sound"], start_index=1.0, duration=0.64)
     video = w.add("CreateVideo", images=images[0], fps=25.0, audio=sound[0])
-    save(w, video[0], "native_sampler")
+    save(w, video[0], "native_sampler", column=False)
 
 
 def crop_upscale_paste(w: Workflow) -> None:
@@ -143,18 +156,9 @@ def crop_upscale_paste(w: Workflow) -> None:
     )
     crop = w.add("LetsTalkCropPortrait", image=picture[0], mask=mask[0], face="mask")
     w.group("Conditioning")
-    portrait = w.add("LetsTalkEncodePortrait", image=crop[0], vae=vae[0])
-    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=3.0)
-    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    audio, conditioning = said(w, crop[0], speech, vae, encoder, length_seconds=3.0)
     w.group("Animate")
-    talk = w.add(
-        "LetsTalkTalkingVideo",
-        wide=400,
-        model=dit[0],
-        positive=conditioning[0],
-        vae=vae[0],
-        seed=1,
-    )
+    talk = talking(w, dit[0], conditioning, vae[0])
     w.group("Upscale (off: see Read me)")
     upscaler = w.add("UpscaleModelLoader", model_name="RealESRGAN_x2plus.pth", unlisted="model_name", bypass=True)
     larger = w.add("ImageUpscaleWithModel", upscale_model=upscaler[0], image=talk[1], bypass=True)
@@ -162,16 +166,14 @@ def crop_upscale_paste(w: Workflow) -> None:
     whole = w.add("LetsTalkPasteBack", crop=crop[1], frames=larger[0])
     video = w.add("CreateVideo", images=whole[0], fps=25.0, audio=audio["sound"])
     w.group("Video")
-    save(w, video[0], "crop_upscale_paste")
+    save(w, video[0], "crop_upscale_paste", column=False)
 
 
 def lora_guidance(w: Workflow) -> None:
     dit, vae, encoder = models(w)
     picture, speech = material(w, "bo (bundled demo portrait)")
     w.group("Conditioning")
-    portrait = w.add("LetsTalkEncodePortrait", image=picture[0], vae=vae[0])
-    audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=encoder[0], length_seconds=5.0)
-    conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+    _, conditioning = said(w, picture[0], speech, vae, encoder, length_seconds=5.0)
     w.group("LoRA (off: see Read me)", below=True)
     lora = w.add(
         "LoraLoaderModelOnly",
@@ -195,7 +197,6 @@ def lora_guidance(w: Workflow) -> None:
         noise=noise[0],
         vae=vae[0],
     )
-    w.column()
     save(w, talk[0], "lora_guidance")
 
 
@@ -210,8 +211,7 @@ def native_audio_encoder(w: Workflow) -> None:
     audio = w.add("LetsTalkEncodeAudio", audio=speech[0], encoder_output=encoded[0])
     conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
     w.group("Video")
-    talk = w.add("LetsTalkTalkingVideo", wide=400, model=dit[0], positive=conditioning[0], vae=vae[0], seed=1)
-    w.column()
+    talk = talking(w, dit[0], conditioning, vae[0])
     save(w, talk[0], "native_audio_encoder")
 
 
@@ -287,27 +287,13 @@ def two_presenters(w: Workflow) -> None:
     for name, mask, sound, seed in (("Left", masks[0], one, 1), ("Right", masks[1], two, 2)):
         w.group(f"{name} person")
         crop = w.add("LetsTalkCropPortrait", image=scene[0], mask=mask[0], face="mask", margin=0.0, raise_by=0.0)
-        portrait = w.add("LetsTalkEncodePortrait", image=crop[0], vae=vae[0])
-        audio = w.add("LetsTalkEncodeAudio", audio=sound[0], audio_encoder=encoder[0])
-        w.column()
-        conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
+        _, conditioning = said(w, crop[0], sound, vae, encoder, column=True)
         more = {"audio": mix[0]} if name == "Right" else {}
-        videos.append(
-            w.add(
-                "LetsTalkTalkingVideo",
-                wide=400,
-                model=dit[0],
-                positive=conditioning[0],
-                vae=vae[0],
-                seed=seed,
-                **more,
-            )
-        )
+        videos.append(talking(w, dit[0], conditioning, vae[0], seed, **more))
         crops.append(crop)
     w.group("Into the picture")
     whole = w.add("LetsTalkPasteBack", title="Left person", crop=crops[0][1], video=videos[0][0])
     both = w.add("LetsTalkPasteBack", title="Right person", crop=crops[1][1], video=videos[1][0], image=whole[0])
-    w.column()
     save(w, both[1], "two_presenters")
 
 
@@ -322,10 +308,7 @@ def personalize(w: Workflow) -> None:
     audio = w.add("LetsTalkEncodeAudio", audio=speech[0], audio_encoder=own["audio_encoder"])
     conditioning = w.add("LetsTalkConditioning", portrait=portrait[0], audio=audio[0])
     w.group("Video")
-    talk = w.add(
-        "LetsTalkTalkingVideo", wide=400, model=own["model"], positive=conditioning[0], vae=own["vae"], seed=1
-    )
-    w.column()
+    talk = talking(w, own["model"], conditioning, own["vae"])
     save(w, talk[0], "my_presenter")
 
 
@@ -338,7 +321,6 @@ def dub(w: Workflow) -> None:
     words = w.add("TrimAudioDuration", audio=recording[0], duration=6.0)
     w.column()
     dubbed = w.add("LetsTalkDub", wide=400, audio=words[0], video=film[0], seed=2)
-    w.column()
     save(w, dubbed[0], "dubbed")
 
 
