@@ -97,6 +97,22 @@ def comfy_nodes(_loaded: None) -> dict[str, Any]:
     return mappings
 
 
+@pytest.fixture(scope="module")
+def kit(sub: Callable[[str], ModuleType]) -> Any:
+    """The bundled model and what renders a video with it."""
+    from sampling_setup import make_kit
+
+    return make_kit(sub)
+
+
+@pytest.fixture
+def setup(sub: Callable[[str], ModuleType], tmp_path: Path) -> Any:
+    """A small random model whose output is added to the portrait."""
+    from model_setup import make_setup
+
+    return make_setup(sub, tmp_path, portrait_residual=True, residual_scale=0.4)
+
+
 class GraphError(AssertionError):
     """A graph that was refused, or failed in a node; `messages` are what ComfyUI reports."""
 

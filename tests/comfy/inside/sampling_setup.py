@@ -9,17 +9,19 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
+from graph_setup import DEMO_FOLDER
+from torch import Tensor
 
 RATE = 16_000
 
 
 def make_kit(sub: Callable[[str], ModuleType]) -> Any:
     """Loaded demo networks and the modules under test."""
-    folder = sub("letstalk_core.networks.load").DEMO_FOLDER
+    load_portrait = sub("letstalk_core.media.portrait.image").load_portrait
     with torch.inference_mode():
         return SimpleNamespace(
-            patcher=sub("nodes.adapters.model").load_dit(folder / "dit.safetensors"),
-            vae=sub("nodes.adapters.vae").load_vae(folder / "autoencoder.safetensors"),
+            patcher=sub("nodes.adapters.model").load_dit(DEMO_FOLDER / "dit.safetensors"),
+            vae=sub("nodes.adapters.vae").load_vae(DEMO_FOLDER / "autoencoder.safetensors"),
             run=sub("nodes.adapters.clip_run"),
             render=sub("nodes.adapters.render"),
             video=sub("nodes.adapters.video"),
@@ -29,7 +31,7 @@ def make_kit(sub: Callable[[str], ModuleType]) -> Any:
             checkpoint=sub("letstalk_core.networks.checkpoint"),
             files=sub("letstalk_core.files"),
             AudioTrack=sub("letstalk_core.media.audio.track").AudioTrack,
-            portrait=sub("letstalk_core.media.portrait.image").load_portrait(folder / "portraits" / "ada.png"),
+            portrait=load_portrait(DEMO_FOLDER / "portraits" / "ada.png"),
             fit_to=sub("letstalk_core.media.portrait.crop").fit_to,
         )
 
@@ -51,6 +53,21 @@ def prepare(kit: Any, frames: int, size: tuple[int, int] = (64, 64), first: int 
     defaults = {"seed": 1, "steps": 1, "schedule": "model", "audio_scale": 1.0, "portrait_scale": 1.0}
     positive = [[torch.zeros(1, 1, 1), entry]]
     return kit.run.prepare_run(**{**defaults, "model": kit.patcher, "positive": positive, **inputs})
+
+
+def standalone_conditions(
+    sub: Callable[[str], ModuleType], projection: Any, track: Any, portrait: Tensor, clip_frames: int, seed: int
+) -> Callable[[Tensor, Any], Any]:
+    """Conditions of a clip as the standalone pipeline makes them, of memory and clip."""
+    moves = sub("letstalk_core.sampling.motion").Movement(projection.config.movement, seed=seed)
+    made = sub("letstalk_core.networks.transformer.conditions").Conditions
+
+    def conditions(memory: Tensor, clip: Any) -> Any:
+        heard = track.windows(clip.first, clip_frames, projection.config.window)
+        movement = projection.movement_of(moves.rows(clip.first, clip_frames)[None])
+        return made(portrait=portrait, audio=projection(heard[None]), memory=memory, movement=movement)
+
+    return conditions
 
 
 def streams(path: Path) -> tuple[int, int, float]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from model_setup import Setup, guided, make_setup, sample
+from model_setup import Setup, guided, sample
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OF_UNETS = {  # ask for parts that only U-Nets have; they fail on Flux and Wan, too
@@ -46,11 +44,6 @@ def native(comfy_nodes: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, An
         values = defaults(node)
         if values is not None:
             yield name, node, values
-
-
-@pytest.fixture
-def setup(sub: Callable[[str], Any], tmp_path: Path) -> Setup:
-    return make_setup(sub, tmp_path)
 
 
 def test_native_patches_leave_a_model_that_samples(setup: Setup, comfy_nodes: dict[str, Any]) -> None:

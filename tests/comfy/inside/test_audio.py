@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO_FOLDER
 from safetensors.torch import save_file
 
 
@@ -18,7 +19,7 @@ def adapter(sub: Any) -> Any:
 
 @pytest.fixture
 def encoder(adapter: Any, sub: Any) -> Any:
-    return adapter.load_audio_encoder(sub("letstalk_core.networks.load").DEMO_FOLDER / "audio_encoder.safetensors")
+    return adapter.load_audio_encoder(DEMO_FOLDER / "audio_encoder.safetensors")
 
 
 def make_audio(seconds: float = 2.0, rate: int = 16000, channels: int = 1) -> dict[str, Any]:
@@ -228,32 +229,25 @@ def test_an_encoder_of_another_kind_is_named_with_what_it_gave(adapter: Any, ste
 
 
 @pytest.mark.parametrize(
-    "shape, changes, words",
+    "waveform, changes, words",
     [
-        ((2, 1, 16000), {}, "audio: .*batch"),
-        ((1, 1, 100), {}, "audio: 100 samples"),
-        ((1, 1, 16000), {"start_seconds": 1.0}, "start_seconds: 1 s"),
-        ((1, 1, 16000), {"length_seconds": 0.01}, "length_seconds"),
+        (None, {}, "audio: there is no sound"),  # as of a video without any
+        (torch.zeros(2, 1, 16000), {}, "audio: .*batch"),
+        (torch.zeros(1, 1, 100), {}, "audio: 100 samples"),
+        (torch.full((1, 1, 16000), torch.nan), {}, "audio: has NaN"),
+        (torch.zeros(1, 1, 16000), {"start_seconds": 1.0}, "start_seconds: 1 s"),
+        (torch.zeros(1, 1, 16000), {"length_seconds": 0.01}, "length_seconds"),
     ],
 )
-def test_unusable_sound_is_named(adapter: Any, encoder: Any, shape: Any, changes: Any, words: str) -> None:
-    audio = {"waveform": torch.zeros(shape), "sample_rate": 16000}
+def test_unusable_sound_is_named(adapter: Any, encoder: Any, waveform: Any, changes: Any, words: str) -> None:
+    audio = None if waveform is None else {"waveform": waveform, "sample_rate": 16000}
     with pytest.raises(Exception, match=words):
         adapter.encode_audio(audio, encoder, **{**SETTINGS, **changes})
 
 
-def test_surround_becomes_mono_and_nan_is_refused(adapter: Any, encoder: Any) -> None:
+def test_surround_becomes_mono(adapter: Any, encoder: Any) -> None:
     output, _ = adapter.encode_audio(make_audio(1.0, channels=6), encoder, **SETTINGS)
     assert output["letstalk_track"].waveform.shape == (1, 16000)
-    broken = make_audio(1.0)
-    broken["waveform"][0, 0, 5] = torch.nan
-    with pytest.raises(Exception, match="audio: has NaN"):
-        adapter.encode_audio(broken, encoder, **SETTINGS)
-
-
-def test_a_video_without_sound_is_named(adapter: Any, encoder: Any) -> None:
-    with pytest.raises(Exception, match="audio: there is no sound"):
-        adapter.encode_audio(None, encoder, **SETTINGS)
 
 
 def test_a_cancelled_prompt_stops_between_windows(adapter: Any, encoder: Any) -> None:

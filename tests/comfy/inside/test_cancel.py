@@ -10,17 +10,12 @@ import comfy.model_management
 import psutil
 import pytest
 import torch
-from sampling_setup import make_kit, prepare, temp_files
+from sampling_setup import prepare, temp_files
 
 CYCLES = 50
 MIB = 2**20
 # As a file: the root of the repository is never on sys.path here.
 PASSES = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "passes.py"))
-
-
-@pytest.fixture(scope="module")
-def kit(sub: Any) -> Any:
-    return make_kit(sub)
 
 
 def interrupting_in(kit: Any) -> Any:

@@ -10,13 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from sampling_setup import make_kit, prepare
+from graph_setup import DEMO_FOLDER
+from sampling_setup import prepare
 from torch import Tensor
-
-
-@pytest.fixture(scope="module")
-def kit(sub: Any) -> Any:
-    return make_kit(sub)
 
 
 def save_masks(sub: Any, path: Path, detail: float = 0.99) -> None:
@@ -37,7 +33,7 @@ def make_vae(sub: Any, tmp_path: Path) -> Callable[[bool], Any]:
     def make(masks: bool) -> Any:
         path = tmp_path / f"model{masks}" / "autoencoder.safetensors"
         path.parent.mkdir()
-        shutil.copy(sub("letstalk_core.networks.load").DEMO_FOLDER / path.name, path)
+        shutil.copy(DEMO_FOLDER / path.name, path)
         if masks:
             save_masks(sub, path.with_name("carry.safetensors"))
         with torch.inference_mode():
@@ -177,9 +173,7 @@ def test_the_picture_reaches_the_run_in_its_own_resolution(
 def test_a_photographs_face_is_drawn_from_it_unless_that_is_off(sub: Any, kit: Any, make_vae: Any) -> None:
     vae = make_vae(True)
     configs, network = sub("letstalk_core.networks.configs"), sub("letstalk_core.networks.lips")
-    picture = sub("letstalk_core.media.portrait.image").load_portrait(
-        sub("letstalk_core.networks.load").DEMO_FOLDER / "portraits" / "eva.jpg"
-    )
+    picture = sub("letstalk_core.media.portrait.image").load_portrait(DEMO_FOLDER / "portraits" / "eva.jpg")
     blink = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None]
     curves = sub("letstalk_core.sampling.motion_curves").MotionCurves.of_frames(blink, ["blink"])
     moves = sub("letstalk_core.sampling.motion").Movement(["blink"], seed=0, curves=curves)

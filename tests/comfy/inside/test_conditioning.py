@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO_FOLDER, chain, node
 
 
 @pytest.fixture
 def vae(sub: Any) -> Any:
-    return sub("nodes.adapters.vae").load_vae(
-        sub("letstalk_core.networks.load").DEMO_FOLDER / "autoencoder.safetensors"
-    )
+    return sub("nodes.adapters.vae").load_vae(DEMO_FOLDER / "autoencoder.safetensors")
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def test_a_portrait_equals_that_of_the_standalone_pipeline(vae: Any, sub: Any, c
     encode, fit_to = comfy_nodes["LetsTalkEncodePortrait"].execute, sub("letstalk_core.media.portrait.crop").fit_to
     (latent,), (as_authors,) = (encode(image, vae, 128, 96, as_authors=how).args for how in (False, True))
     stages = sub("letstalk_core.generate.stages").Stages(sub("letstalk_core.networks.load").load_bundle())
-    path = sub("letstalk_core.networks.load").DEMO_FOLDER / "portraits" / "bo.png"
+    path = DEMO_FOLDER / "portraits" / "bo.png"
     picture = sub("letstalk_core.media.portrait.image").load_portrait(path)
     assert tuple(latent["samples"].shape) == (1, 64, 1, 3, 4)
     for found, scaling in ((latent, "bicubic"), (as_authors, "bilinear")):
@@ -146,35 +145,12 @@ def test_one_way_into_encode_audio_is_needed(comfy_nodes: Any) -> None:
 
 
 def test_the_chain_runs_as_a_graph(run_graph: Any) -> None:
-    demo = "demo (bundled)"
     graph = {
-        "vae": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": demo}},
-        "enc": {"class_type": "LetsTalkLoadAudioEncoder", "inputs": {"audio_encoder": demo}},
-        "img": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": "ada (bundled demo portrait)"}},
-        "snd": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": "hello (bundled demo speech)"}},
-        "aud": {
-            "class_type": "LetsTalkEncodeAudio",
-            "inputs": {
-                "audio": ["snd", 0],
-                "audio_encoder": ["enc", 0],
-                "fps": 25.0,
-                "silence_threshold": -60.0,
-                "start_seconds": 0.5,
-                "length_seconds": 1.0,
-            },
-        },
-        "por": {
-            "class_type": "LetsTalkEncodePortrait",
-            "inputs": {"image": ["img", 0], "vae": ["vae", 0], "width": 128, "height": 128},
-        },
-        "con": {
-            "class_type": "LetsTalkConditioning",
-            "inputs": {"portrait": ["por", 0], "audio": ["aud", 0], "first_frame": 0, "clip_frames": 16},
-        },
-        "dec": {"class_type": "VAEDecode", "inputs": {"samples": ["por", 0], "vae": ["vae", 0]}},
-        "see": {"class_type": "PreviewImage", "inputs": {"images": ["dec", 0]}},
-        "end": {"class_type": "PreviewAny", "inputs": {"source": ["con", 3]}},
+        **chain(128, start=0.5, seconds=1.0),
+        "decoded": node("VAEDecode", samples=["portrait", 0], vae=["vae", 0]),
+        "shown": node("PreviewImage", images=["decoded", 0]),
+        "told": node("PreviewAny", source=["positive", 3]),
     }
     outputs = run_graph(graph)
-    assert outputs["con"][3][0] == 25
-    assert tuple(outputs["dec"][0][0].shape) == (1, 128, 128, 3)
+    assert outputs["positive"][3][0] == 25
+    assert tuple(outputs["decoded"][0][0].shape) == (1, 128, 128, 3)

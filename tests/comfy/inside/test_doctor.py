@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO_FOLDER, node
 
 
 @pytest.fixture
@@ -32,9 +33,7 @@ def test_without_anything_wired_it_reports_what_is_there(examine: Any, sub: Any)
         "video encoder: ",
     ):
         assert name in text
-    digest = sub("letstalk_core.files").file_sha256(
-        sub("letstalk_core.networks.load").DEMO_FOLDER / "dit.safetensors"
-    )
+    digest = sub("letstalk_core.files").file_sha256(DEMO_FOLDER / "dit.safetensors")
     assert f"sha256 {digest[:12]}" in text
     assert text.count("for photographs and drawn faces") == 3
     assert "f32c64" in text and "wire a model" in text
@@ -50,10 +49,9 @@ def test_it_ends_with_what_to_do_one_line_each(examine: Any, base: Path) -> None
 
 
 def test_what_is_wired_is_measured(examine: Any, sub: Any) -> None:
-    demo = sub("letstalk_core.networks.load").DEMO_FOLDER
-    model = sub("nodes.adapters.model").load_dit(demo / "dit.safetensors", "default")
-    vae = sub("nodes.adapters.vae").load_vae(demo / "autoencoder.safetensors")
-    encoder = sub("nodes.adapters.audio").load_audio_encoder(demo / "audio_encoder.safetensors")
+    model = sub("nodes.adapters.model").load_dit(DEMO_FOLDER / "dit.safetensors", "default")
+    vae = sub("nodes.adapters.vae").load_vae(DEMO_FOLDER / "autoencoder.safetensors")
+    encoder = sub("nodes.adapters.audio").load_audio_encoder(DEMO_FOLDER / "audio_encoder.safetensors")
     text = examine(model=model, vae=vae, audio_encoder=encoder)
     assert "could not" not in text
     assert "one step of a clip of 16 frames (2 passes, audio guidance on): " in text
@@ -100,8 +98,8 @@ def test_cancelling_is_not_swallowed(examine: Any, sub: Any, monkeypatch: pytest
 
 
 def test_it_runs_alone_in_a_graph_and_never_from_the_cache(run_graph: Any) -> None:
-    graph = {"1": {"class_type": "LetsTalkDoctor", "inputs": {"steps": 4, "audio_guidance": False}}}
-    text = run_graph(graph)["1"][0][0]
-    assert run_graph.ui["1"]["text"] == [text]
-    run_graph({"1": {"class_type": "LetsTalkDoctor", "inputs": {"steps": 4, "audio_guidance": False}}})
+    graph = {"doctor": node("LetsTalkDoctor", steps=4, audio_guidance=False)}
+    text = run_graph(graph)["doctor"][0][0]
+    assert run_graph.ui["doctor"]["text"] == [text]
+    run_graph(graph)
     assert run_graph.cached == []

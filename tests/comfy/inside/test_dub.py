@@ -8,38 +8,31 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO, PORTRAIT, SPEECH, Graph, files, node, save_video
 from sampling_setup import streams
 
-DEMO = "demo (bundled)"
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def graph(**inputs: Any) -> dict[str, Any]:
+def graph(**inputs: Any) -> Graph:
     """Six frames of a portrait that stands still say the first words of the demo speech."""
     values = {"model": DEMO, "seed": 1, "length": "cut", "steps": 1}
     return {
-        "1": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": "ada (bundled demo portrait)"}},
-        "2": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": "hello (bundled demo speech)"}},
-        "3": {"class_type": "RepeatImageBatch", "inputs": {"image": ["1", 0], "amount": 6}},
-        "4": {
-            "class_type": "LetsTalkDub",
-            "inputs": {"images": ["3", 0], "audio": ["2", 0], **values, **inputs},
-        },
-        "5": {
-            "class_type": "SaveVideo",
-            "inputs": {"video": ["4", 0], "filename_prefix": "dubbed", "format": "auto", "codec": "auto"},
-        },
+        **files(),
+        "film": node("RepeatImageBatch", image=["picture", 0], amount=6),
+        "dub": node("LetsTalkDub", images=["film", 0], audio=["speech", 0], **{**values, **inputs}),
+        "save": save_video(["dub", 0], "dubbed"),
     }
 
 
 def test_frames_become_a_saved_video_whose_mouth_moves(run_graph: Any, base: Path, sub: Any) -> None:
     outputs = run_graph(graph())
-    video, fps, frames = (values[0] for values in outputs["4"])
+    video, fps, frames = (values[0] for values in outputs["dub"])
     assert (fps, frames) == (25.0, 6) and video.get_dimensions() == (256, 256)
-    saved = base / "output" / run_graph.ui["5"]["images"][0]["filename"]
+    saved = base / "output" / run_graph.ui["save"]["images"][0]["filename"]
     assert streams(saved)[0] == 6 and streams(saved)[2] == pytest.approx(0.24, abs=0.07)
     read = sub("letstalk_core.media.video.reader").read_video
-    apart = torch.stack(list(read(saved, fps=None))).float().mean(-1) - 255 * outputs["1"][0][0].mean(-1)
+    apart = torch.stack(list(read(saved, fps=None))).float().mean(-1) - 255 * outputs["picture"][0][0].mean(-1)
     changed = (apart - apart[:, :110].median()).abs().mean(0)  # encoding takes a level of brightness
     assert changed[170:220, 96:160].mean() > 1.8 * changed[:110].mean()
 
@@ -48,10 +41,10 @@ def test_the_template_runs(run_graph: Any) -> None:
     graph = json.loads((ROOT / "workflows" / "api" / "11_dub.json").read_text(encoding="utf-8"))
     short = {"LetsTalkPortraitVideo": {"max_seconds": 0.2, "steps": 1}, "LetsTalkDub": {"steps": 1}}
     short["TrimAudioDuration"] = {"duration": 0.16}
-    for node in graph.values():
-        node["inputs"].update(short.get(node["class_type"], {}))
+    for entry in graph.values():
+        entry["inputs"].update(short.get(entry["class_type"], {}))
     outputs = run_graph(graph)
-    (name,) = (key for key, node in graph.items() if node["class_type"] == "LetsTalkDub")
+    (name,) = (key for key, entry in graph.items() if entry["class_type"] == "LetsTalkDub")
     assert outputs[name][2][0] == 4
 
 
@@ -87,8 +80,8 @@ def test_curves_come_as_lists_numbers_or_both(comfy_nodes: dict[str, Any]) -> No
 
 def test_conditioning_carries_the_curves_to_the_network(comfy_nodes: dict[str, Any], sub: Any) -> None:
     motion = curves(comfy_nodes, yaw=[[0.0, 0.2, 0.4]])
-    portrait = comfy_nodes["LetsTalkLoadPortrait"].execute("ada (bundled demo portrait)").args[0]
-    speech = comfy_nodes["LetsTalkLoadSpeech"].execute("hello (bundled demo speech)").args[0]
+    portrait = comfy_nodes["LetsTalkLoadPortrait"].execute(PORTRAIT).args[0]
+    speech = comfy_nodes["LetsTalkLoadSpeech"].execute(SPEECH).args[0]
     vae = comfy_nodes["LetsTalkLoadAutoencoder"].execute(DEMO).args[0]
     encoder = comfy_nodes["LetsTalkLoadAudioEncoder"].execute(DEMO).args[0]
     model = comfy_nodes["LetsTalkLoadDiT"].execute(DEMO, "default").args[0].model

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from model_setup import CLOSE, Setup, count_passes, euler, make_setup, sample
-
-
-@pytest.fixture
-def setup(sub: Callable[[str], Any], tmp_path: Any) -> Setup:
-    return make_setup(sub, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -59,16 +53,6 @@ def test_a_scale_schedule_refuses_what_is_none(comfy_nodes: dict[str, Any]) -> N
     for text in ("", "1.6:x", "1:-2"):
         with pytest.raises(ValueError, match="guidance scale"):
             comfy_nodes["LetsTalkScaleSchedule"].execute(text)
-
-
-def test_native_cfg_of_one_skips_the_negative(setup: Setup) -> None:
-    guider = setup.samplers.CFGGuider(setup.patcher)
-    guider.set_conds(setup.positive, setup.negative)
-    for cfg, batches in ((1.0, [1]), (2.0, [2])):
-        guider.set_cfg(cfg)
-        with count_passes(setup.patcher) as passes:
-            sample(setup, guider, sigmas=setup.sigmas(1))
-        assert passes == batches
 
 
 @pytest.mark.parametrize(("audio", "portrait"), [(1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (2.0, 1.5)])
@@ -127,10 +111,3 @@ def test_sigmas_follow_the_shift_of_the_model(setup: Setup, comfy_nodes: dict[st
     assert torch.equal(setup.guider.make_model_sigmas(shifted, 5), flow_sigmas(5, 3.0))
     assert torch.equal(setup.guider.make_model_sigmas(shifted, 5, shift=2.0), flow_sigmas(5, 2.0))
     assert sample(setup, setup.guider.make_guider(shifted, setup.positive, 2.0), euler()).isfinite().all()
-
-
-def test_the_nodes_give_a_guider_and_sigmas(setup: Setup, comfy_nodes: dict[str, Any]) -> None:
-    (guider,) = comfy_nodes["LetsTalkGuider"].execute(setup.patcher, setup.positive, 2.0, 1.0).args
-    (sigmas,) = comfy_nodes["LetsTalkSigmas"].execute(setup.patcher, 2, "model", 0.0).args
-    expected = setup.standalone(sigmas, 2.0, 1.0)
-    torch.testing.assert_close(sample(setup, guider, sigmas=sigmas), expected, rtol=1e-5, atol=2e-5)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO, node
 
 AUDIO = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
 
@@ -29,13 +30,10 @@ def chinese(base: Path) -> Iterator[None]:
 
 def failing(run_graph: Any) -> dict[str, Any]:
     """What ComfyUI tells the browser of a Talking Video without a model."""
+    numbers = {"seed": 0, "steps": 0, "schedule": "model", "audio_scale": 0.0, "portrait_scale": 1.0}
     graph = {
-        "1": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": "demo (bundled)"}},
-        "2": {
-            "class_type": "LetsTalkTalkingVideo",
-            "inputs": {"vae": ["1", 0], "seed": 0, "steps": 0, "schedule": "model", "audio_scale": 0.0}
-            | {"portrait_scale": 1.0, "max_frames": 0, "crf": 18},
-        },
+        "vae": node("LetsTalkLoadAutoencoder", autoencoder=DEMO),
+        "talk": node("LetsTalkTalkingVideo", vae=["vae", 0], max_frames=0, crf=18, **numbers),
     }
     with pytest.raises(AssertionError) as caught:
         run_graph(graph)

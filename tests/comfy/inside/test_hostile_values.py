@@ -13,6 +13,7 @@ import comfy.model_management as mm
 import pytest
 import torch
 from comfy_api.latest import io
+from graph_setup import DEMO_FOLDER
 
 Sub = Callable[[str], ModuleType]
 SOCKET = object()  # never looked at: numbers are checked first
@@ -83,11 +84,10 @@ def test_sound_that_claims_an_absurd_rate_is_refused(rate: Any, nodes: list[Any]
 
 
 def test_networks_stop_between_layers_when_the_user_cancels(sub: Sub) -> None:
-    folder = sub("letstalk_core.networks.load").DEMO_FOLDER
     networks = [
-        sub("nodes.adapters.model").load_dit(folder / "dit.safetensors").model.diffusion_model,
-        sub("nodes.adapters.vae").load_vae(folder / "autoencoder.safetensors").first_stage_model,
-        sub("nodes.adapters.audio").load_audio_encoder(folder / "audio_encoder.safetensors").model,
+        sub("nodes.adapters.model").load_dit(DEMO_FOLDER / "dit.safetensors").model.diffusion_model,
+        sub("nodes.adapters.vae").load_vae(DEMO_FOLDER / "autoencoder.safetensors").first_stage_model,
+        sub("nodes.adapters.audio").load_audio_encoder(DEMO_FOLDER / "audio_encoder.safetensors").model,
     ]
     for network in networks:
         layers = [m for m in network.modules() if not list(m.children()) and list(m.parameters())]

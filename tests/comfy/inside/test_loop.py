@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import Graph, chain, conditioning, node
 
 import nodes as comfy_nodes_module
 
 LOOPS = Path(os.environ["COMFYUI_PATH"]) / "tests" / "execution" / "testing_nodes" / "testing-pack"
-DEMO = "demo (bundled)"
-SPEECH = {"start_seconds": 0.0, "length_seconds": 2.0, "fps": 25.0, "silence_threshold": -60.0}
 CLIP, ROUNDS = 16, 2
-Graph = dict[str, dict[str, Any]]
 
 
 @pytest.fixture
@@ -30,59 +28,37 @@ def loops(_loaded: None) -> None:
     assert asyncio.run(comfy_nodes_module.load_custom_node(str(LOOPS), set()))
 
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
-
-
 def sampler(model: list[Any], positive: list[Any], frames: int, **inputs: Any) -> dict[str, Any]:
     numbers = {"seed": 5, "steps": 1, "schedule": "model", "audio_scale": 1.0, "portrait_scale": 1.0}
     return node("LetsTalkLongVideoSampler", model=model, positive=positive, max_frames=frames, **numbers, **inputs)
 
 
-def common() -> Graph:
-    """Up to the encoded portrait (6) and speech (7)."""
-    return {
-        "1": node("LetsTalkLoadDiT", model=DEMO, weight_dtype="default"),
-        "2": node("LetsTalkLoadAutoencoder", autoencoder=DEMO),
-        "3": node("LetsTalkLoadAudioEncoder", audio_encoder=DEMO),
-        "4": node("LetsTalkLoadPortrait", image="ada (bundled demo portrait)"),
-        "5": node("LetsTalkLoadSpeech", audio="hello (bundled demo speech)"),
-        "6": node("LetsTalkEncodePortrait", image=["4", 0], vae=["2", 0], width=256, height=256),
-        "7": node("LetsTalkEncodeAudio", audio=["5", 0], audio_encoder=["3", 0], **SPEECH),
-    }
-
-
-def conditioning(first_frame: Any) -> dict[str, Any]:
-    return node(
-        "LetsTalkConditioning", portrait=["6", 0], audio=["7", 0], first_frame=first_frame, clip_frames=CLIP
-    )
-
-
 def decoded(graph: Graph, latents: list[Any], run_graph: Any) -> torch.Tensor:
-    graph["90"] = node("VAEDecode", samples=latents, vae=["2", 0])
-    graph["91"] = node("PreviewImage", images=["90", 0])
-    frames: torch.Tensor = run_graph(graph)["90"][0][0]
+    graph["frames"] = node("VAEDecode", samples=latents, vae=["vae", 0])
+    graph["shown"] = node("PreviewImage", images=["frames", 0])
+    frames: torch.Tensor = run_graph(graph)["frames"][0][0]
     return frames
 
 
 def test_model_and_memory_go_round_a_loop(loops: None, run_graph: Any) -> None:
     """Each round makes one clip and hands its memory to the next; the last clip is that of one long run."""
-    once = {**common(), "10": conditioning(0), "11": sampler(["1", 0], ["10", 0], CLIP * ROUNDS)}
-    expected = decoded(once, ["11", 0], run_graph)
+    speech = chain(256, seconds=2.0)
+    once = {**speech, "sampled": sampler(["model", 0], ["positive", 0], CLIP * ROUNDS)}
+    expected = decoded(once, ["sampled", 0], run_graph)
     looped = {
-        **common(),
-        "20": node("TestForLoopOpen", remaining=ROUNDS, initial_value2=["1", 0], initial_value3=0),
-        "21": conditioning(["20", 4]),
-        "22": sampler(["20", 3], ["21", 0], CLIP, memory=["20", 2]),
-        "23": node("TestIntMathOperation", a=["20", 4], b=CLIP, operation="add"),
-        "24": node(
+        **speech,
+        "open": node("TestForLoopOpen", remaining=ROUNDS, initial_value2=["model", 0], initial_value3=0),
+        "positive": conditioning(["open", 4]),
+        "sampled": sampler(["open", 3], ["positive", 0], CLIP, memory=["open", 2]),
+        "next": node("TestIntMathOperation", a=["open", 4], b=CLIP, operation="add"),
+        "close": node(
             "TestForLoopClose",
-            flow_control=["20", 0],
-            initial_value1=["22", 1],
-            initial_value2=["20", 3],
-            initial_value3=["23", 0],
-            initial_value4=["22", 0],
+            flow_control=["open", 0],
+            initial_value1=["sampled", 1],
+            initial_value2=["open", 3],
+            initial_value3=["next", 0],
+            initial_value4=["sampled", 0],
         ),
     }
-    found = decoded(looped, ["24", 3], run_graph)
+    found = decoded(looped, ["close", 3], run_graph)
     assert torch.equal(found, expected[-CLIP:])

@@ -16,11 +16,6 @@ from model_setup import CLOSE, Setup, basic, changed, count_passes, guided, make
 from safetensors.torch import save_file
 
 
-@pytest.fixture
-def setup(sub: Callable[[str], Any], tmp_path: Path) -> Setup:
-    return make_setup(sub, tmp_path, portrait_residual=True, residual_scale=0.4)
-
-
 def lora(patcher: Any, keys: list[str], folder: Path) -> str:
     """A LoRA file for some layers, in ComfyUI's folder of LoRAs; returns its name."""
     layers, tensors = dict(patcher.model.named_modules()), {}
@@ -139,11 +134,6 @@ def test_a_wrapper_that_changes_the_shape_of_x_is_named(setup: Setup) -> None:
         sample(setup, basic(setup, patched))
 
 
-def test_nodes_find_the_channels_of_the_latents(setup: Setup, comfy_nodes: Any) -> None:
-    (patched,) = comfy_nodes["RenormCFG"].execute(setup.patcher, cfg_trunc=100.0, renorm_cfg=1.0).args
-    assert sample(setup, guided(setup, patched)).isfinite().all()
-
-
 def test_noise_levels_of_another_kind_of_model_are_refused(setup: Setup) -> None:
     with pytest.raises(ValueError, match=r"sigmas: begin at 14\.61.*LetsTalk Sigmas"):
         sample(setup, basic(setup), sigmas=torch.tensor([14.6146, 1.0, 0.0]))
@@ -190,14 +180,6 @@ def test_the_compute_dtype_may_be_chosen(setup: Setup, comfy_nodes: Any, dtype: 
     plain, found = sample(setup, basic(setup)), sample(setup, basic(setup, patched))
     assert float((found - plain).norm() / plain.norm()) < (0.03 if dtype == "bf16" else 1e-6)
     assert torch.equal(sample(setup, basic(setup)), plain)
-
-
-def test_other_native_patches_run(setup: Setup, comfy_nodes: Any) -> None:
-    (rescaled,) = comfy_nodes["RescaleCFG"]().patch(setup.patcher, 0.7)
-    (shifted,) = comfy_nodes["ModelSamplingSD3"]().patch(rescaled, 3.0)
-    assert changed(sample(setup, guided(setup, shifted)), sample(setup, guided(setup)))
-    ours = setup.guider.make_guider(shifted, setup.positive, 2.0, 1.0)
-    torch.testing.assert_close(sample(setup, ours), sample(setup, guided(setup, shifted)), **CLOSE)
 
 
 def test_a_compiled_model_samples_the_same_without_graph_breaks(sub: Callable[[str], Any], tmp_path: Path) -> None:

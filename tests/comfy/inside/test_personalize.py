@@ -16,6 +16,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
+from graph_setup import DEMO_FOLDER
 
 PROGRAM = """
 import json, shutil, signal, sys, time
@@ -47,7 +48,7 @@ def adapter(sub: Any, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The adapter, whose program only pretends to train."""
     module = sub("nodes.adapters.personalize")
     program = tmp_path / "program.py"
-    program.write_text(f"DEMO = {str(sub('letstalk_core.networks.load').DEMO_FOLDER)!r}\n{PROGRAM}")
+    program.write_text(f"DEMO = {str(DEMO_FOLDER)!r}\n{PROGRAM}")
     monkeypatch.setattr(module, "command", lambda: ([sys.executable, str(program)], dict(os.environ)))
     yield module
     shutil.rmtree(base / "models" / "letstalk", ignore_errors=True)

@@ -8,25 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO, DEMO_FOLDER, PORTRAIT, Graph, files, node, save_video
 from sampling_setup import streams
 
-DEMO = "demo (bundled)"
 
-
-def graph(image: str, **inputs: Any) -> dict[str, Any]:
+def graph(image: str = PORTRAIT, **inputs: Any) -> Graph:
     """The short graph: two loaders, the node, Save Video."""
     values = {"model": DEMO, "seed": 1, "movement": 1.0, "max_seconds": 0.2, "result": "whole picture", "steps": 1}
+    wires = {"image": ["picture", 0], "audio": ["speech", 0]}
     return {
-        "1": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": image}},
-        "2": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": "hello (bundled demo speech)"}},
-        "3": {
-            "class_type": "LetsTalkPortraitVideo",
-            "inputs": {"image": ["1", 0], "audio": ["2", 0], **values, **inputs},
-        },
-        "4": {
-            "class_type": "SaveVideo",
-            "inputs": {"video": ["3", 0], "filename_prefix": "short", "format": "auto", "codec": "auto"},
-        },
+        **files(image),
+        "talk": node("LetsTalkPortraitVideo", **{**wires, **values, **inputs}),
+        "save": save_video(["talk", 0], "short"),
     }
 
 
@@ -37,78 +30,71 @@ def _no_detector(sub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_portrait_becomes_a_saved_video_that_plays_the_speech(run_graph: Any, base: Path) -> None:
-    video, images, last, fps, frames = (s[0] for s in run_graph(graph("ada (bundled demo portrait)"))["3"])
-    saved = base / "output" / run_graph.ui["4"]["images"][0]["filename"]
+    video, images, last, fps, frames = (s[0] for s in run_graph(graph())["talk"])
+    saved = base / "output" / run_graph.ui["save"]["images"][0]["filename"]
     assert streams(saved)[0] == frames == 5 and streams(saved)[2] == pytest.approx(0.2, abs=0.07)
     assert fps == 25.0 and video.get_dimensions() == (256, 256)
     assert images.shape == (5, 256, 256, 3) and "not read yet" in repr(images)
     assert (images[-1:] - last).abs().mean() < 0.02
-    assert run_graph.ui["3"]["letstalk"][0]["frames"] == 5
+    assert run_graph.ui["talk"]["letstalk"][0]["frames"] == 5
 
 
 def test_the_face_moves_in_its_picture_and_nothing_else_does(run_graph: Any) -> None:
+    place = {"x": 510, "y": 330, "operation": "add"}
     mask = {
-        "5": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 1280, "height": 720}},
-        "6": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 260, "height": 260}},
-        "7": {
-            "class_type": "MaskComposite",
-            "inputs": {"destination": ["5", 0], "source": ["6", 0], "x": 510, "y": 330, "operation": "add"},
-        },
-        "8": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+        "empty": node("SolidMask", value=0.0, width=1280, height=720),
+        "face": node("SolidMask", value=1.0, width=260, height=260),
+        "mask": node("MaskComposite", destination=["empty", 0], source=["face", 0], **place),
+        "shown": node("PreviewImage", images=["talk", 1]),
     }
-    outputs = run_graph({**graph("studio (bundled demo scene)", mask=["7", 0]), **mask})
-    picture, images, last = outputs["1"][0][0], outputs["3"][1][0], outputs["3"][2][0]
+    outputs = run_graph({**graph("studio (bundled demo scene)", mask=["mask", 0]), **mask})
+    picture, images, last = outputs["picture"][0][0], outputs["talk"][1][0], outputs["talk"][2][0]
     assert images.shape == (5, 720, 1280, 3) and torch.equal(images[-1:], last)
     changed = (images - picture).abs().amax((0, -1)) > 0.02
     rows, columns = changed.nonzero().unbind(1)
     assert changed.any() and rows.min() > 100 and columns.min() > 300 and columns.max() < 980
-    crop = run_graph({**graph("studio (bundled demo scene)", mask=["7", 0], result="face only"), **mask})["3"]
-    assert crop[1][0].shape == (5, 256, 256, 3)
+    crop = run_graph({**graph("studio (bundled demo scene)", mask=["mask", 0], result="face only"), **mask})
+    assert crop["talk"][1][0].shape == (5, 256, 256, 3)
 
 
 def test_the_video_is_that_of_the_separate_nodes(run_graph: Any, sub: Any) -> None:
-    short = {
-        **graph("bo (bundled demo portrait)"),
-        "9": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
-    }
-    outputs = run_graph(short)
+    shown = {"shown": node("PreviewImage", images=["talk", 1])}
+    outputs = run_graph({**graph("bo (bundled demo portrait)"), **shown})
     long = sub("nodes.adapters.portrait_video").load_bundle(DEMO)
     nodes = sub("nodes.adapters.conditioning"), sub("nodes.adapters.audio"), sub("nodes.adapters.clip_run")
     cut = {"fps": 25.0, "start_seconds": 0.0, "length_seconds": 0.2, "silence_threshold": -60.0, "normalize": True}
-    heard, _ = nodes[1].encode_audio(outputs["2"][0][0], long.audio_encoder, **cut)
-    portrait = nodes[0].encode_portrait(outputs["1"][0][0], long.vae, 256, 256)
+    heard, _ = nodes[1].encode_audio(outputs["speech"][0][0], long.audio_encoder, **cut)
+    portrait = nodes[0].encode_portrait(outputs["picture"][0][0], long.vae, 256, 256)
     positive = nodes[0].make_conditioning(portrait, heard, 0, 16)[0]
     scales = {"schedule": "model", "audio_scale": 0.0, "portrait_scale": 1.0}
     run = nodes[2].prepare_run(model=long.model, positive=positive, seed=1, steps=1, **scales)
     made = sub("nodes.adapters.render").render_video(run, long.vae, node_id="x", images="all frames")
-    torch.testing.assert_close(outputs["3"][1][0], made.images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs["talk"][1][0], made.images, atol=1e-5, rtol=0)
 
 
 def test_scales_that_change_and_more_pictures_come_over_wires(run_graph: Any) -> None:
     plain = graph("bo (bundled demo portrait)", steps=2)
     extra = {
-        "5": {"class_type": "LetsTalkScaleSchedule", "inputs": {"scales": "3:1"}},
-        "6": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": "ada (bundled demo portrait)"}},
-        "9": {"class_type": "PreviewImage", "inputs": {"images": ["3", 1]}},
+        "scales": node("LetsTalkScaleSchedule", scales="3:1"),
+        "other": node("LetsTalkLoadPortrait", image=PORTRAIT),
+        "shown": node("PreviewImage", images=["talk", 1]),
     }
     frames = []
-    for inputs in ({}, {"audio_scale": ["5", 0]}, {"references": ["6", 0]}):
-        frames.append(
-            run_graph({**plain, **extra, "3": {**plain["3"], "inputs": plain["3"]["inputs"] | inputs}})["3"][1][0]
-        )
+    for inputs in ({}, {"audio_scale": ["scales", 0]}, {"references": ["other", 0]}):
+        talk = node("LetsTalkPortraitVideo", **plain["talk"]["inputs"], **inputs)
+        frames.append(run_graph({**plain, **extra, "talk": talk})["talk"][1][0])
     assert not torch.equal(frames[0], frames[1]) and not torch.equal(frames[0], frames[2])
     assert frames[0].shape == frames[1].shape == frames[2].shape
 
 
 @pytest.fixture
-def folder(base: Path, sub: Any) -> Iterator[Path]:
+def folder(base: Path) -> Iterator[Path]:
     import folder_paths
 
     made = base / "models" / "letstalk" / "mine"
     made.mkdir(parents=True)
-    demo = sub("letstalk_core.networks.load").DEMO_FOLDER
     for kind in ("dit", "autoencoder", "audio_encoder"):
-        (made / f"{kind}.safetensors").symlink_to(demo / f"{kind}.safetensors")
+        (made / f"{kind}.safetensors").symlink_to(DEMO_FOLDER / f"{kind}.safetensors")
     folder_paths.filename_list_cache.clear()
     yield made
     for path in made.iterdir():
@@ -127,22 +113,12 @@ def test_a_model_folder_is_a_choice_once_it_is_complete(folder: Path, sub: Any, 
     assert folders.list_bundles() == [DEMO]
     for name in ("mine", "../mine"):
         with pytest.raises(AssertionError, match="no model folder"):
-            run_graph(graph("ada (bundled demo portrait)", model=name))
-
-
-def test_at_most_seven_widgets_are_shown(comfy_nodes: Any) -> None:
-    """The seed brings one more, which says what happens to it after a run."""
-    for name in ("LetsTalkPortraitVideo", "LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"):
-        inputs = comfy_nodes[name].GET_NODE_INFO_V1()["input"]
-        specs = [spec for part in ("required", "optional") for spec in inputs.get(part, {}).values()]
-        widgets = [spec for spec in specs if spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")]
-        shown = [spec for spec in widgets if not spec[1].get("advanced")]
-        assert len(shown) + sum(bool(spec[1].get("control_after_generate")) for spec in shown) <= 7, name
+            run_graph(graph(model=name))
 
 
 def test_a_detector_that_was_asked_for_must_be_there(run_graph: Any) -> None:
     with pytest.raises(AssertionError, match="no weights of the face detector"):
-        run_graph(graph("ada (bundled demo portrait)", face="detector"))
+        run_graph(graph(face="detector"))
 
 
 @pytest.mark.parametrize(
@@ -155,13 +131,12 @@ def test_a_detector_that_was_asked_for_must_be_there(run_graph: Any) -> None:
 )
 def test_bad_choices_are_named(run_graph: Any, inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        run_graph(graph("ada (bundled demo portrait)", **inputs))
+        run_graph(graph(**inputs))
 
 
 def covered(sub: Any) -> torch.Tensor:
     """IMAGE of a photograph with something before the mouth."""
-    load, demo = sub("letstalk_core.media.portrait.image"), sub("letstalk_core.networks.load").DEMO_FOLDER
-    picture = load.load_portrait(demo / "portraits" / "eva.jpg")
+    picture = sub("letstalk_core.media.portrait.image").load_portrait(DEMO_FOLDER / "portraits" / "eva.jpg")
     points = sub("letstalk_core.media.portrait.find").find_face(picture).points
     lips = points[list(sub("letstalk_core.networks.face_points").LIPS), :2]
     around = 0.4 * (lips.amax(0) - lips.amin(0)).max()
@@ -178,9 +153,7 @@ def test_pictures_that_will_not_do_are_refused_or_warned_of_before_sampling(
     with pytest.raises(Exception, match=r"image: the mouth is covered .*, or set face to 'whole picture'"):
         place(bad, "auto", None, None, (256, 256))
     assert place(nobody, "auto", None, None, (256, 256))[0].shape == (1, 256, 256, 3)
-    vae = sub("nodes.adapters.vae").load_vae(
-        sub("letstalk_core.networks.load").DEMO_FOLDER / "autoencoder.safetensors"
-    )
+    vae = sub("nodes.adapters.vae").load_vae(DEMO_FOLDER / "autoencoder.safetensors")
     assert not caplog.records
     for picture, words in ((bad, "image: the mouth is covered"), (nobody, "image: no face was found")):
         comfy_nodes["LetsTalkEncodePortrait"].execute(picture, vae, 64, 64)

@@ -11,15 +11,9 @@ import comfy.model_management
 import comfy.utils
 import pytest
 import torch
-from sampling_setup import make_kit, prepare, streams, temp_files
+from graph_setup import Graph, chain, node, save_video
+from sampling_setup import prepare, streams, temp_files
 from torch import Tensor
-
-MODEL = "demo (bundled)"
-
-
-@pytest.fixture(scope="module")
-def kit(sub: Any) -> Any:
-    return make_kit(sub)
 
 
 @pytest.mark.parametrize(("frames", "first", "size"), [(1, 0, (64, 64)), (37, 0, (64, 96)), (37, 16, (64, 64))])
@@ -181,28 +175,23 @@ class Spy:
 
 
 def test_outputs_hold_what_their_names_say_and_what_is_not_wired_costs_nothing(run_graph: Any) -> None:
-    short = graph("ada (bundled demo portrait)", "hello (bundled demo speech)", max_frames=3)
-    found = Spy(run_graph(short)["9"])
+    short = graph(max_frames=3)
+    found = Spy(run_graph(short)["talk"])
     assert (found.fps, found.frames, len(found.images), found.images.shape[1:]) == (25.0, 3, 3, (64, 64, 3))
     assert not found.read
-    looked = run_graph({**short, "12": {"class_type": "ImageFromBatch", "inputs": FIRST_TWO}, **SHOWN})
-    assert "9" in run_graph.cached and looked["12"][0][0].shape == (2, 64, 64, 3)
-    exact = Spy(
-        run_graph({**short, "9": wired(short, seed=5), "12": {"class_type": "ImageInvert", "inputs": ALL}})["9"]
-    )
+    first_two = node("ImageFromBatch", image=["talk", 1], batch_index=0, length=2)
+    looked = run_graph({**short, "two": first_two, "shown": node("PreviewImage", images=["two", 0])})
+    assert "talk" in run_graph.cached and looked["two"][0][0].shape == (2, 64, 64, 3)
+    other = {"talk": wired(short, seed=5), "inverted": node("ImageInvert", image=["talk", 1])}
+    exact = Spy(run_graph({**short, **other})["talk"])
     assert isinstance(exact.images, torch.Tensor) and len(exact.images) == 3
     assert torch.equal(exact.images[-1:], exact.last)  # the decoder's own, not those of the file
     assert not torch.equal(found.images[-1:], found.last)
     assert (found.images[-1:] - found.last).abs().mean() < 0.02
 
 
-ALL = {"image": ["9", 1]}
-SHOWN = {"13": {"class_type": "PreviewImage", "inputs": {"images": ["12", 0]}}}
-FIRST_TWO = {"image": ["9", 1], "batch_index": 0, "length": 2}
-
-
-def wired(short: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {"class_type": "LetsTalkTalkingVideo", "inputs": {**short["9"]["inputs"], **changes}}
+def wired(short: Graph, **changes: Any) -> dict[str, Any]:
+    return node("LetsTalkTalkingVideo", **{**short["talk"]["inputs"], **changes})
 
 
 def test_half_a_retake_is_refused(comfy_nodes: Any, kit: Any) -> None:
@@ -210,61 +199,27 @@ def test_half_a_retake_is_refused(comfy_nodes: Any, kit: Any) -> None:
         comfy_nodes["LetsTalkTalkingVideo"].execute(kit.vae, 18, retake_from=2.0)
 
 
-def graph(portrait: str, speech: str, **inputs: Any) -> dict[str, Any]:
+def graph(**inputs: Any) -> Graph:
     """From files to a video, every node of the chain."""
-    common = {"seed": 1, "steps": 1, "schedule": "model", "audio_scale": 1.0, "portrait_scale": 1.0}
-    talk = {"model": ["1", 0], "positive": ["7", 0], "vae": ["2", 0], "max_frames": 20}
+    numbers = {"seed": 1, "steps": 1, "schedule": "model", "audio_scale": 1.0, "portrait_scale": 1.0}
+    talk = {"model": ["model", 0], "positive": ["positive", 0], "vae": ["vae", 0], "max_frames": 20, "crf": 18}
     return {
-        "1": {"class_type": "LetsTalkLoadDiT", "inputs": {"model": MODEL, "weight_dtype": "default"}},
-        "2": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": MODEL}},
-        "3": {"class_type": "LetsTalkLoadAudioEncoder", "inputs": {"audio_encoder": MODEL}},
-        "4": {"class_type": "LetsTalkLoadPortrait", "inputs": {"image": portrait}},
-        "5": {"class_type": "LetsTalkLoadSpeech", "inputs": {"audio": speech}},
-        "6": {
-            "class_type": "LetsTalkEncodeAudio",
-            "inputs": {
-                "audio": ["5", 0],
-                "audio_encoder": ["3", 0],
-                "fps": 25.0,
-                "silence_threshold": -60.0,
-                "start_seconds": 0.0,
-                "length_seconds": 0.0,
-            },
-        },
-        "7": {
-            "class_type": "LetsTalkConditioning",
-            "inputs": {"portrait": ["8", 0], "audio": ["6", 0], "first_frame": 0, "clip_frames": 16},
-        },
-        "8": {
-            "class_type": "LetsTalkEncodePortrait",
-            "inputs": {"image": ["4", 0], "vae": ["2", 0], "width": 64, "height": 64},
-        },
-        "9": {
-            "class_type": "LetsTalkTalkingVideo",
-            "inputs": {**common, **talk, "crf": 18, **inputs},
-        },
-        "10": {
-            "class_type": "SaveVideo",
-            "inputs": {"video": ["9", 0], "filename_prefix": "talk", "format": "auto", "codec": "auto"},
-        },
-        "11": {
-            "class_type": "LetsTalkSaveMemory",
-            "inputs": {"memory": ["9", 2], "filename_prefix": "letstalk/m"},
-        },
+        **chain(),
+        "talk": node("LetsTalkTalkingVideo", **{**numbers, **talk, **inputs}),
+        "save": save_video(["talk", 0], "talk"),
+        "keep": node("LetsTalkSaveMemory", memory=["talk", 2], filename_prefix="letstalk/m"),
     }
 
 
-def test_a_graph_from_files_to_a_saved_video_and_its_memory(run_graph: Any, base: Path, sub: Any) -> None:
-    bundled = [sub("nodes.adapters.folders").list_inputs(kind)[0] for kind in ("portrait", "speech")]
-    run_graph(graph(*bundled))
-    saved = base / "output" / run_graph.ui["10"]["images"][0]["filename"]
+def test_a_graph_from_files_to_a_saved_video_and_its_memory(run_graph: Any, base: Path) -> None:
+    run_graph(graph())
+    saved = base / "output" / run_graph.ui["save"]["images"][0]["filename"]
     assert streams(saved)[0] == 20
-    shown = run_graph.ui["9"]
+    shown = run_graph.ui["talk"]
     assert shown["letstalk"] == [{"clips": 2, "frames": 20, "seconds": 0.8, "model": "demo"}]
     assert (base / "temp" / shown["images"][0]["filename"]).exists()
     assert list((base / "output" / "letstalk").glob("m_*.safetensors"))
-    run_graph(graph(*bundled))
-    assert {"9", "10", "11"} <= {*run_graph.cached}
-    run_graph(graph(*bundled, seed=2))
-    assert "9" not in run_graph.cached
-    assert "8" in run_graph.cached
+    run_graph(graph())
+    assert {"talk", "save", "keep"} <= {*run_graph.cached}
+    run_graph(graph(seed=2))
+    assert "talk" not in run_graph.cached and "portrait" in run_graph.cached

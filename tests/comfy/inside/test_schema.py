@@ -1,4 +1,4 @@
-"""What the browser is told of the nodes beyond their sockets: what it folds away, and what its search finds."""
+"""What the browser is told of the pack and its nodes: texts, what it folds away, and what its search finds."""
 
 from __future__ import annotations
 
@@ -8,26 +8,42 @@ import pytest
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SHORT_NODE = "LetsTalkPortraitVideo"
+FOLDED = {SHORT_NODE: "steps", "LetsTalkTalkingVideo": "schedule", "LetsTalkLongVideoSampler": "schedule"}
 ITS_WORDS = {"talking", "talking head", "lip sync", "audio to video", "portrait", "avatar"}
 
 
-@pytest.mark.parametrize("name", ["LetsTalkTalkingVideo", "LetsTalkLongVideoSampler"])
-def test_a_sampler_shows_at_most_seven_widgets_at_first(name: str, comfy_nodes: dict[str, Any]) -> None:
-    inputs = comfy_nodes[name].GET_NODE_INFO_V1()["input"]
-    specs = {**inputs["required"], **inputs["optional"]}
-    widgets = {key: options for key, (kind, options) in specs.items() if kind in WIDGETS}
+@pytest.fixture
+def infos(comfy_nodes: dict[str, Any]) -> dict[str, Any]:
+    """Every node of the pack as `/object_info` tells it."""
+    return {n: node.GET_NODE_INFO_V1() for n, node in comfy_nodes.items() if n.startswith("LetsTalk")}
+
+
+def inputs_of(info: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    return {key: (spec[0], spec[1] if len(spec) > 1 else {}) for key, spec in specs.items()}
+
+
+def test_every_node_says_what_it_is_and_what_each_input_does(infos: dict[str, Any], pack: Any) -> None:
+    assert pack.WEB_DIRECTORY == "./js" and infos
+    for name, info in infos.items():
+        assert info["category"].partition("/")[0] == "LetsTalk", name
+        assert info["display_name"] and info["description"], name
+        for key, (_, options) in inputs_of(info).items():
+            assert len(options.get("tooltip", "")) > 10, f"{name}.{key} has no tooltip"
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_a_sampler_shows_at_most_seven_widgets_at_first(name: str, infos: dict[str, Any]) -> None:
+    """The seed brings one more, which says what happens to it after a run."""
+    widgets = {key: options for key, (kind, options) in inputs_of(infos[name]).items() if kind in WIDGETS}
     shown = [key for key, options in widgets.items() if not options.get("advanced")]
     control = any(options.get("control_after_generate") for options in widgets.values())
     assert "seed" in shown and len(shown) + control <= 7
-    assert {"schedule"} <= widgets.keys() - set(shown), "what is folded away is still there"
+    assert FOLDED[name] in widgets.keys() - set(shown), "what is folded away is still there"
 
 
-def test_search_words_of_the_short_node_are_told_and_its_own(comfy_nodes: dict[str, Any]) -> None:
+def test_search_words_of_the_short_node_are_told_and_its_own(infos: dict[str, Any]) -> None:
     """Also by 0.3.64, whose schema does not know them."""
-    told = {
-        name: set(node.GET_NODE_INFO_V1()["search_aliases"])
-        for name, node in comfy_nodes.items()
-        if name.startswith("LetsTalk")
-    }
+    told = {name: set(info["search_aliases"]) for name, info in infos.items()}
     assert told.pop(SHORT_NODE) >= ITS_WORDS
     assert not any(ITS_WORDS & words for words in told.values())

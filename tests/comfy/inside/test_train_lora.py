@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 import pytest
 import torch
-from model_setup import CLOSE, Setup, basic, changed, make_setup, sample
+from model_setup import CLOSE, Setup, basic, changed, sample
 from safetensors.torch import load_file, save_file
 
 CHOICES = {
@@ -28,11 +27,6 @@ CHOICES = {
     "algorithm": "LoRA",
     "existing_lora": "[None]",
 }
-
-
-@pytest.fixture
-def setup(sub: Callable[[str], Any], tmp_path: Path) -> Setup:
-    return make_setup(sub, tmp_path, portrait_residual=True, residual_scale=0.4)
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])

@@ -9,27 +9,26 @@ from typing import Any
 
 import pytest
 import torch
+from graph_setup import DEMO_FOLDER
 from safetensors.torch import save_file
 
-
-def demo(sub: Any) -> Path:
-    return sub("letstalk_core.networks.load").DEMO_FOLDER / "autoencoder.safetensors"
+DEMO = DEMO_FOLDER / "autoencoder.safetensors"
 
 
 @pytest.fixture
 def vae(sub: Any) -> Any:
-    return sub("nodes.adapters.vae").load_vae(demo(sub))
+    return sub("nodes.adapters.vae").load_vae(DEMO)
 
 
 @pytest.fixture
 def core(sub: Any) -> Any:
-    return sub("letstalk_core.networks.load").load_model(demo(sub))
+    return sub("letstalk_core.networks.load").load_model(DEMO)
 
 
 @pytest.fixture
 def faces(sub: Any) -> torch.Tensor:
     """IMAGE of four bundled portraits at 128x128."""
-    portraits = sorted((demo(sub).parent / "portraits").glob("*.png"))
+    portraits = sorted((DEMO_FOLDER / "portraits").glob("*.png"))
     pictures = [sub("letstalk_core.media.portrait.image").load_portrait(path) for path in portraits]
     fitted = [sub("letstalk_core.media.portrait.crop").fit_square(picture, 128) for picture in pictures]
     return torch.stack(fitted).float() / 255
@@ -163,7 +162,7 @@ def test_every_layer_runs_when_no_weight_fits_on_the_device(vae: Any) -> None:
 
 
 def test_the_dtype_of_choice_is_used(sub: Any, faces: torch.Tensor) -> None:
-    vae = sub("nodes.adapters.vae").load_vae(demo(sub), dtype=torch.bfloat16)
+    vae = sub("nodes.adapters.vae").load_vae(DEMO, dtype=torch.bfloat16)
     assert next(vae.first_stage_model.parameters()).dtype == torch.bfloat16
     latents = vae.encode(faces[:1])
     assert latents.dtype == torch.float32

@@ -7,12 +7,7 @@ from typing import Any
 
 import comfy.utils
 import pytest
-from sampling_setup import Server, make_kit, prepare, streams
-
-
-@pytest.fixture(scope="module")
-def kit(sub: Any) -> Any:
-    return make_kit(sub)
+from sampling_setup import Server, prepare, streams
 
 
 @pytest.fixture

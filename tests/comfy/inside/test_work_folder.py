@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,11 @@ import comfy.samplers
 import comfy.utils
 import pytest
 import torch
-from sampling_setup import make_kit, prepare, streams
+from graph_setup import DEMO_FOLDER
+from sampling_setup import prepare, standalone_conditions, streams
 from torch import Tensor
 
 FRAMES = 112  # 7 clips, 3 segments of 3 clips
-
-
-@pytest.fixture(scope="module")
-def kit(sub: Any) -> Any:
-    return make_kit(sub)
 
 
 @pytest.fixture
@@ -49,14 +47,18 @@ def told(path: Path) -> Any:
         return json.loads(container.metadata["letstalk"])
 
 
-def cancel_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Press Cancel in the step after so many clips; a clip has one step."""
+@contextlib.contextmanager
+def cancelled_after(clips: int) -> Iterator[None]:
+    """Cancel is pressed in the step after so many clips of what runs inside; a clip has one step."""
 
     def hook(value: int, *_: Any, **__: Any) -> None:
         if value > clips:
             comfy.model_management.interrupt_current_processing()
 
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            yield
 
 
 def sampled(kit: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -82,10 +84,8 @@ def test_a_cancelled_run_continues_when_it_is_queued_again(
     kit: Any, root: Path, images: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole_run, whole = render(kit, images=images)
-    with monkeypatch.context() as patch:
-        cancel_after(5, patch)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            render(kit, images=images)
+    with cancelled_after(5):
+        render(kit, images=images)
     (folder,) = root.iterdir()
     assert folder.name.startswith("auto-") and (folder / "so_far.mp4").exists()
     seen = sampled(kit, monkeypatch)
@@ -96,9 +96,7 @@ def test_a_cancelled_run_continues_when_it_is_queued_again(
     assert list(root.iterdir()) == []
 
 
-def test_an_unfinished_run_is_told_with_the_graph_that_began_it(
-    kit: Any, sub: Any, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_run_is_told_with_the_graph_that_began_it(kit: Any, sub: Any, root: Path) -> None:
     unfinished = sub("nodes.adapters.unfinished")
     nodes = {
         "a": {
@@ -109,10 +107,8 @@ def test_an_unfinished_run_is_told_with_the_graph_that_began_it(
         "b": {"class_type": "LetsTalkLoadAutoencoder", "inputs": {"autoencoder": "demo"}},
         "c": {"class_type": "SaveVideo", "inputs": {"video": ["a", 0]}},
     }
-    with monkeypatch.context() as patch:
-        cancel_after(5, patch)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            render(kit, prompt=nodes)
+    with cancelled_after(5):
+        render(kit, prompt=nodes)
     (told,) = unfinished.unfinished_runs()
     assert (told["node"], told["made"], told["seconds"]) == ("a", 5 * 16 / 25, FRAMES / 25)
     upstream = {"a": {k: v for k, v in nodes["a"].items() if k != "_meta"}, "b": nodes["b"]}
@@ -155,9 +151,9 @@ def overflow_once(decoder: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("stage", ["sampling", "decoding"])
 def test_a_continued_run_repeats_in_float32_what_an_unbroken_one_does(
-    kit: Any, sub: Any, stage: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kit: Any, sub: Any, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, vae, options = sub("letstalk_core.networks.load").DEMO_FOLDER, kit.vae, {}
+    vae, options = kit.vae, {}
     half = kit.patcher.clone()
     half.set_model_compute_dtype(torch.bfloat16)
     if stage == "sampling":
@@ -167,7 +163,7 @@ def test_a_continued_run_repeats_in_float32_what_an_unbroken_one_does(
         }
         options["sampler"] = comfy.samplers.KSAMPLER(overflowing)
     else:
-        vae = sub("nodes.adapters.vae").load_vae(folder / "autoencoder.safetensors", dtype=torch.bfloat16)
+        vae = sub("nodes.adapters.vae").load_vae(DEMO_FOLDER / "autoencoder.safetensors", dtype=torch.bfloat16)
         overflow_once(vae.first_stage_model.decoder)
 
     def run() -> Path:
@@ -177,31 +173,23 @@ def test_a_continued_run_repeats_in_float32_what_an_unbroken_one_does(
 
     whole = run()
     assert "again in float32" in caplog.text
-    with monkeypatch.context() as patch:
-        cancel_after(5, patch)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            run()
+    with cancelled_after(5):
+        run()
     assert pictures(run()) == pictures(whole)
 
 
-def test_another_seed_does_not_touch_what_is_unfinished(
-    kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        cancel_after(2, patch)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            render(kit)
+def test_another_seed_does_not_touch_what_is_unfinished(kit: Any, root: Path) -> None:
+    with cancelled_after(2):
+        render(kit)
     before = list(root.iterdir())
     render(kit, frames=20, seed=2)
     assert list(root.iterdir()) == before
 
 
-def test_only_the_newest_unfinished_videos_are_kept(kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_unfinished_videos_are_kept(kit: Any, root: Path) -> None:
     for seed in range(6):
-        with monkeypatch.context() as patch:
-            cancel_after(1, patch)
-            with pytest.raises(comfy.model_management.InterruptProcessingException):
-                render(kit, frames=40, seed=seed)
+        with cancelled_after(1):
+            render(kit, frames=40, seed=seed)
     assert len(list(root.iterdir())) == 4
 
 
@@ -267,17 +255,7 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
     )
     bundle, count = sub("letstalk_core.networks.load").load_bundle(), run.config.clip_frames
     settings = portrait.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
-    window, projection = bundle.audio_projection.config.window, bundle.audio_projection
-    moves = sub("letstalk_core.sampling.motion").Movement(projection.config.movement, seed=1)
-
-    def conditions(memory: Tensor, clip: Any) -> Any:
-        return sub("letstalk_core.networks.transformer.conditions").Conditions(
-            portrait=run.portrait,
-            audio=projection(run.track.windows(clip.first, count, window)[None]),
-            memory=memory,
-            movement=projection.movement_of(moves.rows(clip.first, count)[None]),
-        )
-
+    conditions = standalone_conditions(sub, bundle.audio_projection, run.track, run.portrait, count, 1)
     standalone = core.Run(
         plan=sub("letstalk_core.sampling.long_video").plan_clips(frames, count),
         portrait=run.portrait,
@@ -312,15 +290,11 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
         torch.testing.assert_close(ours.load(clip), work.load(clip), atol=2e-4, rtol=1e-4)
 
 
-def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(
-    kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(kit: Any, root: Path) -> None:
     whole_run, whole = render(kit, drift_level=0.99)
     assert {2, 3} <= set(whole_run.drift.re_anchored)  # around the first saved memory
-    with monkeypatch.context() as patch:
-        cancel_after(5, patch)
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            render(kit, drift_level=0.99, work_folder="mine")
+    with cancelled_after(5):
+        render(kit, drift_level=0.99, work_folder="mine")
     run, result = render(kit, drift_level=0.99, work_folder="mine")
     assert pictures(result.path) == pictures(whole.path)
     assert run.drift == whole_run.drift and torch.equal(run.bank.read(), whole_run.bank.read())
