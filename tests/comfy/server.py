@@ -10,14 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOT_SECONDS = 240.0
-T = TypeVar("T")
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the proxy of this machine
 
 
 class Refused(Exception):
@@ -40,63 +43,52 @@ class Failed(Exception):
 
 
 class Client:
-    """HTTP and WebSocket in a thread of its own, so that tests read from top to bottom."""
+    """HTTP, and a WebSocket in a thread of its own, so that tests read from top to bottom."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.id = uuid.uuid4().hex
         self.messages: list[tuple[str, dict[str, Any]]] = []  # (kind, data), as they came
         self._changed = threading.Condition()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._do(self._open())
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=120)
-
-    async def _open(self) -> None:
-        import aiohttp  # ComfyUI needs it, LetsTalk does not
-
-        self._session = aiohttp.ClientSession(self.url)
-        self._socket: Any = None
-        self._listener: asyncio.Task[None] | None = None
-
-    async def _listen(self) -> None:
-        async for message in self._socket:
-            if isinstance(message.data, bytes):  # a preview picture: its kind, then the picture
-                entry = ("binary", {"kind": int.from_bytes(message.data[:4], "big"), "size": len(message.data)})
-            else:
-                parsed = json.loads(message.data)
-                entry = (parsed["type"], parsed["data"])
-            with self._changed:
-                self.messages.append(entry)
-                self._changed.notify_all()
-
-    async def _connect(self) -> None:
-        self._socket = await self._session.ws_connect("/ws", params={"clientId": self.id}, max_msg_size=0)
-        flags = {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
-        await self._socket.send_str(json.dumps(flags))
-        self._listener = asyncio.create_task(self._listen())
-
-    async def _request(self, method: str, path: str, **options: Any) -> tuple[int, bytes]:
-        async with self._session.request(method, path, **options) as reply:
-            return reply.status, await reply.read()
-
-    async def _close(self) -> None:
-        if self._socket is not None:
-            await self._socket.close()
-        if self._listener is not None:
-            await asyncio.wait([self._listener])
-        await self._session.close()
 
     def connect(self) -> None:
-        """Open the WebSocket; from then on `messages` grows."""
-        self._do(self._connect())
+        """Open the WebSocket; from then on `messages` grows, until the server ends."""
+        opened = threading.Event()
+        threading.Thread(target=lambda: asyncio.run(self._listen(opened)), daemon=True).start()
+        if not opened.wait(120):
+            raise TimeoutError(f"{self.url}: its WebSocket did not open within 120 s")
 
-    def request(self, method: str, path: str, **options: Any) -> tuple[int, bytes]:
-        """Status and body of a reply; options as in aiohttp. Raises: OSError while nothing listens."""
-        return self._do(self._request(method, path, **options))
+    async def _listen(self, opened: threading.Event) -> None:
+        import aiohttp  # ComfyUI needs it, LetsTalk does not
+
+        address, options = f"{self.url}/ws?clientId={self.id}", {"max_msg_size": 0}
+        async with aiohttp.ClientSession() as session, session.ws_connect(address, **options) as messages:
+            await messages.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+            opened.set()
+            async for message in messages:
+                if message.type is aiohttp.WSMsgType.ERROR:  # the server was killed
+                    return
+                if isinstance(message.data, bytes):  # a preview picture: its kind, then the picture
+                    kind = int.from_bytes(message.data[:4], "big")
+                    entry = ("binary", {"kind": kind, "size": len(message.data)})
+                else:
+                    parsed = json.loads(message.data)
+                    entry = (parsed["type"], parsed["data"])
+                with self._changed:
+                    self.messages.append(entry)
+                    self._changed.notify_all()
+
+    def request(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Status and body of a reply; `body` goes as JSON. Raises: OSError while nothing listens."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with DIRECT.open(request, timeout=120) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
 
     def wait_for(self, kind: str, which: Callable[[dict[str, Any]], bool], timeout: float) -> dict[str, Any]:
         """The first message of this kind that fits, past ones included. Raises: TimeoutError."""
@@ -110,15 +102,6 @@ class Client:
                 if left <= 0 or not self._changed.wait(left):
                     seen = [name for name, _ in self.messages][-20:]
                     raise TimeoutError(f"no {kind!r} that fits within {timeout:g} s; last messages: {seen}")
-
-    def close(self) -> None:
-        """The second time nothing happens."""
-        if self._loop.is_closed():
-            return
-        self._do(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 class ComfyServer:
@@ -163,7 +146,6 @@ class ComfyServer:
 
     def stop(self) -> None:
         """End the server; the second time nothing happens."""
-        self.client.close()
         assert self._process is not None
         self._process.terminate()
         try:
@@ -185,7 +167,7 @@ class ComfyServer:
             try:
                 if self.client.request("GET", "/queue")[0] == 200:
                     return
-            except OSError:  # aiohttp's connection errors are OSErrors too
+            except OSError:
                 pass
             if self._process.poll() is not None:
                 raise RuntimeError(f"ComfyUI ended with status {self._process.returncode}:\n{self.log[-4000:]}")
@@ -205,7 +187,7 @@ class ComfyServer:
 
     def get(self, path: str, **query: str) -> bytes:
         """Body of a reply. Raises: LookupError unless the status is 200."""
-        status, body = self.client.request("GET", path, params=query)
+        status, body = self.client.request("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
         if status != 200:
             raise LookupError(f"GET {path} {query}: status {status}, {body[:500]!r}")
         return body
@@ -215,7 +197,7 @@ class ComfyServer:
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
         """Status and parsed body of a reply (None if it has none)."""
-        status, reply = self.client.request("POST", path, json=body)
+        status, reply = self.client.request("POST", path, body)
         return status, json.loads(reply) if reply else None
 
     def object_info(self) -> dict[str, Any]:
@@ -223,18 +205,6 @@ class ComfyServer:
         if self._object_info is None:
             self._object_info = self.get_json("/object_info")
         return self._object_info
-
-    def upload(self, path: Path, name: str | None = None) -> str:
-        """Put a file into ComfyUI's input folder, as drag and drop does. Returns its name there."""
-        import aiohttp
-
-        form = aiohttp.FormData()
-        form.add_field("image", path.read_bytes(), filename=name or path.name)
-        form.add_field("type", "input")
-        status, reply = self.client.request("POST", "/upload/image", data=form)
-        assert status == 200, (status, reply)
-        name_there: str = json.loads(reply)["name"]
-        return name_there
 
     def queue(self, graph: dict[str, Any]) -> str:
         """Queue an API-format graph. Returns its prompt id. Raises: Refused."""
@@ -283,8 +253,7 @@ class ComfyServer:
 
     def interrupt(self) -> None:
         """What the Cancel button does."""
-        status, _ = self.client.request("POST", "/interrupt", json={})
-        assert status == 200
+        assert self.post("/interrupt", {})[0] == 200
 
     def file(self, item: dict[str, str]) -> Path:
         """Where a file lies that the history or an event names by filename, subfolder and type."""

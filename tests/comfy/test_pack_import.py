@@ -74,33 +74,16 @@ def write_foreign_models(models: Path, count: int, tensors: int) -> int:
     return total
 
 
-def python(arguments: list[str], comfyui: Path) -> str:
-    """Output of a Python run in ComfyUI's folder, which must end well."""
+def test_importing_the_pack_imports_nothing_heavy_and_reads_headers_of_models_alone(
+    comfyui: Path, base: Path
+) -> None:
+    headers = write_foreign_models(base / "models", count=50, tensors=1500)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    result = subprocess.run(
-        [sys.executable, *arguments], cwd=comfyui, env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-c", IMPORT_PACK, str(base), HEAVY]
+    result = subprocess.run(command, cwd=comfyui, env=environment, capture_output=True, text=True, timeout=600)
     output = result.stdout + result.stderr
-    assert result.returncode == 0, output
-    return output
-
-
-def test_comfyui_loads_the_pack_without_error(comfyui: Path, base: Path) -> None:
-    arguments = ["--cpu", "--quick-test-for-ci", "--disable-api-nodes", "--base-directory", str(base)]
-    output = python(["main.py", *arguments, "--database-url", f"sqlite:///{base / 'comfy.db'}"], comfyui)
-    assert "IMPORT FAILED" not in output, output  # ComfyUI itself would still exit with 0
-    assert str(Path("custom_nodes", "LetsTalk")) in output, output
-
-
-def test_importing_the_pack_imports_nothing_heavy(comfyui: Path, base: Path) -> None:
-    output = python(["-c", IMPORT_PACK, str(base), HEAVY], comfyui)
-    assert "heavy: []" in output, output
-
-
-def test_many_models_of_others_are_listed_by_their_headers(comfyui: Path, base: Path) -> None:
-    headers = write_foreign_models(base / "models", count=50, tensors=1500)
-    output = python(["-c", IMPORT_PACK, str(base), HEAVY], comfyui)
+    assert result.returncode == 0 and "heavy: []" in output, output
     found = re.search(r"import: ([\d.]+) s, (\d+) bytes", output)
     assert found, output
     print(found[0], "of 50 models")

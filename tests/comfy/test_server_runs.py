@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from letstalk_core.networks.load import DEMO_FOLDER
 from tests.comfy.server import ComfyServer, Failed
 from tests.end_to_end.graphs import FRAMES, STEPS, load_api, saved_video, shortened
 
@@ -59,6 +62,7 @@ def test_another_seed_samples_anew_and_keeps_the_rest(server: ComfyServer) -> No
 
 def test_the_browser_hears_of_every_clip_and_can_play_it(server: ComfyServer) -> None:
     graph = quickstart(seed=13)
+    before = sum(kind == "binary" for kind, _ in server.client.messages)
     prompt_id = server.queue(graph)
     server.wait(prompt_id)
     events = [event for event in server.events(prompt_id, "letstalk.clip")]
@@ -69,12 +73,7 @@ def test_the_browser_hears_of_every_clip_and_can_play_it(server: ComfyServer) ->
     assert media and all(server.view(item)[4:8] == b"ftyp" for item in media)
     progress = [event for event in server.events(prompt_id, "progress") if event["node"] == talking(graph)]
     assert [event["max"] for event in progress][-1] == progress[-1]["value"] == 2 * STEPS
-
-
-def test_latent_previews_reach_the_browser(server: ComfyServer) -> None:
-    before = sum(kind == "binary" for kind, _ in server.client.messages)
-    server.run(quickstart(seed=14))
-    assert sum(kind == "binary" for kind, _ in server.client.messages) > before
+    assert sum(kind == "binary" for kind, _ in server.client.messages) > before  # latent previews
 
 
 def test_cancel_stops_within_a_step_and_leaves_nothing_behind(server: ComfyServer) -> None:
@@ -124,14 +123,52 @@ def files(server: ComfyServer) -> list[str]:
     return [str(path) for path in server.temp.rglob("*") if path.suffix in VIDEO_SUFFIXES or ".part" in path.name]
 
 
-def test_a_server_without_cache_makes_the_same_frames(server: ComfyServer, start_server: StartServer) -> None:
+LOADERS = {
+    "LetsTalkLoadDiT": ("model", "dit"),
+    "LetsTalkLoadAutoencoder": ("autoencoder", "autoencoder"),
+    "LetsTalkLoadAudioEncoder": ("audio_encoder", "audio_encoder"),
+}
+
+
+@pytest.fixture
+def shared_models(server: ComfyServer) -> Iterator[Path]:
+    """The server's folder of models, with a copy of the bundled one in `letstalk/shared`."""
+    models = server.base / "models"
+    shutil.copytree(DEMO_FOLDER, models / "letstalk" / "shared")
+    yield models
+    shutil.rmtree(models / "letstalk" / "shared")
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of everything in a folder."""
+    return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
+
+
+def span(history: dict[str, Any]) -> tuple[int, int]:
+    """When a prompt began and ended, in ms."""
+    times = {kind: data["timestamp"] for kind, data in history["status"]["messages"]}
+    return times["execution_start"], times["execution_success"]
+
+
+def test_a_second_server_without_a_cache_shares_models_and_makes_the_same_frames(
+    server: ComfyServer, shared_models: Path, comfyui: Path, tmp_path: Path
+) -> None:
     graph = quickstart(seed=17)
-    expected = saved_video(server, server.run(graph), graph).frames
-    fresh = start_server("--cpu", "--cache-none")
-    try:
-        assert np.array_equal(saved_video(fresh, fresh.run(graph), graph).frames, expected)
-    finally:
-        fresh.stop()
+    for node in graph.values():
+        if node["class_type"] in LOADERS:
+            name, kind = LOADERS[node["class_type"]]
+            node["inputs"][name] = f"shared/{kind}.safetensors"
+    (tmp_path / "models").symlink_to(shared_models, target_is_directory=True)
+    before = listing(shared_models)
+    with ComfyServer(comfyui, tmp_path, ("--cpu", "--cache-none")) as other:
+        servers = (server, other)
+        prompts = [each.queue(graph) for each in servers]
+        histories = [each.wait(prompt) for each, prompt in zip(servers, prompts, strict=True)]
+        begun, ended = zip(*map(span, histories), strict=True)
+        assert max(begun) < min(ended), "they did not run at the same time"
+        frames = [saved_video(s, history, graph).frames for s, history in zip(servers, histories, strict=True)]
+    assert len(frames[0]) == FRAMES and np.array_equal(*frames)
+    assert listing(shared_models) == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="--lowvram needs a GPU")
