@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import Options, Row, randomise
+from benchmarks.autoencoder import narrowed
+from benchmarks.harness import Options, Row, clock, randomise
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.presets import AUTOENCODER, DIT
 from letstalk_core.networks.transformer.conditions import Conditions
@@ -46,8 +46,7 @@ def _rows(preset: str, compiled: bool, device: torch.device, quick: bool) -> lis
     config, codec = DIT[preset], AUTOENCODER["f32c32-sana-1.1"]
     size, steps = (64, (2,)) if quick else (PIXELS, STEPS)
     if quick:
-        narrow = tuple(w // 8 for w in codec.decoder_block_out_channels)
-        codec = dataclasses.replace(codec, encoder_block_out_channels=narrow, decoder_block_out_channels=narrow)
+        codec = narrowed(codec)
         config = dataclasses.replace(config, depth=1)
     place: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
     dit = randomise(LetsTalkDiT(config, **place))
@@ -63,10 +62,10 @@ def _rows(preset: str, compiled: bool, device: torch.device, quick: bool) -> lis
         clip()
         _reset(device)
         repeats = 1 if quick else 3
-        begin = _now(device)
+        begin = clock(device)
         for _ in range(repeats):
             clip()
-        each = (_now(device) - begin) / repeats / config.clip_frames
+        each = (clock(device) - begin) / repeats / config.clip_frames
         memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
         work = (count * cost[0] + cost[1]) / config.clip_frames
         rows.append(
@@ -110,17 +109,9 @@ def _flops(dit: Any, decoder: Any, config: Any, size: int, place: dict[str, Any]
     """Floating-point operations of a step and of decoding a clip, counted on the calls themselves."""
     noise, conditions = _inputs(config, size, place)
     counts = []
-    x = noise.to(place["dtype"])
-    for call in (
-        lambda: dit(
-            x,
-            torch.tensor([500.0], device=noise.device),
-            conditions.portrait,
-            conditions.memory,
-            conditions.audio,
-        ),
-        lambda: decoder(x[0]),
-    ):
+    x, level = noise.to(place["dtype"]), torch.tensor([500.0], device=noise.device)
+    given = (conditions.portrait, conditions.memory, conditions.audio)
+    for call in (lambda: dit(x, level, *given), lambda: decoder(x[0])):
         with FlopCounterMode(display=False) as counter:
             call()
         counts.append(int(counter.get_total_flops()))
@@ -133,16 +124,10 @@ def _peak_flops(device: torch.device, quick: bool) -> float:
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
     best = 0.0
     for _ in range(6):
-        begin = _now(device)
+        begin = clock(device)
         _ = a @ a
-        best = max(best, 2 * n**3 / (_now(device) - begin))
+        best = max(best, 2 * n**3 / (clock(device) - begin))
     return best
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _reset(device: torch.device) -> None:

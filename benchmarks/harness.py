@@ -45,7 +45,7 @@ class Row:
     headline: bool = False
 
 
-def _clock(device: torch.device) -> float:
+def clock(device: torch.device) -> float:
     """Seconds. On one CPU thread those that this process computed, which other processes disturb least."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -67,9 +67,9 @@ def paired(
         functions[name]()  # allocations and kernel choices of the first call
     for i in range(min(2, options.rounds) if long or options.quick else options.rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            begin = _clock(options.device)
+            begin = clock(options.device)
             functions[name]()
-            times[name].append(_clock(options.device) - begin)
+            times[name].append(clock(options.device) - begin)
     return times
 
 

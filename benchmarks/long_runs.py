@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Options, Row, randomise
 from benchmarks.tiny import tiny_autoencoder, tiny_encoder
+from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.media.audio.features import AudioFeatures
 from letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
@@ -33,14 +34,10 @@ from letstalk_core.sampling.schedules import make_sigmas
 OVERHEAD, FLAT, MEMORY = 0.03, 1.1, 1.05
 
 
-class _Sink:
+class _Sink(KeptFrames):
     """Takes frames and forgets them."""
 
     def write(self, frames: Tensor) -> None: ...
-
-    def close(self, partial: bool = False) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 class _Instant(nn.Module):

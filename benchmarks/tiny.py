@@ -1,7 +1,12 @@
-"""Configurations of networks so small that whole runs take a moment, for tests and damaged files."""
+"""Networks so small that whole runs take a moment, for tests and damaged files: configurations, and files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
 
 
@@ -74,3 +79,11 @@ def tiny_configs(
         anchor_frames=1,
     )
     return autoencoder, tiny_encoder(width, layers), projection, dit
+
+
+def save_models(folder: Path, models: Mapping[str, Any], notes: dict[str, str] | None = None) -> None:
+    """Networks by kind as the files of a model folder; `notes` go into that of the denoiser."""
+    for name in ("autoencoder", "audio_encoder", "dit"):
+        kinds = [name, "audio_projection"] if name == "dit" else [name]
+        parts = {kind: (models[kind].config, models[kind].state_dict()) for kind in kinds}
+        save_checkpoint(folder / f"{name}.safetensors", parts, notes if name == "dit" else None)

@@ -56,20 +56,7 @@ def write_with_sound(path: Path) -> None:
 
 def make_video(rng: Random, seeds: Path, folder: Path) -> None:
     data = bytearray((seeds / "video.mp4").read_bytes())
-    boxes = (
-        b"mvhd",
-        b"tkhd",
-        b"mdhd",
-        b"stsd",
-        b"stts",
-        b"ctts",
-        b"stsz",
-        b"stsc",
-        b"stco",
-        b"elst",
-        b"avcC",
-        b"esds",
-    )
+    boxes = b"mvhd tkhd mdhd stsd stts ctts stsz stsc stco elst avcC esds".split()
     if rng.random() < 0.7:
         for _ in range(rng.choice((1, 1, 2, 4))):
             at = data.find(rng.choice(boxes))
@@ -142,10 +129,8 @@ def make_picture(rng: Random, seeds: Path, folder: Path) -> None:
         )
         name = "picture.png"
     elif draw < 0.156:  # real bombs: small files, all of their pixels there
-        side, (depth, colour) = (
-            rng.choice((7000, 9000, 12_000)),
-            rng.choice(((8, 2), (8, 6), (16, 0), (8, 3), (1, 0))),
-        )
+        side = rng.choice((7000, 9000, 12_000))
+        depth, colour = rng.choice(((8, 2), (8, 6), (16, 0), (8, 3), (1, 0)))
         name, data = "picture.png", png(side, side, depth=depth, colour=colour)
     elif draw < 0.16:
         name, data = "picture.png", png(40, 40, extra=bomb_chunk(rng))

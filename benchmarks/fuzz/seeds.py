@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks.tiny import tiny_configs
+from benchmarks.tiny import save_models, tiny_configs
 from letstalk_core.media.video.writer import VideoWriter
-from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.load import build_model
 from letstalk_core.sampling.memory_bank import MemoryBank
 
@@ -47,21 +46,15 @@ def make_seeds(folder: Path) -> None:
 
 
 def _models(folder: Path) -> None:
-    parts: dict[str, Any] = {}
-    for config in CONFIGS:
-        network: Any = build_model(config)
+    models: dict[str, Any] = {config.kind: build_model(config) for config in CONFIGS}
+    for network in models.values():
         network.init_weights()
-        parts[config.kind] = (config, network.state_dict())
-    save_checkpoint(folder / "autoencoder.safetensors", {"autoencoder": parts["autoencoder"]})
-    save_checkpoint(folder / "audio_encoder.safetensors", {"audio_encoder": parts["audio_encoder"]})
-    save_checkpoint(
-        folder / "dit.safetensors", {k: parts[k] for k in ("dit", "audio_projection")}, {"note": "a free text"}
-    )
+    save_models(folder, models, {"note": "a free text"})
     bank = MemoryBank(2, 1, seed=3)
     bank.reset(torch.randn(1, 4, 4, 4))
     bank.write(torch.randn(1, 4, 4, 4, 4))
     bank.save(folder / "bank.safetensors")
-    torch.save({"state_dict": dict(parts["autoencoder"][1]), "epoch": 3}, folder / "weights.pt")
+    torch.save({"state_dict": dict(models["autoencoder"].state_dict()), "epoch": 3}, folder / "weights.pt")
 
 
 def _media(folder: Path) -> None:
@@ -72,18 +65,9 @@ def _media(folder: Path) -> None:
     for codec, name in (("mp3", "sound.mp3"), ("flac", "sound.flac")):
         _encode(folder / "sound.wav", folder / name, codec)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8))
-    for suffix, options in {
-        "png": {"icc_profile": _profile()},
-        "jpg": {"quality": 90, "exif": _exif()},
-        "webp": {"lossless": True},
-        "gif": {},
-        "tiff": {},
-        "bmp": {},
-        "ppm": {},
-        "tga": {},
-        "ico": {},
-        "jp2": {},
-    }.items():
+    plain = dict.fromkeys(("gif", "tiff", "bmp", "ppm", "tga", "ico", "jp2"), {})
+    special = {"png": {"icc_profile": _profile()}, "jpg": {"quality": 90, "exif": _exif()}}
+    for suffix, options in {**special, "webp": {"lossless": True}, **plain}.items():
         picture.save(folder / f"picture.{suffix}", **options)
     picture.convert("I;16").save(folder / "deep.png")
     picture.convert("P").save(folder / "palette.png", transparency=3)
@@ -128,14 +112,8 @@ def _tables(folder: Path) -> None:
     metadata = {"autoencoder": "a", "audio_encoder": "b", "image_size": "64"}
     save_file(tensors, str(folder / "latents.safetensors"), metadata=metadata)
     records = [
-        {
-            "id": f"clip{i}",
-            "clip": f"clips/clip{i}.safetensors",
-            "latents": f"latents/clip{i}.safetensors",
-            "frames": 9,
-            "fps": 25.0,
-            "split": split,
-        }
+        {"id": f"clip{i}", "frames": 9, "fps": 25.0, "split": split}
+        | {kind: f"{place}/clip{i}.safetensors" for kind, place in (("clip", "clips"), ("latents", "latents"))}
         for i, split in enumerate(("train", "val", "train"))
     ]
     (folder / "manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")

@@ -36,10 +36,8 @@ def make_work(rng: Random, seeds: Path, folder: Path) -> None:
         run.unlink()
         run.symlink_to(rng.choice((folder.parent / "outside" / "victim.txt", folder, "nowhere")))
     elif action == 4:  # a link where the run writes a file of its own
-        victim, name = (
-            folder.parent / "outside" / "victim.txt",
-            rng.choice(("lock", "video-000000.mp4", "so_far.mp4")),
-        )
+        victim = folder.parent / "outside" / "victim.txt"
+        name = rng.choice(("lock", "video-000000.mp4", "so_far.mp4"))
         (folder / "work" / name).unlink(missing_ok=True)
         rng.choice((os.symlink, os.link))(victim, folder / "work" / name)
     elif action == 5:
@@ -152,9 +150,8 @@ def check_recipe(folder: Path) -> None:
 def make_name(rng: Random, seeds: Path, folder: Path) -> None:
     name = rng.choice(HOSTILE_NAMES)
     if rng.random() < 0.6:
-        parts = [
-            rng.choice((*HOSTILE_NAMES[:14], "a", "output/letstalk", "models")) for _ in range(rng.randrange(1, 4))
-        ]
+        pieces = (*HOSTILE_NAMES[:14], "a", "output/letstalk", "models")
+        parts = [rng.choice(pieces) for _ in range(rng.randrange(1, 4))]
         name = "/".join(parts)
     (folder / "name.json").write_bytes(dump_json(name))
     (folder / "link").symlink_to(folder.parent / "outside" / "victim.txt")

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Options, machine
-from benchmarks.soak import cancels, drift, long_run, retakes, runs, tested, world  # noqa: F401  scenarios
+from benchmarks.soak import drift, long_run, retakes, runs, tested, world  # noqa: F401  scenarios
 from benchmarks.soak.harness import SCENARIOS, Outcome, Soak
 from benchmarks.soak.zygote import Zygote
 
@@ -52,14 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     add = parser.add_argument
     add("--minutes", type=float, default=0.0, help="go on at least this long (0: every scenario once)")
-    add(
-        "--only",
-        nargs="+",
-        choices=SCENARIOS,
-        default=list(SCENARIOS),
-        metavar="SCENARIO",
-        help=", ".join(SCENARIOS),
-    )
+    names = ", ".join(SCENARIOS)
+    add("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO", help=names)
     add("--kills", type=int, default=40, help="kills in each round (40)")
     add("--seconds", type=float, default=12.0, help="of speech in the short runs (12)")
     add("--long-minutes", type=float, default=60.0, help="of speech in the long run (60)")
@@ -78,14 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number, name in enumerate(rounds(args.only, began + 60 * args.minutes)):
                 folder = base / f"round-{number:04d}"
                 folder.mkdir(parents=True)
-                soak = Soak(
-                    folder,
-                    random.Random(f"{args.seed} {number}"),
-                    zygote,
-                    kills=args.kills,
-                    seconds=args.seconds,
-                    long_minutes=args.long_minutes,
-                )
+                chance = random.Random(f"{args.seed} {number}")
+                amounts = {"kills": args.kills, "seconds": args.seconds, "long_minutes": args.long_minutes}
+                soak = Soak(folder, chance, zygote, **amounts)
                 outcome = SCENARIOS[name][0](soak)
                 count, total = results.setdefault(name, (0, Outcome()))
                 total.add(outcome)
@@ -101,13 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = f"{text}, {minutes:.0f} minutes"
     print(f"{text}\n\n{table(results)}")
     if args.json is not None:
-        content = {
-            "machine": text,
-            "scenarios": {
-                name: {"rounds": count, "figures": outcome.figures, "failures": outcome.failures}
-                for name, (count, outcome) in results.items()
-            },
+        scenarios = {
+            name: {"rounds": count, "figures": outcome.figures, "failures": outcome.failures}
+            for name, (count, outcome) in results.items()
         }
+        content = {"machine": text, "scenarios": scenarios}
         args.json.write_text(json.dumps(content, indent=2), encoding="utf-8")
     return 1 if any(outcome.failures for _, outcome in results.values()) else 0
 

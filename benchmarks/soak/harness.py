@@ -11,13 +11,12 @@ import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.soak.zygote import Zygote
+from benchmarks.tiny import save_models
 from letstalk_core.media.video.segments import SO_FAR, segment_path
-from letstalk_core.networks.checkpoint import save_checkpoint
 
 
 @dataclass
@@ -100,23 +99,9 @@ class Soak:
 
     def generate(self, out: Path, *options: str, speech: Path | None = None) -> list[str]:
         """Arguments of a `letstalk generate` to `out`."""
-        sound = speech or self.speech()
-        return [
-            *("generate", str(self.portrait), str(sound), "-o", str(out), "--model", str(self.bundle)),
-            *(
-                "--device",
-                "cpu",
-                "--steps",
-                "1",
-                "--seed",
-                "5",
-                "--threads",
-                "1",
-                "--no-crop",
-                "--quiet",
-                *options,
-            ),
-        ]
+        files = [str(self.portrait), str(speech or self.speech()), "-o", str(out), "--model", str(self.bundle)]
+        fixed = ["--device", "cpu", "--steps", "1", "--seed", "5", "--threads", "1", "--no-crop"]
+        return ["generate", *files, *fixed, *options]
 
     def fresh(self, name: str) -> Path:
         """An empty folder."""
@@ -135,14 +120,8 @@ def save_bundle(folder: Path) -> None:
         bundle = tiny_bundle()
     temporary = folder.with_name(folder.name + ".new")
     shutil.rmtree(temporary, ignore_errors=True)
-    parts: dict[str, list[Any]] = {
-        "autoencoder": [bundle.autoencoder],
-        "audio_encoder": [bundle.audio_encoder],
-        "dit": [bundle.dit, bundle.audio_projection],
-    }
-    for name, models in parts.items():
-        content = {model.config.kind: (model.config, model.state_dict()) for model in models}
-        save_checkpoint(temporary / f"{name}.safetensors", content)
+    models = (bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, bundle.dit)
+    save_models(temporary, {model.config.kind: model for model in models})
     temporary.rename(folder)
 
 
@@ -173,23 +152,18 @@ def decoded(path: Path) -> int:
     return count
 
 
-def frame_hashes(path: Path) -> list[int]:
-    """A number for each decoded frame."""
+def frame_hashes(path: Path, sound: bool = False) -> list[str]:
+    """A hash of each decoded frame, also of those of the sound if wished."""
     import av
 
     with av.open(str(path)) as container:
-        return [hash(frame.to_ndarray().tobytes()) for frame in container.decode(video=0)]
+        frames = container.decode() if sound else container.decode(video=0)
+        return [hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in frames]
 
 
 def frames_sha256(path: Path) -> str:
     """A hash of all decoded frames and sound."""
-    import av
-
-    digest = hashlib.sha256()
-    with av.open(str(path)) as container:
-        for frame in container.decode():
-            digest.update(frame.to_ndarray().tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256("".join(frame_hashes(path, sound=True)).encode()).hexdigest()
 
 
 def safe_frames(work: Path, segment_frames: int) -> tuple[int, int]:

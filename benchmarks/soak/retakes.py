@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.harness import Outcome, Soak, frame_hashes, now, scenario
-from benchmarks.soak.runs import SEGMENT_FRAMES
-from benchmarks.soak.zygote import Kill
+from benchmarks.soak.runs import SEGMENT_FRAMES, start
 from letstalk_core.generate.work_folder import RUN_FILE
 
 FPS, CLIP_FRAMES = 25, 16
@@ -33,8 +29,7 @@ def retake(soak: Soak) -> Outcome:
         before, files = frame_hashes(out), _files(folder / "v.mp4.work")
         kills = soak.kills // 4 if name != "retaken" else 0
         ended = _until_done(soak, folder, soak.generate(out, *options), kills, events, outcome)
-        if isinstance(ended, str):
-            outcome.failures.append(ended)
+        if ended is None:
             return outcome
         events = ended
         after = frame_hashes(out)
@@ -60,26 +55,22 @@ def retake(soak: Soak) -> Outcome:
 
 def _until_done(
     soak: Soak, folder: Path, command: list[str], kills: int, events: int, outcome: Outcome
-) -> str | int:
-    """Give the command until it ends well; what went wrong, or how many file operations the last start needed."""
+) -> int | None:
+    """Give the command until it ends well; how many file operations the last start needed, None if it failed."""
     duration = 1.0
     for number in range(kills + 1):
         kind = soak.random.choice(("event", "time")) if number < kills else "none"
         begin = now()
         # early, for only what a start has finished is not done again by the next
-        kill = Kill(event=soak.random.randint(1, max(2, events // 3))) if kind == "event" else None
-        pid = soak.zygote.start(command, folder, kill)
-        if kind == "time":
-            time.sleep(soak.random.uniform(0, duration))
-            os.kill(pid, signal.SIGKILL)
-        ended = soak.zygote.wait(pid)
+        ended = start(soak, folder, command, kind, max(2, events // 3), duration, outcome)
         if ended.status == 0:
             return ended.events
         if not ended.killed:
-            return f"exit code {ended.status}: {ended.errors.strip()[-400:]}"
+            break
         duration = max(duration, now() - begin)
         outcome.count("kills")
-    return "killed at its last start"
+    outcome.failures.append(f"exit code {ended.status}: {ended.errors.strip()[-400:]}")
+    return None
 
 
 def _range(begin: float, end: float, frames: int) -> range:

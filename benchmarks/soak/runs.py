@@ -1,4 +1,4 @@
-"""Scenarios of one run of `letstalk generate`: killed, twice at once, on a full disk."""
+"""Scenarios of one run of `letstalk generate`: killed, stopped with Ctrl-C, twice at once, on a full disk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.soak.harness import Outcome, Soak, frames_sha256, now, safe_frames, scenario
-from benchmarks.soak.zygote import Kill
+from benchmarks.soak.harness import Outcome, Soak, decoded, frames_sha256, now, safe_frames, scenario
+from benchmarks.soak.zygote import Ended, Kill
 from letstalk_core.generate.work_folder import RUN_FILE
 
 SEGMENT_FRAMES = 48
 # Frames at most that the file so far is behind: a segment that just got its name, and a fragment of half a second.
 LAG = SEGMENT_FRAMES + 24
+STOPPED = 130  # exit code after a Ctrl-C
+KILLS = ("event", "event", "write", "time")
 
 
 @scenario("kills")
@@ -32,8 +34,22 @@ def kills(soak: Soak) -> Outcome:
     return kill_again_and_again(soak, (), lambda folder: frames_sha256(folder / "v.mp4"), "frames or sound differ")
 
 
+@scenario("cancel")
+def cancel(soak: Soak) -> Outcome:
+    """A SIGINT at a random moment: exit code 130, what is done is kept and plays, and the same command continues.
+
+    The video must be, frame by frame and in its sound, that of a run nobody disturbed.
+    """
+    options, differs = ("--resume",), "frames or sound differ"
+    return kill_again_and_again(soak, options, lambda folder: frames_sha256(folder / "v.mp4"), differs, ("stop",))
+
+
 def kill_again_and_again(
-    soak: Soak, options: Sequence[str], result: Callable[[Path], object], differs: str
+    soak: Soak,
+    options: Sequence[str],
+    result: Callable[[Path], object],
+    differs: str,
+    kinds: Sequence[str] = KILLS,
 ) -> Outcome:
     """Give the kills of a round to a video after the other; `result(folder)` must be that of a calm run."""
     outcome = Outcome()
@@ -50,15 +66,17 @@ def kill_again_and_again(
     out, work = folder / "v.mp4", folder / "v.mp4.work"
     killed, done = 0, False
     while killed < soak.kills or not done:
-        kind = "none" if killed >= soak.kills else soak.random.choice(("event", "event", "write", "time"))
+        kind = "none" if killed >= soak.kills else soak.random.choice(kinds)
         status = _run_once(soak, folder, soak.generate(out, *options), kind, events, duration, outcome)
-        if status < 0:
+        if status < 0 or (kind == "stop" and status == STOPPED):
             killed += 1
             outcome.count(f"kills ({kind})")
+        if status < 0:
             safe, played = safe_frames(work, SEGMENT_FRAMES)
             outcome.check(played >= safe - LAG or out.exists(), f"{safe} frames are safe, but {played} play")
-        elif status > 0:
+        elif status > 0 and kind != "stop":
             outcome.failures.append(f"exit code {status} after {killed} kills")
+        if outcome.failures:
             return outcome
         done = status == 0 or (out.exists() and not (work / RUN_FILE).exists())
         if done:
@@ -72,29 +90,64 @@ def kill_again_and_again(
     return outcome
 
 
-def _run_once(
-    soak: Soak, folder: Path, command: list[str], kind: str, events: int, duration: float, outcome: Outcome
-) -> int:
-    """One start of the program; returns its status."""
+def start(
+    soak: Soak,
+    folder: Path,
+    command: list[str],
+    kind: str,
+    events: int,
+    duration: float,
+    outcome: Outcome,
+    synced: str = "",
+) -> Ended:
+    """One start of the program, ended in the way of `kind`, within so many file operations or seconds."""
     kill = Kill()
     if kind == "event":
         kill = Kill(event=soak.random.randint(1, events))
     elif kind == "write":
         kill = Kill(written=round(10 ** soak.random.uniform(1, 5.6)))
+    pid = soak.zygote.start(command, folder, kill, synced=synced)
+    if kind in ("time", "stop"):
+        time.sleep(soak.random.uniform(0, duration))
+        # one that has ended is not waited for yet, so its number is its own
+        os.kill(pid, signal.SIGKILL if kind == "time" else signal.SIGINT)
+    begin = now()
+    ended = soak.zygote.wait(pid)
+    if kind == "stop":
+        outcome.add(Outcome({"most s until it ended": round(now() - begin, 2)}))
+    return ended
+
+
+def _run_once(
+    soak: Soak, folder: Path, command: list[str], kind: str, events: int, duration: float, outcome: Outcome
+) -> int:
+    """One start, after which what was not synced is lost; returns its status."""
     before = {p.stat().st_ino for p in folder.rglob("*")}
     synced = soak.folder / "synced"
     synced.unlink(missing_ok=True)
-    pid = soak.zygote.start(command, folder, kill, synced=str(synced))
-    if kind == "time":
-        time.sleep(soak.random.uniform(0, duration))
-        os.kill(pid, signal.SIGKILL)
-    ended = soak.zygote.wait(pid)
-    if ended.killed:
+    ended = start(soak, folder, command, kind, events, duration, outcome, str(synced))
+    if kind == "stop" and ended.status == STOPPED:
+        _check_stopped(outcome, folder, ended.errors)
+    elif ended.killed:
         safe = {int(n) for n in synced.read_text().split()} if synced.exists() else set()
         outcome.count("files lost to the power cut", _lose(folder, before | safe, soak.random))
     elif ended.status:
         outcome.failures.append(ended.errors.strip()[-500:])
     return ended.status
+
+
+def _check_stopped(outcome: Outcome, folder: Path, said: str) -> None:
+    """What a Ctrl-C leaves: a video of what is done with its work folder, or nothing new."""
+    last = said.strip().splitlines()[-1:] or [""]
+    outcome.check("stopped" in last[0] and "Traceback" not in said, f"a stopped run says {said[-400:]!r}")
+    halves = sorted(str(p) for p in folder.rglob("*") if p.name.startswith(".") or p.suffix == ".tmp")
+    outcome.check(not halves, f"left behind: {halves}")
+    if last[0].startswith("stopped after"):
+        outcome.count("stops with a video")
+        frames = int(last[0].split()[2])
+        outcome.check((folder / "v.mp4.work" / RUN_FILE).exists(), "the work folder of a stopped run is gone")
+        found = decoded(folder / "v.mp4") if (folder / "v.mp4").exists() else 0
+        outcome.check(found == frames, f"{frames} frames were said to be written, {found} play")
 
 
 def _lose(folder: Path, safe: set[int], chance: random.Random) -> int:

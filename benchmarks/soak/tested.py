@@ -30,6 +30,12 @@ def cancel_in_one_process(soak: Soak) -> Outcome:
     return outcome_of("tests passed", r"(\d+) passed", "-m", "pytest", "-q", "end_to_end/test_cancel.py")
 
 
+@scenario("flipped bytes", repeat=False)
+def flipped_bytes(soak: Soak) -> Outcome:
+    """Bytes flip in every file of a work folder: same frames, or a refusal. And other attacks on files."""
+    return outcome_of("tests passed", r"(\d+) passed", "-m", "pytest", "-q", "end_to_end/test_attacks.py")
+
+
 @scenario("node inputs", repeat=False)
 def node_inputs(soak: Soak) -> Outcome:
     """Numbers, texts and choices that the schemas exclude, into every input of every node; where ComfyUI is."""

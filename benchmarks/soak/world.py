@@ -1,12 +1,9 @@
-"""The world around a run changes: two runs with like names, inputs replaced, links in the way, flipped bytes."""
+"""The world around a run changes: two runs with like names, inputs replaced, links in the way."""
 
 from __future__ import annotations
 
 import os
-import re
-import signal
 import time
-from pathlib import Path
 
 from benchmarks.soak.harness import Outcome, Soak, frames_sha256, scenario
 from letstalk_core.generate.work_folder import RUN_FILE
@@ -75,41 +72,3 @@ def links(soak: Soak) -> Outcome:
     outcome.check(ended.status in (0, 2) and "Traceback" not in ended.errors, f"{name}: {ended.errors[-300:]}")
     outcome.count("links refused" if ended.status else "links replaced")
     return outcome
-
-
-@scenario("flipped bytes")
-def flipped_bytes(soak: Soak) -> Outcome:
-    """A run is killed, a byte flips in one file of each kind in its work folder: same frames, or a refusal."""
-    outcome, folder = Outcome(), soak.fresh("flipped")
-    whole, out, work = folder / "whole.mp4", folder / "v.mp4", folder / "v.mp4.work"
-    outcome.check(soak.zygote.run(soak.generate(whole), folder).status == 0, "the undisturbed run failed")
-    expected = frames_sha256(whole)
-    kinds = ["clip", "video", "bank", "drift", "run"]
-    for kind in kinds:
-        out.unlink(missing_ok=True)
-        pid = soak.zygote.start(soak.generate(out), folder)
-        while not (list(work.glob("bank-*")) and list(work.glob("video-*")) and list(work.glob("drift-*"))):
-            if out.exists():
-                break
-            time.sleep(0.01)
-        os.kill(pid, signal.SIGKILL)
-        soak.zygote.wait(pid)
-        found = [path for path in sorted(work.glob("*")) if re.match(kind, path.name)]
-        if not found:
-            outcome.count("too late")
-            continue
-        _flip(soak, soak.random.choice(found))
-        ended = soak.zygote.run(soak.generate(out), folder)
-        if ended.status:
-            outcome.check(kind == "run" and ended.status == 2, f"{kind}: {ended.errors[-300:]}")
-            ended = soak.zygote.run(soak.generate(out, "--restart"), folder)
-            outcome.count("refused")
-        outcome.check(ended.status == 0 and frames_sha256(out) == expected, f"{kind}: frames or sound differ")
-        outcome.count("files flipped")
-    return outcome
-
-
-def _flip(soak: Soak, path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[soak.random.randrange(len(data))] ^= 1 << soak.random.randrange(8)
-    path.write_bytes(data)

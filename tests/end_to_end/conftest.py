@@ -17,8 +17,7 @@ from .media import tone
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random networks: 32 px frames, 4-frame clips, flow prediction. Read only."""
-    from benchmarks.tiny import tiny_configs
-    from letstalk_core.networks.checkpoint import save_checkpoint
+    from benchmarks.tiny import save_models, tiny_configs
 
     configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
     folder = tmp_path_factory.mktemp("tiny-bundle")
@@ -29,13 +28,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             models[kind].init_weights()
         for parameter in models["dit"].parameters():  # open the gates that start closed
             torch.nn.init.normal_(parameter, std=0.3)
-    parts = {kind: (model.config, model.state_dict()) for kind, model in models.items()}
-    for name, kinds in (
-        ("autoencoder", ["autoencoder"]),
-        ("audio_encoder", ["audio_encoder"]),
-        ("dit", ["dit", "audio_projection"]),
-    ):
-        save_checkpoint(folder / f"{name}.safetensors", {kind: parts[kind] for kind in kinds})
+    save_models(folder, models)
     return folder
 
 
