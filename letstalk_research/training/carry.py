@@ -108,7 +108,7 @@ def _rand(count: int, device: torch.device) -> Tensor:
 class CarryStage:
     """Stage of `training.loop`: data, validation, samples and export of the masks."""
 
-    channels_last = True
+    channels_last = False  # see networks.carry
 
     def __init__(self, recipe: CarryRecipe) -> None:
         self.recipe = recipe

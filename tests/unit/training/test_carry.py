@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.networks.carry import Carry
 from letstalk_core.networks.load import load_model
+from letstalk_core.networks.presets import CARRY
 from letstalk_research.commands.train import build_stage
 from letstalk_research.data.clips import ClipFile, FrameSampler, open_clip
 from letstalk_research.data.manifest import Manifest
@@ -137,3 +138,16 @@ def test_quality_of_closed_masks_is_that_of_the_plain_frames(make_recipe: MakeRe
         assert found[name] == pytest.approx(found[f"plain_{name}"], abs=0.05)
     assert found["plain_flicker"] > 0
     assert set(carry_quality(stage.carry, stage.autoencoder, stage.validation_pairs() or {})) == set(found)
+
+
+def test_gradients_in_bfloat16_are_finite() -> None:
+    """oneDNN gives NaN for the bundled widths in the layout that is quicker without gradients, on some CPUs."""
+    torch.manual_seed(0)
+    carry = Carry(CARRY["demo"])
+    carry.init_weights()
+    pictures = torch.rand(3, 2, 3, 64, 64) * 2 - 1
+    frames, own, again = pictures
+    with torch.autocast("cpu", torch.bfloat16):
+        reference = carry.prepare(own, again)
+        carry.mix(frames, carry.estimate(frames, reference), reference).square().mean().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in carry.parameters())
