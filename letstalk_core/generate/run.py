@@ -18,6 +18,7 @@ from ..sampling.clip import Blend, Clip, ClipSampler
 from ..sampling.drift import DriftLog
 from ..sampling.long_video import remember, sample_clip
 from ..sampling.memory_bank import MemoryBank
+from ..sampling.steady import steady
 from .disk_space import with_shortage
 from .work import Work
 from .work_folder import WorkFolder
@@ -70,7 +71,8 @@ class Run:
 
     portrait: (b, c, h, w). `bank` remembers the clips before the plan, if there are any, and in the end all.
     `clip_frames`: of a whole clip. `fingerprint`: everything that the frames depend on, by names for people.
-    `size`: height and width in pixels. `offset`: clips of the same video before the plan. `portrait_of`: that of a
+    `size`: height and width in pixels. `offset`: clips of the same video before the plan. `steady`: what is shown moves smoothly
+    (`sampling.steady`), what is remembered is as sampled. `portrait_of`: that of a
     clip, in a video of several; the memory begins anew with it at clips whose indices are in `cuts`.
     """
 
@@ -86,6 +88,7 @@ class Run:
     watch: Watcher = field(default_factory=Watcher)
     drift: DriftLog = field(default_factory=DriftLog)
     offset: int = 0
+    steady: bool = False
     portrait_of: Callable[[Clip], Tensor] | None = None
     cuts: frozenset[int] = frozenset()
 
@@ -176,8 +179,9 @@ def run_clips(run: Run, sink: ClipSink, work: Work, outcome: Outcome, blend: Ble
                 blend=blend if blend is not None and blend.clip == clip else None,
             )
             work.save(clip, latents)
+        shown = steady(latents, run.bank.latest) if run.steady else latents
         remember(run.bank, clip, latents, portrait, run.drift)
-        sink.write(latents, clip)
+        sink.write(shown, clip)
         outcome.frames = max(outcome.frames, clip.first + clip.count - origin)
         work.checkpoint(run, done, sink.held)
         if done == len(plan):

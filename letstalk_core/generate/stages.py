@@ -70,6 +70,11 @@ class Stages:
         more = [(picture, self.round_trip(self.encode(fit_to(picture, sampled)))) for picture in others]
         self._detail = PortraitDetail(self.bundle.carry, portrait, decoded, size, more, face)
 
+    @property
+    def draws_face(self) -> bool:
+        """Whether the face is the puppet's, not the denoiser's."""
+        return self._detail is not None and self._detail.face is not None
+
     def conditions(
         self, portrait: Tensor, features: AudioFeatures, moves: Movement
     ) -> Callable[[Tensor, Clip], Conditions]:
@@ -111,7 +116,7 @@ class Stages:
 
     def _decode(self, latents: Tensor, clip: Clip, start: int) -> Tensor:
         detail, name = self._detail, f"decoding of clip {clip.index + 1}"
-        if detail is None or detail.face is None:
+        if detail is None or not self.draws_face:
             images = self._pictures(latents, name)
             images = images if detail is None else detail(images)
         else:

@@ -230,6 +230,7 @@ class TalkingPortrait:
             fingerprint=job.fingerprint,
             watch=report,
             drift=job.summary.drift,
+            steady=job.stages.draws_face,
         )
 
     def solver_sampler(

@@ -89,6 +89,11 @@ class MemoryBank:
     def is_empty(self) -> bool:
         return self._portrait is None
 
+    @property
+    def latest(self) -> Tensor | None:
+        """The recent frames (b, m, c, h, w); None before the first clip, and where none are kept."""
+        return self._recent if self.clips_written and self.recent else None
+
     def reset(self, portrait: Tensor) -> None:
         """Start anew from a portrait latent. Shapes: portrait (b, c, h, w).
 

@@ -25,6 +25,7 @@ from ...letstalk_core.media.video.threaded import ThreadedSink
 from ...letstalk_core.pixels import to_bytes
 from ...letstalk_core.protocols import FrameSink
 from ...letstalk_core.sampling.clip import Clip
+from ...letstalk_core.sampling.steady import steady
 from .carry import SIZES
 from .clip_run import ClipRun
 from .clip_sampler import ComfyClipSampler
@@ -199,6 +200,7 @@ def _core_run(
         fingerprint=found or {},
         watch=report,
         drift=run.drift,
+        steady=decoder is not None and decoder.draws_face,
     )
 
 
@@ -207,6 +209,13 @@ def _sampler(
 ) -> ComfyClipSampler:
     """What samples a clip, for a retake with another seed."""
     noise = run.noise
+
+    def inspect(latents: Tensor, clip: Clip) -> str | None:
+        """Of what will be shown, so that it is decoded once."""
+        assert decoder is not None
+        latents = latents[:, : clip.count]
+        return decoder.inspect(steady(latents, run.bank.latest) if decoder.draws_face else latents, clip)
+
     if seed is not None and hasattr(noise, "seed"):
         noise = copy.copy(noise)
         noise.seed = seed
@@ -217,7 +226,7 @@ def _sampler(
         seed=run.seed if seed is None else seed,
         noise=noise,
         on_step=report.step,
-        inspect=decoder.inspect if decoder is not None else None,
+        inspect=inspect if decoder is not None else None,
         clip_name=run.clip_name,
         movement_seed=run.seed,  # of another take, too: it goes on from the clips before it
     )

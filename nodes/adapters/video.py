@@ -83,7 +83,8 @@ class ClipDecoder:
         if references is not None:
             self.fingerprint["references"] = tensor_sha256(references)
         self._detail = _detail(vae, run, self.size, detail, references, face_motion(vae, run) if puppet else None)
-        self.fingerprint["puppet"] = self._detail is not None and self._detail.face is not None
+        self.draws_face = self._detail is not None and self._detail.face is not None
+        self.fingerprint["puppet"] = self.draws_face
         if self._detail is not None:
             self.size = self._detail.size
 
@@ -95,7 +96,7 @@ class ClipDecoder:
 
     def inspect(self, latents: Tensor, clip: Clip) -> str | None:
         """What is wrong with the frames that the plan wants of a clip, or None; these wait to be asked for."""
-        return self._look(latents[:, : clip.count], clip)[1]
+        return self._look(latents, clip)[1]
 
     def _look(self, latents: Tensor, clip: Clip) -> tuple[Tensor, str | None]:
         if self._last is None or not torch.equal(self._last[0], latents):

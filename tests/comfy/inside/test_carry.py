@@ -193,3 +193,36 @@ def test_a_photographs_face_is_drawn_from_it_unless_that_is_off(sub: Any, kit: A
     find = sub("letstalk_core.media.portrait.find").find_face
     openings = [sum(find(frame).eye_openings) for frame in frames]
     assert max(openings[2:]) < 0.7 * min(openings[:2])
+
+
+def test_a_photographs_clips_are_steadied_and_decoded_once(
+    sub: Any, kit: Any, make_vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = make_vae(True)
+    core = sub("letstalk_core.networks.load").DEMO_FOLDER
+    picture = sub("letstalk_core.media.portrait.image").load_portrait(core / "portraits" / "eva.jpg")
+    track = with_picture(kit, 40, picture).track
+    config = sub("letstalk_core.networks.configs").LipsConfig(
+        layers=track.layers, encoder_dim=track.dim, hidden_size=8
+    )
+    torch.manual_seed(0)
+    lips = sub("letstalk_core.networks.lips").Lips(config)
+    sub("letstalk_core.networks.checkpoint").save_checkpoint(
+        vae.path.with_name("lips.safetensors"), {"lips": (config, lips.state_dict())}
+    )
+    decode, seen = type(vae).decode, []
+
+    def counted(self: Any, latents: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        seen.append(latents)
+        found: Tensor = decode(self, latents, *args, **kwargs)
+        return found
+
+    monkeypatch.setattr(type(vae), "decode", counted)
+    clips = []
+    for puppet in (False, True):
+        seen.clear()
+        pictures(kit, with_picture(kit, 40, picture), vae, puppet=puppet)
+        clips.append([z for z in seen if z.ndim == 5 and z.shape[2] > 1])
+    assert [z.shape for z in clips[0]] == [z.shape for z in clips[1]] and len(clips[0]) > 1
+    assert all(torch.equal(a[:, :, -1], b[:, :, -1]) for a, b in zip(*clips, strict=True))
+    assert not torch.equal(clips[0][1][:, :, 0], clips[1][1][:, :, 0])
