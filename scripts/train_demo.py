@@ -293,7 +293,7 @@ def speak_share(
     """The part of the sentences that process `first` of `processes` speaks."""
     import torch
 
-    from letstalk_research.training.audio import UtteranceCache
+    from letstalk_research.training.speech import UtteranceCache
 
     torch.set_num_threads(1)
     cache = UtteranceCache(folder, seed)

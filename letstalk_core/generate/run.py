@@ -71,9 +71,9 @@ class Run:
 
     portrait: (b, c, h, w). `bank` remembers the clips before the plan, if there are any, and in the end all.
     `clip_frames`: of a whole clip. `fingerprint`: everything that the frames depend on, by names for people.
-    `size`: height and width in pixels. `offset`: clips of the same video before the plan. `steady`: what is shown moves smoothly
-    (`sampling.steady`), what is remembered is as sampled. `portrait_of`: that of a
-    clip, in a video of several; the memory begins anew with it at clips whose indices are in `cuts`.
+    `size`: height and width in pixels. `offset`: clips of the same video before the plan. `steady`: what is shown
+    moves smoothly (`sampling.steady`), what is remembered is as sampled. `portrait_of`: that of a clip, in a video
+    of several; the memory begins anew with it at clips whose indices are in `cuts`.
     """
 
     plan: list[Clip]

@@ -178,6 +178,7 @@ class LipsConfig(Config):
     layers: Layers = 3
     encoder_dim: Width = 128
     hidden_size: Width = 96
+    tells_shut: bool = False  # one output more: whether lips meet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,11 @@ from .motion_channels import LIPS
 __all__ = ["Lips"]
 
 KERNEL = 5
-SHUT = 0.06  # of the jaw, which a mean over what may have been said leaves open where lips meet
 CONVOLUTIONS = 3  # over time
+# A mean over what may have been said leaves a jaw open where lips meet. A network that does not tell where they do
+# loses this much of every jaw; one that does shuts it, from the first of these probabilities to the second.
+SHUT = 0.06
+MEETING = (0.15, 0.35)
 
 
 class Lips(nn.Module):
@@ -38,7 +41,7 @@ class Lips(nn.Module):
         states, width = config.layers * config.encoder_dim, config.hidden_size
         self.register_buffer("mean", torch.zeros(states, **place))  # of the states, over the training speech
         self.register_buffer("std", torch.ones(states, **place))
-        sizes = [width] * CONVOLUTIONS + [len(LIPS)]
+        sizes = [width] * CONVOLUTIONS + [len(LIPS) + config.tells_shut]
         self.conv_in = operations.Conv1d(states, width, 1, **place)
         self.convs = nn.ModuleList(operations.Conv1d(a, b, KERNEL, **place) for a, b in pairwise(sizes))
 
@@ -56,6 +59,7 @@ class Lips(nn.Module):
     def curves(self, states: Tensor, *, dropout: float = 0.0) -> Tensor:
         """Runs of frames (n, frames + window - 1, layers, encoder_dim) -> (n, frames, len(LIPS)), as they come.
 
+        With `tells_shut` there is one channel more, the logit of lips that meet.
         `dropout` is the share of hidden values that is left out in training mode.
         """
         x = (states.flatten(2).to(self.mean.dtype) - self.mean) / self.std
@@ -64,7 +68,16 @@ class Lips(nn.Module):
             x = conv(nn.functional.dropout(nn.functional.silu(x), dropout, self.training))
         return x.mT.float()
 
+    def said(self, curves: Tensor) -> Tensor:
+        """What `curves` come to: (n, frames, channels) -> (n, frames, len(LIPS)) in 0..1, shut where lips meet."""
+        jaw, rest = curves[..., :1], curves[..., 1 : len(LIPS)]
+        if self.config.tells_shut:
+            low, high = MEETING
+            meeting = ((curves[..., len(LIPS) :].sigmoid() - low) / (high - low)).clamp(0, 1)
+            jaw = jaw * (1 - meeting)
+        else:
+            jaw = (jaw - SHUT) / (1 - SHUT)
+        return torch.cat([jaw, rest], -1).clamp(0, 1)
+
     def forward(self, windows: Tensor) -> Tensor:
-        found = self.curves(windows)[:, 0]
-        jaw, rest = found[:, :1], found[:, 1:]
-        return torch.cat([(jaw - SHUT) / (1 - SHUT), rest], 1).clamp(0, 1)
+        return self.said(self.curves(windows))[:, 0]

@@ -128,4 +128,4 @@ AUDIO_PROJECTION: dict[str, AudioProjectionConfig] = {
 
 FACES = {"demo": FacesConfig()}
 
-LIPS = {"demo": LipsConfig()}
+LIPS = {"demo": LipsConfig(tells_shut=True)}

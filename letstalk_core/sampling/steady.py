@@ -1,8 +1,8 @@
 """Steady motion: the frames of a clip continue those before it, and neighbours do not jitter.
 
-A clip's first frame is rarely quite where the last one of the clip before was going, and a head that is a quarter of
-a pixel off at every seam twitches. For frames whose lips and lids are not the denoiser's to draw (`media.puppet`);
-theirs would be smoothed away.
+A clip's first frame is rarely quite where the last one of the clip before was going, and a head that is a quarter
+of a pixel off at every seam twitches. For frames whose lips and lids are not the denoiser's to draw
+(`media.puppet`); theirs would be smoothed away.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PASSES = 2  # of a mean over three frames
 
 
 def steady(latents: Tensor, before: Tensor | None = None) -> Tensor:
-    """A clip (b, f, c, h, w) that starts where the frames `before` it (b, m, c, h, w) were going, and moves smoothly.
+    """A clip (b, f, c, h, w) that goes on where the frames `before` it (b, m, c, h, w) went, and moves smoothly.
 
     Its last frame stays as it is, so the next clip can be steadied by this one as it was sampled.
     """

@@ -119,15 +119,13 @@ class AutoencoderObjective(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioObjective(Config):
-    """Utterances of the audio stage and the weights of its curves; see `training.audio`."""
+class SpeechObjective(Config):
+    """Utterances that are spoken for a stage, and how crops of them are disturbed; see `training.speech`."""
 
     kind = "[objective]"
 
     utterances: Annotated[int, "> 1"] = 2000  # spoken and cached before training
     crop_seconds: tuple[Annotated[float, ">= 0.2"], float] = (2.0, 4.0)
-    column_weights: tuple[float, ...] = (3.0, 1.5, 1.5, 1.0, 1.0, 0.5)  # jaw wide round teeth voiced energy
-    layer_loss: float = 0.2  # weight of the same loss read from every earlier layer
     augment: Share = 0.8  # part of the crops that are disturbed
     recordings: tuple[str, ...] = ()  # folders with metadata.csv, see `data.synthetic.recordings`
     engines: tuple[str, ...] = ()  # "flite", "festival": more voices than espeak-ng's
@@ -136,6 +134,17 @@ class AudioObjective(Config):
     def validate(self) -> None:
         low, high = self.crop_seconds
         self.require(low <= high, f"crop_seconds={self.crop_seconds} must be shortest <= longest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioObjective(SpeechObjective):
+    """Weights of the curves of the audio stage; see `training.audio`."""
+
+    column_weights: tuple[float, ...] = (3.0, 1.5, 1.5, 1.0, 1.0, 0.5)  # jaw wide round teeth voiced energy
+    layer_loss: float = 0.2  # weight of the same loss read from every earlier layer
+
+    def validate(self) -> None:
+        super().validate()
         self.require(len(self.column_weights) == 6, f"column_weights={self.column_weights} needs 6 numbers")
 
 
@@ -217,13 +226,12 @@ class FacesObjective(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LipsObjective(Config):
-    """Weights of the losses of the lips, and what disturbs them; see `training.lips`."""
+class LipsObjective(SpeechObjective):
+    """What the lips hear through, and the weights of their losses; see `training.lips`."""
 
-    kind = "[objective]"
-
+    audio_encoder: str = ""  # model file whose states they read; empty: the bundled one
     change_weight: Weight = 0.5  # of the error of the change from frame to frame
-    shut_weight: Weight = 6.0  # frames with a shut jaw count so much more
+    shut_weight: Weight = 0.2  # of the question whether lips meet
     noise: Weight = 0.2  # on the audio states, in their standard deviations
     dropout: Annotated[Share, "< 1"] = 0.2
 

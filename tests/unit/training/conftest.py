@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +15,8 @@ from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.motion_channels import LIPS
 from letstalk_research.data.manifest import ClipRecord, append_records
+from letstalk_research.data.synthetic.speech import Phoneme, Utterance
+from letstalk_research.training import speech
 from letstalk_research.training.config import AutoencoderRecipe, Recipe
 from letstalk_research.training.recipe import load_recipe
 
@@ -65,10 +69,10 @@ token_dim = 16
 stage = "lips"
 [model]
 layers = 2
-encoder_dim = 8
+encoder_dim = 16
 hidden_size = 16
+tells_shut = true
 [objective]
-shut_weight = 0.0
 noise = 0.0
 dropout = 0.0
 """,
@@ -160,3 +164,28 @@ def make_recipe(tmp_path: Path, data_folder: Path, autoencoder: Path) -> Callabl
         return load_recipe(stage, path, [*common, *needed, *overrides])
 
     return make
+
+
+def hum(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
+    """Vowels and pauses as loud and soft hum."""
+    seconds = min_seconds + 0.2
+    times = np.arange(round(seconds * 16_000)) / 16_000
+    loud = np.sin(2 * np.pi * (1 + 2 * rng.random()) * times) > 0
+    wave = (np.sin(2 * np.pi * 200 * times) * loud * 0.4).astype(np.float32)
+    edges = [0.0, *(times[1:][np.diff(loud.astype(int)) != 0]), seconds]
+    symbols = ["a" if loud[min(len(loud) - 1, round(16_000 * (a + b) / 2))] else "" for a, b in pairwise(edges)]
+    phonemes = tuple(Phoneme(s, float(a), float(b)) for s, (a, b) in zip(symbols, pairwise(edges), strict=True))
+    return Utterance(wave, phonemes)
+
+
+@pytest.fixture
+def hums(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Replaces espeak-ng by hum and counts the utterances."""
+    made: list[int] = []
+
+    def speak(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
+        made.append(1)
+        return hum(rng, split, min_seconds)
+
+    monkeypatch.setattr(speech, "random_utterance", speak)
+    return made

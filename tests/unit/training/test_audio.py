@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +12,14 @@ import torch
 
 from letstalk_core.networks.checkpoint import read_header
 from letstalk_research.commands.train import build_stage
-from letstalk_research.data.synthetic.speech import Phoneme, Utterance
 from letstalk_research.data.synthetic.speech_library import SpeechLibrary
-from letstalk_research.training import audio as module
+from letstalk_research.training import speech as module
 from letstalk_research.training.audio_augment import disturb
 from letstalk_research.training.config import Recipe
 from letstalk_research.training.loop import train
 from letstalk_research.training.plots import read_csv
 
-
-def hum(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
-    """Vowels and pauses as loud and soft hum."""
-    seconds = min_seconds + 0.2
-    times = np.arange(round(seconds * 16_000)) / 16_000
-    loud = np.sin(2 * np.pi * (1 + 2 * rng.random()) * times) > 0
-    wave = (np.sin(2 * np.pi * 200 * times) * loud * 0.4).astype(np.float32)
-    edges = [0.0, *(times[1:][np.diff(loud.astype(int)) != 0]), seconds]
-    symbols = ["a" if loud[min(len(loud) - 1, round(16_000 * (a + b) / 2))] else "" for a, b in pairwise(edges)]
-    phonemes = tuple(Phoneme(s, float(a), float(b)) for s, (a, b) in zip(symbols, pairwise(edges), strict=True))
-    return Utterance(wave, phonemes)
-
-
-@pytest.fixture(autouse=True)
-def spoken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Replaces speech by hum and counts the utterances."""
-    made: list[int] = []
-
-    def speak(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
-        made.append(1)
-        return hum(rng, split, min_seconds)
-
-    monkeypatch.setattr(module, "random_utterance", speak)
-    return made
-
+from .conftest import hum
 
 OPTIONS = ("loop.steps=3", "objective.utterances=4", "objective.crop_seconds=[0.4, 0.6]", "loop.validate_every=3")
 
@@ -59,11 +33,11 @@ def test_the_audio_stage_trains_validates_and_exports(make_recipe: Callable[...,
     assert (result.run / "samples" / "step-0000003.png").exists()
 
 
-def test_utterances_are_spoken_once_and_kept(make_recipe: Callable[..., Recipe], spoken: list[int]) -> None:
+def test_utterances_are_spoken_once_and_kept(make_recipe: Callable[..., Recipe], hums: list[int]) -> None:
     first = build_stage(make_recipe("audio", *OPTIONS))
-    count = len(spoken)
+    count = len(hums)
     again = build_stage(make_recipe("audio", *OPTIONS))
-    assert count == len(spoken) == 4 + 2
+    assert count == len(hums) == 4 + 2
     batches = [stage.plan_batch(5)() for stage in (first, again)]
     assert all(torch.equal(batches[0][k], batches[1][k]) for k in batches[0])
     assert batches[0]["audio"].shape[1] == 640 * batches[0]["curves"].shape[1]
@@ -94,23 +68,23 @@ def test_recordings_join_the_utterances_and_have_their_own_validation(
     assert sum(digest in name for name in names) == 6  # none is taken for espeak-ng's
 
 
-def test_processes_share_the_speaking(spoken: list[int], tmp_path: Path) -> None:
+def test_processes_share_the_speaking(hums: list[int], tmp_path: Path) -> None:
     cache = module.UtteranceCache(tmp_path)
     shares = [cache.load("train", 5, 0.4, first=first, stride=2) for first in (0, 1)]
-    assert [len(share) for share in shares] == [3, 2] and len(spoken) == 5
+    assert [len(share) for share in shares] == [3, 2] and len(hums) == 5
     whole = cache.load("train", 5, 0.4)
-    assert len(spoken) == 5  # all of them had been spoken
+    assert len(hums) == 5  # all of them had been spoken
     parts = [shares[i % 2][i // 2] for i in range(5)]
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole, parts, strict=True))
 
 
 def test_a_damaged_cache_file_is_spoken_again(
-    make_recipe: Callable[..., Recipe], spoken: list[int], data_folder: Path
+    make_recipe: Callable[..., Recipe], hums: list[int], data_folder: Path
 ) -> None:
     build_stage(make_recipe("audio", *OPTIONS))
     next((data_folder / "utterances").glob("train-*")).write_bytes(b"broken")
     build_stage(make_recipe("audio", *OPTIONS))
-    assert len(spoken) == 7
+    assert len(hums) == 7
 
 
 def test_disturbing_changes_the_sound_but_not_its_timing() -> None:

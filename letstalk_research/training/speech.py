@@ -1,0 +1,133 @@
+"""The speech that audio encoder and lips learn from: utterances with exact mouth curves, spoken once.
+
+espeak-ng gives exact phoneme times, and so do the engines and aligned recordings of a speech library; the curves
+(jaw, wide, round, teeth, voiced, energy) at 25 frames per second follow from them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
+
+from ..data.synthetic.speech_library import SpeechLibrary, mixture, prepared
+from ..data.synthetic.texts import Speaker, random_utterance
+from ..data.synthetic.visemes import viseme_curves
+from ..output import save_tensors
+from .audio_augment import disturb
+from .config import DataConfig, SpeechObjective
+from .runtime import seed_of
+
+__all__ = ["Speech", "UtteranceCache"]
+
+logger = logging.getLogger(__name__)
+FPS = 25
+SPLITS = {"train": "train", "val": "held_out"}  # split of a run -> split of words and voices
+Item = tuple[Tensor, Tensor]  # sound (s,) int16 of whole frames, curves (frames, 6) float16
+
+
+class UtteranceCache:
+    """Spoken sentences with their mouth curves, made once and kept in a folder, one file each.
+
+    Utterance i of a split depends on (seed, split, i) alone, so an interrupted making goes on where it was.
+    """
+
+    def __init__(self, folder: str | Path, seed: int = 0, speak: Speaker | None = None, source: str = "") -> None:
+        """`speak` says them, by default espeak-ng; `source` tells its utterances from others in file names."""
+        self.folder = Path(folder) / "utterances"
+        self.seed, self.speak, self.source = seed, speak, f"{source}-" if source else ""
+
+    def load(self, split: str, count: int, min_seconds: float, *, first: int = 0, stride: int = 1) -> list[Item]:
+        """Utterances of a split; missing ones are made. `first` and `stride` share the making among processes."""
+        items = []
+        for index in range(first, count, stride):
+            path = self.folder / f"{split}-{self.seed}-{self.source}{index:05d}.safetensors"
+            item = self._read(path, min_seconds)
+            if item is None:
+                item = self._make(path, split, index, min_seconds)
+                if (index + 1) % 200 == 0:
+                    logger.info("%d of %d %s utterances spoken", index + 1, count, split)
+            items.append(item)
+        return items
+
+    def _read(self, path: Path, min_seconds: float) -> Item | None:
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                audio, curves = file.get_tensor("audio"), file.get_tensor("curves")
+        except (OSError, SafetensorError):
+            return None
+        return (audio, curves) if len(curves) >= min_seconds * FPS else None
+
+    def _make(self, path: Path, split: str, index: int, min_seconds: float) -> Item:
+        rng = np.random.default_rng(seed_of("utterance", self.seed, split, index))
+        utterance = (self.speak or random_utterance)(rng, SPLITS[split], min_seconds + 1 / FPS)
+        frames = len(utterance.waveform) // SAMPLES_PER_FRAME
+        curves = torch.from_numpy(viseme_curves(utterance, FPS, frames)).half()
+        wave = torch.from_numpy(utterance.waveform[: frames * SAMPLES_PER_FRAME])
+        audio = (wave.clamp(-1, 1) * 32767).to(torch.int16)
+        save_tensors(path, {"audio": audio, "curves": curves})
+        return audio, curves
+
+
+class Speech:
+    """Training utterances as random crops, and held-out ones as they are.
+
+    `held_out` maps a prefix of names to utterances: "" are espeak-ng's, the same with and without a library, so
+    that runs compare; "library_" are the library's.
+    """
+
+    def __init__(self, objective: SpeechObjective, data: DataConfig, seed: int) -> None:
+        self.objective, self.batch_size = objective, data.batch_size
+        seconds, count = objective.crop_seconds[1], data.validation_items
+        cache, library = UtteranceCache(data.folder, seed), _library(objective, data)
+
+        def of_library(library: SpeechLibrary, share: float) -> UtteranceCache:
+            source = f"{library.digest}-{round(100 * share)}"
+            return UtteranceCache(data.folder, seed, mixture(library, share), source)
+
+        spoken = of_library(library, objective.speech_share) if library else cache
+        self.items = spoken.load("train", objective.utterances, seconds)
+        self.held_out = {"": cache.load("val", count, seconds)}
+        if library and any(library.voices("held_out").values()):
+            self.held_out["library_"] = of_library(library, 1.0).load("val", count, seconds)
+
+    def crops(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A batch of one random length: audio (b, s) float32, curves (b, f, 6), gain (b,)."""
+        objective, count = self.objective, self.batch_size
+        low, high = (round(s * FPS) for s in objective.crop_seconds)
+        frames = int(torch.randint(low, high + 1, (), generator=generator))
+        waves, curves = [], []
+        for index in torch.randint(len(self.items), (count,), generator=generator).tolist():
+            audio, target = self.items[index]
+            first = int(torch.randint(len(target) - frames + 1, (), generator=generator))
+            start = first * SAMPLES_PER_FRAME
+            waves.append(audio[start : start + frames * SAMPLES_PER_FRAME].float() / 32768)
+            curves.append(target[first : first + frames])
+        audio = disturb(torch.stack(waves), generator, objective.augment)
+        # the loudness of a crop differs from that of its recording, which is what inference normalises by
+        gain = torch.exp(0.2 * torch.randn(count, generator=generator))
+        return {"audio": audio, "curves": torch.stack(curves), "gain": gain}
+
+    def measure(self, read: Callable[[Tensor, int], Tensor]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """(found, true) curves on the CPU of held-out utterances; `read(sound (s,), frames)` hears each whole."""
+        return {
+            prefix: [(read(a.float() / 32768, len(t)).float().cpu(), t.float()) for a, t in items]
+            for prefix, items in self.held_out.items()
+        }
+
+
+def _library(objective: SpeechObjective, data: DataConfig) -> SpeechLibrary | None:
+    """Recordings and engines that the recipe names, kept beside its utterances."""
+    if not objective.recordings and not objective.engines:
+        return None
+    folder = Path(data.folder) / "speech"
+    return prepared(folder, recordings=objective.recordings, engines=objective.engines)
