@@ -127,6 +127,7 @@ class SpeechObjective(Config):
     utterances: Annotated[int, "> 1"] = 2000  # spoken and cached before training
     crop_seconds: tuple[Annotated[float, ">= 0.2"], float] = (2.0, 4.0)
     augment: Share = 0.8  # part of the crops that are disturbed
+    silent_share: Share = 0.05  # part of the crops that are silent, with and without noise: rest is learnt too
     recordings: tuple[str, ...] = ()  # folders with metadata.csv, see `data.synthetic.recordings`
     engines: tuple[str, ...] = ()  # "flite", "festival": more voices than espeak-ng's
     speech_share: Share = 0.5  # part of the utterances that recordings and engines speak, if there are any

@@ -35,6 +35,7 @@ from .autoencoder import AutoencoderStage
 from .carry import CarryStage
 from .config import CarryRecipe
 from .diffusion import DiTStage
+from .filmed_lips import MEASURED, FilmedLipsStage
 from .loop import train
 from .recipe import load_recipe
 from .runtime import Stage, Stopped
@@ -44,7 +45,8 @@ __all__ = ["PresenterJob"]
 logger = logging.getLogger(__name__)
 Watch = Callable[[str, float, str], None]  # stage, how much of it is done, words
 STAGES: dict[str, Callable[[Any], Stage]] = {"autoencoder": AutoencoderStage, "dit": DiTStage, "carry": CarryStage}
-SHARES = {"autoencoder": 0.25, "dit": 0.70, "carry": 0.05}  # of the minutes
+SHARES = {"autoencoder": 0.25, "lips": 0.03, "dit": 0.67, "carry": 0.05}  # of the minutes
+OPTIONAL = ("carry", "lips")  # networks that a model may lack
 HELD_OUT = 0.1
 LEAST_SECONDS, FEW_SECONDS = 10.0, 120.0  # of training clips
 CARRY_LOSS_DB = 0.1  # that masks may cost mouth or eyes before they are left out
@@ -73,7 +75,7 @@ class PresenterJob:
             if not video.is_file():
                 raise MediaError(f"{video}: no such file; give a video of the person")
         self.work, self.data = self.folder / "work", self.folder / "work" / "data"
-        self.has_carry = (self.base / "carry.safetensors").is_file()
+        self.has = {name for name in OPTIONAL if (self.base / f"{name}.safetensors").is_file()}
         self.image_size = load_bundle(self.base).autoencoder.config.image_size
 
     @contextlib.contextmanager
@@ -110,18 +112,19 @@ class PresenterJob:
         self._prepare()
         autoencoder = self._train("autoencoder", self._autoencoder_changes())
         self._encode(autoencoder)
+        lips = self._lips() if "lips" in self.has else None
         dit = self._train("dit", self._dit_changes())
         sources = {
             "autoencoder": autoencoder,
             "audio_encoder": self.base / "audio_encoder.safetensors",
             "dit": dit,
         }
-        if self.has_carry:
+        if "carry" in self.has:
             carry = self._train("carry", self._carry_changes(autoencoder))
             if self._carry_helps(carry):
                 sources["carry"] = carry
-        if (self.base / "lips.safetensors").is_file():  # they know sounds, not persons
-            sources["lips"] = self.base / "lips.safetensors"
+        if lips is not None:
+            sources["lips"] = lips
         if self.lora_rank:
             sources["lora"] = dit.with_name("lora.safetensors")
         for name, source in sources.items():
@@ -204,6 +207,29 @@ class PresenterJob:
             changes += ["optimizer.weight_decay=0.0"]
         return changes
 
+    def _lips(self) -> Path:
+        """The lips trained further on the films where they then follow held-out ones better, else the model's."""
+        start = self.base / "lips.safetensors"
+        if not set(MEASURED) <= set(open_clip(self.data, Manifest(self.data).select("train")[0]).motion_names):
+            return start  # prepared by an earlier version
+        changes = [f"model.preset={json.dumps(str(start))}", f"loop.init={json.dumps(str(start))}"]
+        trained = self._train("lips", changes)
+        changes += [f"data.folder={json.dumps(str(self.data))}", *self.overrides.get("lips", [])]
+        stages = [
+            self._stage(
+                "lips", load_recipe("lips", "presenter_lips", [*changes, f"loop.init={json.dumps(str(f))}"])
+            )
+            for f in (start, trained)
+        ]
+        before, after = (stage.validate(torch.device("cpu")) for stage in stages)
+        helps = sum(after.values()) > sum(before.values())
+        numbers = ", ".join(f"{name} {before[name]:.2f} to {after[name]:.2f}" for name in before)
+        self.watch("training lips", 1.0, f"{'kept' if helps else 'left out'}: {numbers}")
+        return trained if helps else start
+
+    def _stage(self, stage: str, recipe: Any) -> Stage:
+        return FilmedLipsStage(recipe, self.portrait()) if stage == "lips" else STAGES[stage](recipe)
+
     def _carry_changes(self, autoencoder: Path) -> list[str]:
         start = json.dumps(str(self.base / "carry.safetensors"))
         network = f"objective.autoencoder={json.dumps(str(autoencoder))}"
@@ -211,7 +237,7 @@ class PresenterJob:
 
     def _train(self, stage: str, changes: list[str]) -> Path:
         """Train one network for its part of the minutes; its file."""
-        shares = {k: v for k, v in SHARES.items() if k != "carry" or self.has_carry}
+        shares = {k: v for k, v in SHARES.items() if k not in OPTIONAL or k in self.has}
         minutes = self.minutes * shares[stage] / sum(shares.values())
         run = self.work / stage
         file = run / f"{stage}.safetensors"
@@ -225,7 +251,7 @@ class PresenterJob:
         words = f"{minutes:.1f} minutes"
         self.watch(f"training {stage}", 0.0, words)
         result = train(
-            STAGES[stage](recipe),
+            self._stage(stage, recipe),
             lambda share, step: self.watch(f"training {stage}", share, f"{words}, step {step}"),
         )
         if result.signal is not None:
@@ -249,7 +275,8 @@ class PresenterJob:
             self.watch("encoding", (done + 1) / total, f"clip {done + 1} of {total}")
 
     def _carry_helps(self, carry: Path) -> bool:
-        """Whether frames with the portrait's detail are better, and mouth and eyes no worse, on held-out clips."""
+        """Whether frames with the portrait's detail are better on held-out clips, and mouth and eyes no worse; in
+        a model with lips these are the puppet's, for which carry is needed."""
         recipe = load_recipe("carry", "presenter_carry", [
             *self._carry_changes(self.work / "autoencoder" / "autoencoder.safetensors"),
             f"loop.init={json.dumps(str(carry))}", f"data.folder={json.dumps(str(self.data))}",
@@ -258,8 +285,8 @@ class PresenterJob:
         assert isinstance(recipe, CarryRecipe)
         found = CarryStage(recipe).validate(torch.device("cpu"))
         parts = [p for p in ("psnr_mouth", "psnr_eyes") if p in found]
-        helps = found["psnr"] > found["plain_psnr"] and all(
-            found[p] > found[f"plain_{p}"] - CARRY_LOSS_DB for p in parts
+        helps = found["psnr"] > found["plain_psnr"] and (
+            "lips" in self.has or all(found[p] > found[f"plain_{p}"] - CARRY_LOSS_DB for p in parts)
         )
         numbers = ", ".join(f"{k} {found[f'plain_{k}']:.1f} to {found[k]:.1f} dB" for k in ("psnr", *parts))
         self.watch("training carry", 1.0, f"{'kept' if helps else 'left out'}: {numbers}")

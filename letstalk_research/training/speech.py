@@ -112,10 +112,11 @@ class Speech:
             start = first * SAMPLES_PER_FRAME
             waves.append(audio[start : start + frames * SAMPLES_PER_FRAME].float() / 32768)
             curves.append(target[first : first + frames])
-        audio = disturb(torch.stack(waves), generator, objective.augment)
+        spoken = torch.rand(count, 1, generator=generator) >= objective.silent_share
+        audio = disturb(torch.stack(waves) * spoken, generator, objective.augment)
         # the loudness of a crop differs from that of its recording, which is what inference normalises by
         gain = torch.exp(0.2 * torch.randn(count, generator=generator))
-        return {"audio": audio, "curves": torch.stack(curves), "gain": gain}
+        return {"audio": audio, "curves": torch.stack(curves) * spoken[..., None], "gain": gain}
 
     def measure(self, read: Callable[[Tensor, int], Tensor]) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """(found, true) curves on the CPU of held-out utterances; `read(sound (s,), frames)` hears each whole."""

@@ -27,6 +27,7 @@ from letstalk_core.networks.configs import (
     CarryConfig,
     Config,
     DiTConfig,
+    LipsConfig,
 )
 from letstalk_core.networks.load import DEMO_FOLDER, build_model, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
@@ -64,6 +65,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "autoencoder": AutoencoderConfig.from_dict(shape),
         "carry": CarryConfig(hidden_size=8, working_size=32),
+        "lips": LipsConfig(layers=2, encoder_dim=16, hidden_size=8, tells_shut=True),
     }
     for name, config in files.items():
         save_checkpoint(folder / f"{name}.safetensors", {name: part(config)})
@@ -116,11 +118,12 @@ def test_a_video_becomes_a_model_that_is_measured_on_what_it_never_saw(
     assert personalize("--json", "--keep-work") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     stages = list(dict.fromkeys(line["stage"] for line in lines[:-1]))
-    assert stages[:4] == ["preparing", "training autoencoder", "encoding", "training dit"]
-    assert stages[-1] == "measuring"
+    made = ["preparing", "training autoencoder", "encoding", "training lips", "training dit", "training carry"]
+    assert stages == [*made, "measuring"]
 
     folder = tmp_path / "eva"
     bundle = load_bundle(folder)
+    assert bundle.lips is not None
     assert bundle.dit.config == load_bundle(base).dit.config
     for name in ("autoencoder", "dit"):
         old, new = (load_tensors(f / f"{name}.safetensors") for f in (base, folder))
