@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.motion_channels import LIPS
 from letstalk_research.data.manifest import ClipRecord, append_records
 from letstalk_research.data.synthetic.speech import Phoneme, Utterance
 from letstalk_research.training import speech
-from letstalk_research.training.config import AutoencoderRecipe, Recipe
+from letstalk_research.training.config import AudioRecipe, AutoencoderRecipe, Recipe
 from letstalk_research.training.recipe import load_recipe
 
 MOTION = (*LIPS, "blink", "yaw")
@@ -146,8 +147,24 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def audio_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of an audio encoder."""
+    folder = tmp_path_factory.mktemp("audio_encoder")
+    (folder / "recipe.toml").write_text(TINY["audio"])
+    recipe = load_recipe("audio", folder / "recipe.toml", ["loop.steps=1"])
+    assert isinstance(recipe, AudioRecipe)
+    torch.manual_seed(0)
+    model = AudioEncoder(recipe.model)
+    model.init_weights()
+    save_audio_encoder(folder / "audio_encoder.safetensors", model, {})
+    return folder / "audio_encoder.safetensors"
+
+
 @pytest.fixture
-def make_recipe(tmp_path: Path, data_folder: Path, autoencoder: Path) -> Callable[..., Recipe]:
+def make_recipe(
+    tmp_path: Path, data_folder: Path, autoencoder: Path, audio_encoder: Path
+) -> Callable[..., Recipe]:
     """make_recipe(stage, "loop.steps=3", …): a tiny recipe with overrides; the run folder is `tmp_path/run`."""
 
     def make(stage: str, *overrides: str) -> Recipe:
@@ -160,8 +177,14 @@ def make_recipe(tmp_path: Path, data_folder: Path, autoencoder: Path) -> Callabl
             *("loop.steps=4", "loop.precision=fp32", "loop.device=cpu", "loop.log_every=1"),
             *("loop.validate_every=0", "loop.sample_every=0", "loop.export_every=0", "loop.checkpoint_every=0"),
         )
-        needed = [f'objective.autoencoder="{autoencoder}"'] if stage == "carry" else []
-        return load_recipe(stage, path, [*common, *needed, *overrides])
+        needed = {
+            "carry": [f'objective.autoencoder="{autoencoder}"'],
+            "lips": [
+                f'objective.audio_encoder="{audio_encoder}"',
+                *("objective.utterances=8", "objective.crop_seconds=[1.2, 1.6]", "objective.augment=0.0"),
+            ],
+        }
+        return load_recipe(stage, path, [*common, *needed.get(stage, []), *overrides])
 
     return make
 
@@ -178,7 +201,7 @@ def hum(rng: np.random.Generator, split: str, min_seconds: float) -> Utterance:
     return Utterance(wave, phonemes)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def hums(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replaces espeak-ng by hum and counts the utterances."""
     made: list[int] = []

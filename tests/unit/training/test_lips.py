@@ -1,48 +1,24 @@
-"""The lips stage, on hums whose curves are known: what it learns, what it measures, a killed run, refusals."""
+"""The lips stage, on hums whose curves are known: what it learns, what it measures, refusals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.networks.checkpoint import read_header
 from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.load import load_model
 from letstalk_core.networks.motion_channels import LIPS
 from letstalk_research.commands.train import build_stage
-from letstalk_research.training.checkpoints import load_state
-from letstalk_research.training.config import AudioRecipe, Recipe
+from letstalk_research.training.config import Recipe
 from letstalk_research.training.lips import LipsStage
 from letstalk_research.training.loop import train
 
 CPU = torch.device("cpu")
 MakeRecipe = Callable[..., Recipe]
-
-
-@pytest.fixture
-def lips_recipe(make_recipe: MakeRecipe, hums: list[int], tmp_path: Path) -> MakeRecipe:
-    recipe = make_recipe("audio")
-    assert isinstance(recipe, AudioRecipe)
-    torch.manual_seed(0)
-    encoder = AudioEncoder(recipe.model)
-    encoder.init_weights()
-    path = tmp_path / "encoder" / "audio_encoder.safetensors"
-    path.parent.mkdir()
-    save_audio_encoder(path, encoder, {})
-
-    def make(*overrides: str) -> Recipe:
-        options = (
-            f'objective.audio_encoder="{path}"', "objective.utterances=8", "objective.crop_seconds=[1.2, 1.6]",
-            "objective.augment=0.0",
-        )  # fmt: skip
-        return make_recipe("lips", *options, *overrides)
-
-    return make
 
 
 def stage_of(recipe: Recipe) -> LipsStage:
@@ -51,8 +27,10 @@ def stage_of(recipe: Recipe) -> LipsStage:
     return stage
 
 
-def test_it_learns_what_moves_the_lips_and_writes_it(lips_recipe: MakeRecipe) -> None:
-    stage = stage_of(lips_recipe("loop.steps=60", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9"))
+def test_it_learns_what_moves_the_lips_and_writes_it(make_recipe: MakeRecipe) -> None:
+    stage = stage_of(
+        make_recipe("lips", "loop.steps=60", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9")
+    )
     before = stage.validate(CPU)
     (path,) = train(stage).exported
     assert path.name == "lips.safetensors" and read_header(path).metadata["letstalk.recipe"] == "lips"
@@ -64,9 +42,9 @@ def test_it_learns_what_moves_the_lips_and_writes_it(lips_recipe: MakeRecipe) ->
     assert after["mse"] < 0.3 * before["mse"] and after["jaw"] > 0.9
 
 
-def test_a_batch_is_what_the_network_hears_of_its_crops(lips_recipe: MakeRecipe) -> None:
+def test_a_batch_is_what_the_network_hears_of_its_crops(make_recipe: MakeRecipe) -> None:
     """Curves belong to the frames in the middle of the states; the same seed gives the same batch."""
-    stage = stage_of(lips_recipe())
+    stage = stage_of(make_recipe("lips"))
     batch, again = (stage.plan_batch(3)() for _ in range(2))
     assert all(torch.equal(batch[k], again[k]) for k in batch)
     crops, margin = stage.speech.crops(torch.Generator().manual_seed(3)), stage.lips.window // 2
@@ -75,8 +53,8 @@ def test_a_batch_is_what_the_network_hears_of_its_crops(lips_recipe: MakeRecipe)
 
 
 @pytest.mark.parametrize(("changes", "shut"), [(0.0, 0.0), (1.0, 0.0), (0.0, 2.0)])
-def test_the_loss_is_as_the_recipe_says(lips_recipe: MakeRecipe, changes: float, shut: float) -> None:
-    stage = stage_of(lips_recipe(f"objective.change_weight={changes}", f"objective.shut_weight={shut}"))
+def test_the_loss_is_as_the_recipe_says(make_recipe: MakeRecipe, changes: float, shut: float) -> None:
+    stage = stage_of(make_recipe("lips", f"objective.change_weight={changes}", f"objective.shut_weight={shut}"))
     states, jump = torch.zeros(1, 4 + stage.lips.window - 1, 2, 16), torch.tensor([0.0, 0.0, 1.0, 1.0])
     true = jump[None, :, None].expand(1, 4, 4)  # the same states in every frame
     with torch.no_grad():
@@ -88,9 +66,9 @@ def test_the_loss_is_as_the_recipe_says(lips_recipe: MakeRecipe, changes: float,
 
 
 def test_lips_that_meet_are_counted_within_a_frame_and_not_in_pauses(
-    lips_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = stage_of(lips_recipe())
+    stage = stage_of(make_recipe("lips"))
     found, true = torch.ones(40, 4), torch.ones(40, 6)
     true[5:7], true[15:16], true[25:35] = 0, 0, 0  # two that meet in speech, and a pause
     found[7:8], found[20:21], found[25:35] = 0, 0, 0  # one met a frame late, one that is not meant, the pause
@@ -99,24 +77,6 @@ def test_lips_that_meet_are_counted_within_a_frame_and_not_in_pauses(
     assert (values["met"], values["meant"]) == pytest.approx((1 / 3, 1 / 2))
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(lips_recipe: MakeRecipe, tmp_path: Path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    disturbed = ("objective.noise=0.3", "objective.dropout=0.2", "objective.augment=0.5")
-    train(build_stage(lips_recipe("loop.steps=4", f"loop.run={whole}", *disturbed)))
-    train(build_stage(lips_recipe("loop.steps=2", f"loop.run={parts}", *disturbed)))
-    train(build_stage(lips_recipe("loop.steps=4", f"loop.run={parts}", *disturbed)))
-    a, b = (load_state(folder) for folder in (whole, parts))
-    assert a is not None and b is not None
-    assert all(torch.equal(a["module"][k], v) for k, v in b["module"].items())
-
-
-def test_init_starts_from_a_model(lips_recipe: MakeRecipe, tmp_path: Path) -> None:
-    exported = train(build_stage(lips_recipe("loop.steps=1"))).exported[0]
-    stage = stage_of(lips_recipe(f'loop.init="{exported}"', f"loop.run={tmp_path / 'next'}"))
-    model = load_model(exported, "lips")
-    assert all(torch.equal(stage.lips.state_dict()[k], v) for k, v in model.state_dict().items())
-
-
-def test_an_encoder_of_another_shape_is_refused(lips_recipe: MakeRecipe) -> None:
+def test_an_encoder_of_another_shape_is_refused(make_recipe: MakeRecipe) -> None:
     with pytest.raises(ConfigError, match=r"model.layers=3, encoder_dim=16: .* has 2 layers of 16"):
-        build_stage(lips_recipe("model.layers=3"))
+        build_stage(make_recipe("lips", "model.layers=3"))
