@@ -36,7 +36,7 @@ __all__ = ["MEASURED", "FilmedLipsStage", "MouthScale", "read_scale"]
 
 MEASURED = ("opening", "width")  # channels of prepared clips
 STEPS = 9  # puppets that are read for each of the two
-AJAR = 0.3  # jaw of those whose width is read
+AJAR, BARED = 0.3, 0.35  # jaw of those whose width is read; teeth of all, for lips that bare them open further
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def read_scale(portrait: Tensor) -> MouthScale:
     told = torch.zeros(2 * STEPS, len(MOTION))
     told[:STEPS, MOTION.index("jaw")] = jaws
     told[STEPS:, MOTION.index("jaw")] = AJAR
+    told[:, MOTION.index("teeth")] = BARED
     told[STEPS:, MOTION.index("wide")] = spreads.clamp(min=0)
     told[STEPS:, MOTION.index("round")] = (-spreads).clamp(min=0)
     read = []

@@ -109,6 +109,7 @@ def personalize(video: Path, folder: Path, minutes: float, lora: bool, tell: Cal
     arguments = ["personalize", str(video), "-o", str(folder), "--minutes", str(minutes), "--json", "--overwrite"]
     arguments += ["--lora"] if lora else []
     bar = comfy.utils.ProgressBar(1000)
+    folder.parent.mkdir(parents=True, exist_ok=True)  # of a ComfyUI that has no model of ours yet
     process = subprocess.Popen(
         [*start, *arguments], env=environment, cwd=folder.parent, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",

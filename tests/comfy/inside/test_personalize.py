@@ -92,6 +92,16 @@ def test_a_model_is_trained_kept_and_used_again(
     assert run("eva", consent=False)[5] == "lips 0.8"
 
 
+def test_a_video_file_is_trained_on_where_there_is_no_model_folder_yet(
+    run: Any, video: Any, base: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "person.mp4"
+    video.save_to(str(path))
+    shutil.rmtree(base / "models" / "letstalk", ignore_errors=True)
+    run("filmed", video=InputImpl.VideoFromFile(str(path)))
+    assert (base / "models" / "letstalk" / "filmed" / "asked.txt").is_file() and path.is_file()
+
+
 def test_frames_and_sound_make_a_video_to_train_on(run: Any) -> None:
     sound = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
     folder = Path(run("goro", images=torch.rand(25, 64, 64, 3), audio=sound, lora=True)[4])
