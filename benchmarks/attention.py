@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.harness import Options, Row, identical, paired, randomise, ratio, seconds
 from letstalk_core.networks.nn.attention import LinearAttention
+from letstalk_core.networks.nn.layers import Layers
 
 REACH = 1.1
 WIDTH = 768  # of preset B
@@ -25,7 +26,7 @@ def _row(tokens: int, dtype: torch.dtype, options: Options) -> Row:
         WIDTH, heads=WIDTH // 32, dim_head=32, bias=False, out_bias=True, processor=SanaLinearAttnProcessor2_0()
     )
     theirs = randomise(theirs).to(options.device, dtype)
-    ours = LinearAttention(WIDTH, device=options.device, dtype=dtype).requires_grad_(False)
+    ours = LinearAttention(WIDTH, layers=Layers(device=options.device, dtype=dtype)).requires_grad_(False)
     ours.qkv.weight.copy_(torch.cat([theirs.to_q.weight, theirs.to_k.weight, theirs.to_v.weight]))
     ours.out.load_state_dict(theirs.to_out[0].state_dict())
     x = torch.randn(1, tokens, WIDTH).to(options.device, dtype)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..protocols import Device, DType, Operations
+from ..protocols import Device, DType
 from .configs import AudioProjectionConfig
 from .motion_channels import units
+from .nn.layers import Layers
 
 __all__ = ["AudioProjection"]
 
@@ -25,24 +27,19 @@ class AudioProjection(nn.Module):
     """
 
     def __init__(
-        self,
-        config: AudioProjectionConfig,
-        *,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
+        self, config: AudioProjectionConfig, *, operations: Any = nn, device: Device = None, dtype: DType = None
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, layers = config, Layers(operations, device, dtype)
         inputs, hidden = config.window * config.layers * config.encoder_dim, config.hidden_size
-        self.linear_1 = operations.Linear(inputs, hidden, device=device, dtype=dtype)
-        self.linear_2 = operations.Linear(hidden, hidden, device=device, dtype=dtype)
-        self.linear_3 = operations.Linear(hidden, config.tokens * config.token_dim, device=device, dtype=dtype)
-        self.norm = operations.LayerNorm(config.token_dim, device=device, dtype=dtype)
+        self.linear_1 = layers.linear(inputs, hidden)
+        self.linear_2 = layers.linear(hidden, hidden)
+        self.linear_3 = layers.linear(hidden, config.tokens * config.token_dim)
+        self.norm = layers.layer_norm(config.token_dim)
         if config.movement:
             width = config.movement_tokens * config.token_dim
-            self.movement_1 = operations.Linear(len(config.movement), hidden, device=device, dtype=dtype)
-            self.movement_2 = operations.Linear(hidden, width, device=device, dtype=dtype)
+            self.movement_1 = layers.linear(len(config.movement), hidden)
+            self.movement_2 = layers.linear(hidden, width)
 
     def init_weights(self) -> None:
         """Fill every weight: Xavier, zero biases, the norm as the identity.

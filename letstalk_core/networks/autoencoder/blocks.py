@@ -1,13 +1,12 @@
 """Blocks of DC-AE. Attribute names are the key names of the public files, so those load without renaming.
 
-`operations` supplies every layer but BatchNorm2d, which `comfy.ops` does not have and which only the `in` and
+`Layers` makes every layer but BatchNorm2d, which `comfy.ops` does not have and which only the `in` and
 `mix` decoders use: it comes from `torch.nn` and is small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +14,10 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...protocols import Device, DType
 from ..nn.attention import without_autocast
 from ..nn.feed_forward import GLUMBConv
 from ..nn.inplace import add_residual, silu_of_own
+from ..nn.layers import PLAIN, Layers
 from ..nn.norms import RMSNorm2d
 from .convolutions import PhaseConv, PointwiseGroups, grouped_conv, phase_conv
 
@@ -50,10 +49,10 @@ def activation(name: str) -> nn.Module:
     return _SiLU() if name == "silu" else nn.ReLU()
 
 
-def _norm(kind: str, dim: int, device: Device, dtype: DType) -> nn.Module:
+def _norm(kind: str, dim: int, layers: Layers) -> nn.Module:
     if kind == "batch_norm":
-        return nn.BatchNorm2d(dim, device=device, dtype=dtype)
-    return RMSNorm2d(dim, device=device, dtype=dtype)
+        return nn.BatchNorm2d(dim, **layers.place)
+    return RMSNorm2d(dim, **layers.place)
 
 
 def _normalise(norm: nn.Module, y: Tensor) -> Tensor:
@@ -75,21 +74,12 @@ def repeat_channels(x: Tensor, channels: int) -> Tensor:
 class ResBlock(nn.Module):
     """3x3 conv, activation, 3x3 conv, norm, plus the input. Shapes: (b, dim, h, w) -> the same."""
 
-    def __init__(
-        self,
-        dim: int,
-        norm: str = "rms_norm",
-        act: str = "silu",
-        *,
-        operations: Any = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, dim: int, norm: str = "rms_norm", act: str = "silu", layers: Layers = PLAIN) -> None:
         super().__init__()
-        self.conv1 = operations.Conv2d(dim, dim, 3, padding=1, device=device, dtype=dtype)
+        self.conv1 = layers.conv2d(dim, dim, 3, padding=1)
         self.act = activation(act)
-        self.conv2 = operations.Conv2d(dim, dim, 3, padding=1, bias=False, device=device, dtype=dtype)
-        self.norm = _norm(norm, dim, device, dtype)
+        self.conv2 = layers.conv2d(dim, dim, 3, padding=1, bias=False)
+        self.norm = _norm(norm, dim, layers)
 
     def forward(self, x: Tensor) -> Tensor:
         y = _normalise(self.norm, self.conv2(self.act(self.conv1(x))))
@@ -99,11 +89,11 @@ class ResBlock(nn.Module):
 class _Aggregation(nn.Module):
     """One more scale of q, k and v: a depth-wise convolution, then a 1x1 one within each head's q, k and v."""
 
-    def __init__(self, dim: int, heads: int, kernel: int, operations: Any, device: Device, dtype: DType) -> None:
+    def __init__(self, dim: int, heads: int, kernel: int, layers: Layers) -> None:
         super().__init__()
-        common = {"bias": False, "device": device, "dtype": dtype}
-        self.proj_in = operations.Conv2d(3 * dim, 3 * dim, kernel, padding=kernel // 2, groups=3 * dim, **common)
-        self.proj_out = grouped_conv(operations.Conv2d)(3 * dim, 3 * dim, 1, groups=3 * heads, **common)
+        self.proj_in = layers.conv2d(3 * dim, 3 * dim, kernel, padding=kernel // 2, groups=3 * dim, bias=False)
+        conv = grouped_conv(layers.operations.Conv2d)
+        self.proj_out = conv(3 * dim, 3 * dim, 1, groups=3 * heads, bias=False, **layers.place)
 
     def forward(self, qkv: Tensor) -> Tensor:
         """(b, 3 * dim, h, w) -> (b, 3 * heads, h * w, e)."""
@@ -133,23 +123,20 @@ class MultiScaleLinearAttention(nn.Module):
         head_dim: int = 32,
         scales: Sequence[int] = (),
         norm: str = "rms_norm",
-        *,
-        operations: Any = nn,
-        device: Device = None,
-        dtype: DType = None,
+        layers: Layers = PLAIN,
     ) -> None:
         super().__init__()
         if dim % head_dim:
             raise ConfigError(f"attention width {dim} is not a multiple of attention_head_dim={head_dim}")
         self.head_dim = head_dim
-        self.to_q = operations.Linear(dim, dim, bias=False, device=device, dtype=dtype)
-        self.to_k = operations.Linear(dim, dim, bias=False, device=device, dtype=dtype)
-        self.to_v = operations.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+        self.to_q = layers.linear(dim, dim, bias=False)
+        self.to_k = layers.linear(dim, dim, bias=False)
+        self.to_v = layers.linear(dim, dim, bias=False)
         self.to_qkv_multiscale = nn.ModuleList(
-            _Aggregation(dim, dim // head_dim, kernel, operations, device, dtype) for kernel in scales
+            _Aggregation(dim, dim // head_dim, kernel, layers) for kernel in scales
         )
-        self.to_out = operations.Linear(dim * (1 + len(scales)), dim, bias=False, device=device, dtype=dtype)
-        self.norm_out = _norm(norm, dim, device, dtype)
+        self.to_out = layers.linear(dim * (1 + len(scales)), dim, bias=False)
+        self.norm_out = _norm(norm, dim, layers)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -187,18 +174,11 @@ class EfficientViTBlock(nn.Module):
         head_dim: int = 32,
         scales: Sequence[int] = (),
         norm: str = "rms_norm",
-        *,
-        operations: Any = nn,
-        device: Device = None,
-        dtype: DType = None,
+        layers: Layers = PLAIN,
     ) -> None:
         super().__init__()
-        self.attn = MultiScaleLinearAttention(
-            dim, head_dim, scales, norm, operations=operations, device=device, dtype=dtype
-        )
-        self.conv_out = GLUMBConv(
-            dim, EXPANSION * dim, norm=True, operations=operations, device=device, dtype=dtype
-        )
+        self.attn = MultiScaleLinearAttention(dim, head_dim, scales, norm, layers=layers)
+        self.conv_out = GLUMBConv(dim, EXPANSION * dim, norm=True, layers=layers)
 
     def forward(self, x: Tensor) -> Tensor:
         x = add_residual(x, self.attn(x))
@@ -214,15 +194,7 @@ class DownBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        out: int,
-        kind: str = "pixel_unshuffle",
-        shortcut: bool = True,
-        *,
-        operations: Any = nn,
-        device: Device = None,
-        dtype: DType = None,
+        self, dim: int, out: int, kind: str = "pixel_unshuffle", shortcut: bool = True, layers: Layers = PLAIN
     ) -> None:
         super().__init__()
         self.unshuffle = kind == "pixel_unshuffle"
@@ -233,7 +205,7 @@ class DownBlock(nn.Module):
             )
         self.out, self.shortcut = out, shortcut
         width, stride = (out // 4, 1) if self.unshuffle else (out, 2)
-        self.conv = operations.Conv2d(dim, width, 3, stride=stride, padding=1, device=device, dtype=dtype)
+        self.conv = layers.conv2d(dim, width, 3, stride=stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
@@ -250,15 +222,7 @@ class UpBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        out: int,
-        kind: str = "pixel_shuffle",
-        shortcut: bool = True,
-        *,
-        operations: Any = nn,
-        device: Device = None,
-        dtype: DType = None,
+        self, dim: int, out: int, kind: str = "pixel_shuffle", shortcut: bool = True, layers: Layers = PLAIN
     ) -> None:
         super().__init__()
         if shortcut and 4 * out % dim:
@@ -268,8 +232,8 @@ class UpBlock(nn.Module):
         self.interpolate = kind == "interpolate"
         self.out, self.shortcut = out, shortcut
         width = out if self.interpolate else 4 * out
-        conv = phase_conv(operations.Conv2d, self.interpolate)
-        self.conv = conv(dim, width, 3, padding=1, device=device, dtype=dtype)
+        conv = phase_conv(layers.operations.Conv2d, self.interpolate)
+        self.conv = conv(dim, width, 3, padding=1, **layers.place)
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.conv, PhaseConv) and not torch.is_grad_enabled():

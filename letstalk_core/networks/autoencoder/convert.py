@@ -66,12 +66,7 @@ AGGREGATION = re.compile(r"attn\.to_qkv_multiscale\.(\d+)\.proj_(in|out)")
 FUSED = ".context_module.main.qkv.conv.weight"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 OURS_ONLY = ("image_size", "latent_rgb_factors", "latent_rgb_bias")  # not in a diffusers config.json
-PER_STAGE = (
-    "encoder_block_types",
-    "decoder_block_types",
-    "decoder_norm_types",
-    "decoder_act_fns",
-)
+PER_STAGE = ("encoder_block_types", "decoder_block_types", "decoder_norm_types", "decoder_act_fns")
 DIFFUSERS_DEFAULTS = {  # of fields that ours has no default for and older config.json files leave out
     "encoder_block_types": "ResBlock",
     "decoder_block_types": "ResBlock",

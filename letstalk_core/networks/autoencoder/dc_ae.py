@@ -16,6 +16,7 @@ from ...errors import ConfigError
 from ...protocols import Device, DType
 from ..configs import AutoencoderConfig
 from ..nn.feed_forward import GLUMBConv
+from ..nn.layers import PLAIN, Layers
 from ..nn.norms import RMSNorm2d
 from .blocks import (
     DownBlock,
@@ -35,35 +36,28 @@ __all__ = ["AutoencoderDC", "Decoder", "Encoder"]
 class Encoder(nn.Module):
     """Images to latents. Shapes: (b, 3, H, W) in [-1, 1] -> (b, C, H/f, W/f), f = config.spatial_factor."""
 
-    def __init__(
-        self, config: AutoencoderConfig, *, operations: Any = nn, device: Device = None, dtype: DType = None
-    ) -> None:
+    def __init__(self, config: AutoencoderConfig, layers: Layers = PLAIN) -> None:
         super().__init__()
-        place = {"operations": operations, "device": device, "dtype": dtype}
-        widths, layers = config.encoder_block_out_channels, config.encoder_layers_per_block
+        widths, counts = config.encoder_block_out_channels, config.encoder_layers_per_block
         down = config.downsample_block_type
-        if layers[0] > 0:
-            self.conv_in = operations.Conv2d(
-                config.in_channels, widths[0], 3, padding=1, device=device, dtype=dtype
-            )
+        if counts[0] > 0:
+            self.conv_in = layers.conv2d(config.in_channels, widths[0], 3, padding=1)
         else:
-            self.conv_in = DownBlock(config.in_channels, widths[1], down, shortcut=False, **place)
+            self.conv_in = DownBlock(config.in_channels, widths[1], down, shortcut=False, layers=layers)
         stages = []
-        for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
+        for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
             blocks: list[nn.Module] = []
             for _ in range(count):
                 if config.encoder_block_types[i] == "ResBlock":
-                    blocks.append(ResBlock(width, **place))
+                    blocks.append(ResBlock(width, layers=layers))
                 else:
                     scales = config.encoder_qkv_multiscales[i]
-                    blocks.append(EfficientViTBlock(width, config.attention_head_dim, scales, **place))
+                    blocks.append(EfficientViTBlock(width, config.attention_head_dim, scales, layers=layers))
             if (i > 0 or count > 0) and i + 1 < len(widths):
-                blocks.append(DownBlock(width, widths[i + 1], down, **place))
+                blocks.append(DownBlock(width, widths[i + 1], down, layers=layers))
             stages.append(nn.Sequential(*blocks))
         self.down_blocks = nn.ModuleList(stages)
-        self.conv_out = operations.Conv2d(
-            widths[-1], config.latent_channels, 3, padding=1, device=device, dtype=dtype
-        )
+        self.conv_out = layers.conv2d(widths[-1], config.latent_channels, 3, padding=1)
         self.latent_channels, self.shortcut = config.latent_channels, config.encoder_out_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,38 +71,33 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents to images, the mirror of `Encoder`. Shapes: (b, C, h, w) -> (b, 3, h*f, w*f)."""
 
-    def __init__(
-        self, config: AutoencoderConfig, *, operations: Any = nn, device: Device = None, dtype: DType = None
-    ) -> None:
+    def __init__(self, config: AutoencoderConfig, layers: Layers = PLAIN) -> None:
         super().__init__()
-        place = {"operations": operations, "device": device, "dtype": dtype}
-        widths, layers = config.decoder_block_out_channels, config.decoder_layers_per_block
+        widths, counts = config.decoder_block_out_channels, config.decoder_layers_per_block
         up = config.upsample_block_type
-        self.conv_in = operations.Conv2d(
-            config.latent_channels, widths[-1], 3, padding=1, device=device, dtype=dtype
-        )
+        self.conv_in = layers.conv2d(config.latent_channels, widths[-1], 3, padding=1)
         self.width_in, self.shortcut = widths[-1], config.decoder_in_shortcut
         stages = []
-        for i, (width, count) in enumerate(zip(widths, layers, strict=True)):
+        for i, (width, count) in enumerate(zip(widths, counts, strict=True)):
             blocks: list[nn.Module] = []
             if (i > 0 or count > 0) and i + 1 < len(widths):
-                blocks.append(UpBlock(widths[i + 1], width, up, **place))
+                blocks.append(UpBlock(widths[i + 1], width, up, layers=layers))
             norm, act = config.decoder_norm_types[i], config.decoder_act_fns[i]
             for _ in range(count):
                 if config.decoder_block_types[i] == "ResBlock":
-                    blocks.append(ResBlock(width, norm, act, **place))
+                    blocks.append(ResBlock(width, norm, act, layers=layers))
                 else:
                     scales = config.decoder_qkv_multiscales[i]
-                    blocks.append(EfficientViTBlock(width, config.attention_head_dim, scales, norm, **place))
+                    blocks.append(EfficientViTBlock(width, config.attention_head_dim, scales, norm, layers=layers))
             stages.append(nn.Sequential(*blocks))
         self.up_blocks = nn.ModuleList(stages)  # index = stage as in the encoder; run from the last to the first
-        width = widths[0] if layers[0] > 0 else widths[1]
-        self.norm_out = RMSNorm2d(width, device=device, dtype=dtype)
+        width = widths[0] if counts[0] > 0 else widths[1]
+        self.norm_out = RMSNorm2d(width, **layers.place)
         self.conv_act = activation(config.decoder_conv_act_fn)
-        if layers[0] > 0:
-            self.conv_out = operations.Conv2d(width, config.in_channels, 3, padding=1, device=device, dtype=dtype)
+        if counts[0] > 0:
+            self.conv_out = layers.conv2d(width, config.in_channels, 3, padding=1)
         else:
-            self.conv_out = UpBlock(width, config.in_channels, up, shortcut=False, **place)
+            self.conv_out = UpBlock(width, config.in_channels, up, shortcut=False, layers=layers)
 
     def forward(self, z: Tensor) -> Tensor:
         z = _image_layout(z)
@@ -132,8 +121,8 @@ class AutoencoderDC(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, operations=operations, device=device, dtype=dtype)
-        self.decoder = Decoder(config, operations=operations, device=device, dtype=dtype)
+        layers = Layers(operations, device, dtype)
+        self.encoder, self.decoder = Encoder(config, layers), Decoder(config, layers)
 
     def encode(self, x: Tensor) -> Tensor:
         """Images to raw latents: (b, 3, H, W) in [-1, 1] -> (b, C, H/f, W/f).

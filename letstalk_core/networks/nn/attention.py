@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...protocols import Device, DType, Operations
+from .layers import PLAIN, Layers
 
 __all__ = [
     "Attend",
@@ -57,19 +57,11 @@ class LinearAttention(nn.Module):
     float32, too, but for bfloat16 outside of training, which has the range. Source: paper (arXiv 2411.16748).
     """
 
-    def __init__(
-        self,
-        dim: int,
-        head_dim: int = 32,
-        *,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, dim: int, head_dim: int = 32, layers: Layers = PLAIN) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.qkv = operations.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
-        self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
+        self.qkv = layers.linear(dim, 3 * dim, bias=False)
+        self.out = layers.linear(dim, dim)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         """x (b, n, d) -> (b, n, d); with `queries`, only the first `queries` tokens get results."""
@@ -108,19 +100,11 @@ class SoftmaxAttention(LinearAttention):
 class TemporalAttention(nn.Module):
     """Softmax self-attention along time, separately for each spatial position."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, layers: Layers = PLAIN) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = operations.Linear(dim, 3 * dim, device=device, dtype=dtype)
-        self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
+        self.qkv = layers.linear(dim, 3 * dim)
+        self.out = layers.linear(dim, dim)
 
     def forward(self, x: Tensor, attend: Attend = softmax_attention) -> Tensor:
         """x (b, t, n, d) -> (b, t, n, d)."""
@@ -135,22 +119,13 @@ class TemporalAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Softmax attention from tokens to the tokens of a condition. No bias on q, k, v."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        context_dim: int,
-        *,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, context_dim: int, layers: Layers = PLAIN) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = operations.Linear(dim, dim, bias=False, device=device, dtype=dtype)
-        self.key = operations.Linear(context_dim, dim, bias=False, device=device, dtype=dtype)
-        self.value = operations.Linear(context_dim, dim, bias=False, device=device, dtype=dtype)
-        self.out = operations.Linear(dim, dim, device=device, dtype=dtype)
+        self.query = layers.linear(dim, dim, bias=False)
+        self.key = layers.linear(context_dim, dim, bias=False)
+        self.value = layers.linear(context_dim, dim, bias=False)
+        self.out = layers.linear(dim, dim)
 
     def key_value(self, context: Tensor) -> KeyValue:
         """context (b, k, dc) -> keys and values (b, h, k, d); depends on the condition only, so it can be kept."""

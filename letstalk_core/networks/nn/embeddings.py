@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...protocols import Device, DType, Operations
+from .layers import PLAIN, Layers
 
 __all__ = [
     "PatchEmbedding",
@@ -88,20 +88,9 @@ def timestep_features(timestep: Tensor, dim: int = TIMESTEP_FEATURES) -> Tensor:
 class PatchEmbedding(nn.Module):
     """Latent frames (b, c, h, w) -> tokens (b, h*w / patch**2, d)."""
 
-    def __init__(
-        self,
-        channels: int,
-        dim: int,
-        patch_size: int,
-        *,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, channels: int, dim: int, patch_size: int, layers: Layers = PLAIN) -> None:
         super().__init__()
-        self.proj = operations.Conv2d(
-            channels, dim, kernel_size=patch_size, stride=patch_size, device=device, dtype=dtype
-        )
+        self.proj = layers.conv2d(channels, dim, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens: Tensor = rearrange(self.proj(x), "b d h w -> b (h w) d")
@@ -111,12 +100,10 @@ class PatchEmbedding(nn.Module):
 class TimestepEmbedding(nn.Module):
     """Timestep (b,) -> (b, d): 256 sinusoids, Linear-SiLU-Linear."""
 
-    def __init__(
-        self, dim: int, *, operations: Operations = nn, device: Device = None, dtype: DType = None
-    ) -> None:
+    def __init__(self, dim: int, layers: Layers = PLAIN) -> None:
         super().__init__()
-        self.linear_1 = operations.Linear(TIMESTEP_FEATURES, dim, device=device, dtype=dtype)
-        self.linear_2 = operations.Linear(dim, dim, device=device, dtype=dtype)
+        self.linear_1 = layers.linear(TIMESTEP_FEATURES, dim)
+        self.linear_2 = layers.linear(dim, dim)
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """`dtype` is that of the activations: the sinusoids themselves need float32."""

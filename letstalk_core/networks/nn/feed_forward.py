@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from ...protocols import Device, DType
 from .inplace import silu_of_own
+from .layers import PLAIN, Layers
 from .norms import RMSNorm2d
 
 __all__ = ["GLUMBConv"]
@@ -24,23 +22,12 @@ class GLUMBConv(nn.Module):
     Source: Xie et al. 2024 (SANA), sec. 2.2; docs/model.md, Denoiser and Autoencoder.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: int,
-        *,
-        norm: bool = False,
-        operations: Any = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, dim: int, hidden: int, *, norm: bool = False, layers: Layers = PLAIN) -> None:
         super().__init__()
-        self.conv_inverted = operations.Conv2d(dim, 2 * hidden, 1, device=device, dtype=dtype)
-        self.conv_depth = operations.Conv2d(
-            2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, device=device, dtype=dtype
-        )
-        self.conv_point = operations.Conv2d(hidden, dim, 1, bias=False, device=device, dtype=dtype)
-        self.norm = RMSNorm2d(dim, device=device, dtype=dtype) if norm else None
+        self.conv_inverted = layers.conv2d(dim, 2 * hidden, 1)
+        self.conv_depth = layers.conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.conv_point = layers.conv2d(hidden, dim, 1, bias=False)
+        self.norm = RMSNorm2d(dim, **layers.place) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.conv_depth(silu_of_own(self.conv_inverted(x))).chunk(2, dim=1)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...protocols import Device, DType, Operations
 from ..configs import DiTConfig
 from ..nn.attention import (
     Attend,
@@ -21,6 +20,7 @@ from ..nn.attention import (
 )
 from ..nn.feed_forward import GLUMBConv
 from ..nn.inplace import add_residual
+from ..nn.layers import PLAIN, Layers
 
 __all__ = [
     "Block",
@@ -48,12 +48,10 @@ def norm_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, layer_norm(x), 1 + scale)
 
 
-def spatial_attention(
-    config: DiTConfig, *, operations: Operations = nn, device: Device = None, dtype: DType = None
-) -> LinearAttention:
+def spatial_attention(config: DiTConfig, layers: Layers = PLAIN) -> LinearAttention:
     """The attention over the tokens of one frame that the config asks for."""
     kind = LinearAttention if config.spatial_attention == "linear" else SoftmaxAttention
-    return kind(config.hidden_size, config.linear_head_dim, operations=operations, device=device, dtype=dtype)
+    return kind(config.hidden_size, config.linear_head_dim, layers=layers)
 
 
 def mix_feed_forward(layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -69,12 +67,10 @@ class Modulation(nn.Module):
     A batch at one common timestep has b = 1 here.
     """
 
-    def __init__(
-        self, dim: int, count: int, *, operations: Operations = nn, device: Device = None, dtype: DType = None
-    ) -> None:
+    def __init__(self, dim: int, count: int, layers: Layers = PLAIN) -> None:
         super().__init__()
         self.count = count
-        self.linear = operations.Linear(dim, count * dim, device=device, dtype=dtype)
+        self.linear = layers.linear(dim, count * dim)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
         vectors: Tensor = self.linear(F.silu(embedding))
@@ -89,31 +85,21 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self,
-        config: DiTConfig,
-        guides: Mapping[str, int],
-        *,
-        last: bool = False,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
+        self, config: DiTConfig, guides: Mapping[str, int], *, last: bool = False, layers: Layers = PLAIN
     ) -> None:
         super().__init__()
         dim, heads = config.hidden_size, config.num_heads
         self.last = last
-        self.temporal_norm = operations.LayerNorm(dim, eps=1e-5, device=device, dtype=dtype)
-        self.temporal_attention = TemporalAttention(dim, heads, operations=operations, device=device, dtype=dtype)
-        self.temporal_out = operations.Linear(dim, dim, device=device, dtype=dtype)
+        self.temporal_norm = layers.layer_norm(dim)
+        self.temporal_attention = TemporalAttention(dim, heads, layers=layers)
+        self.temporal_out = layers.linear(dim, dim)
         self.guide_attention = nn.ModuleDict(
-            {
-                name: CrossAttention(dim, heads, width, operations=operations, device=device, dtype=dtype)
-                for name, width in guides.items()
-            }
+            {name: CrossAttention(dim, heads, width, layers=layers) for name, width in guides.items()}
         )
-        self.spatial_attention = spatial_attention(config, operations=operations, device=device, dtype=dtype)
+        self.spatial_attention = spatial_attention(config, layers=layers)
         hidden = round(dim * config.mlp_ratio)
-        self.feed_forward = GLUMBConv(dim, hidden, operations=operations, device=device, dtype=dtype)
-        self.modulation = Modulation(dim, 6, operations=operations, device=device, dtype=dtype)
+        self.feed_forward = GLUMBConv(dim, hidden, layers=layers)
+        self.modulation = Modulation(dim, 6, layers=layers)
 
     def forward(
         self,
@@ -152,13 +138,11 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """Modulated norm and the Linear to the pixels of a patch, zero at the start."""
 
-    def __init__(
-        self, config: DiTConfig, *, operations: Operations = nn, device: Device = None, dtype: DType = None
-    ) -> None:
+    def __init__(self, config: DiTConfig, layers: Layers = PLAIN) -> None:
         super().__init__()
         dim, out = config.hidden_size, config.patch_size**2 * config.out_channels
-        self.modulation = Modulation(dim, 2, operations=operations, device=device, dtype=dtype)
-        self.linear = operations.Linear(dim, out, device=device, dtype=dtype)
+        self.modulation = Modulation(dim, 2, layers=layers)
+        self.linear = layers.linear(dim, out)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x (b, f, n, d), embedding (b, d) -> (b, f, n, patch**2 * out_channels)."""

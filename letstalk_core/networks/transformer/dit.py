@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import ConfigError
-from ...protocols import Device, DType, Operations
+from ...protocols import Device, DType
 from ..configs import DiTConfig
 from ..nn.attention import Attend, softmax_attention
 from ..nn.embeddings import PatchEmbedding, TimestepEmbedding, space_table, time_table
+from ..nn.layers import Layers
 from .blocks import Block, FinalLayer, Modulation
 from .fusion import EncodedConditions, SiameseBranch, beside, guide_widths
 
@@ -33,31 +34,27 @@ class LetsTalkDiT(nn.Module):
     """
 
     def __init__(
-        self, config: DiTConfig, *, operations: Operations = nn, device: Device = None, dtype: DType = None
+        self, config: DiTConfig, *, operations: Any = nn, device: Device = None, dtype: DType = None
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {"operations": operations, "device": device, "dtype": dtype}
+        layers = Layers(operations, device, dtype)
         dim = config.hidden_size
         guides = guide_widths(config)
         self.config = config
         self.gradient_checkpointing = False
-        self.patch_embed = PatchEmbedding(config.in_channels, dim, config.patch_size, **options)
-        self.time_embed = TimestepEmbedding(dim, **options)
-        self.audio_embed = (
-            None
-            if config.audio_fusion == "direct"
-            else operations.Linear(config.audio_token_dim, dim, device=device, dtype=dtype)
-        )
+        self.patch_embed = PatchEmbedding(config.in_channels, dim, config.patch_size, layers=layers)
+        self.time_embed = TimestepEmbedding(dim, layers=layers)
+        self.audio_embed = None if config.audio_fusion == "direct" else layers.linear(config.audio_token_dim, dim)
         branches = nn.ModuleDict()
         if config.portrait_fusion == "siamese":
-            branches["portrait"] = SiameseBranch(config, temporal=False, **options)
+            branches["portrait"] = SiameseBranch(config, temporal=False, layers=layers)
         if config.audio_fusion == "siamese":
-            branches["audio"] = SiameseBranch(config, temporal=True, **options)
+            branches["audio"] = SiameseBranch(config, temporal=True, layers=layers)
         self.branches = branches
         self.blocks = nn.ModuleList(
-            Block(config, guides, last=i == config.depth - 1, **options) for i in range(config.depth)
+            Block(config, guides, last=i == config.depth - 1, layers=layers) for i in range(config.depth)
         )
-        self.final = FinalLayer(config, **options)
+        self.final = FinalLayer(config, layers=layers)
 
     def init_weights(self) -> None:
         """Fill every weight: Xavier for linears, and zeros where a branch must start as the identity.

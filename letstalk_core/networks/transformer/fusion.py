@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...protocols import Device, DType, Operations
 from ..configs import DiTConfig
 from ..nn.attention import Attend, KeyValue, TemporalAttention, softmax_attention
 from ..nn.feed_forward import GLUMBConv
+from ..nn.layers import PLAIN, Layers
 from .blocks import layer_norm, mix_feed_forward, spatial_attention
 
 __all__ = ["EncodedConditions", "SiameseBlock", "SiameseBranch", "beside", "guide_widths"]
@@ -48,29 +48,19 @@ def guide_widths(config: DiTConfig) -> dict[str, int]:
 class SiameseBlock(nn.Module):
     """A block of the denoiser without timestep, memory and guides: its norms have weights of their own instead."""
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        *,
-        temporal: bool,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, config: DiTConfig, *, temporal: bool, layers: Layers = PLAIN) -> None:
         super().__init__()
         dim = config.hidden_size
         hidden = round(dim * config.mlp_ratio)
         self.temporal = temporal
         if temporal:
-            self.temporal_norm = operations.LayerNorm(dim, eps=1e-5, device=device, dtype=dtype)
-            self.temporal_attention = TemporalAttention(
-                dim, config.num_heads, operations=operations, device=device, dtype=dtype
-            )
-            self.temporal_out = operations.Linear(dim, dim, device=device, dtype=dtype)
-        self.spatial_norm = operations.LayerNorm(dim, eps=1e-5, device=device, dtype=dtype)
-        self.spatial_attention = spatial_attention(config, operations=operations, device=device, dtype=dtype)
-        self.feed_forward_norm = operations.LayerNorm(dim, eps=1e-5, device=device, dtype=dtype)
-        self.feed_forward = GLUMBConv(dim, hidden, operations=operations, device=device, dtype=dtype)
+            self.temporal_norm = layers.layer_norm(dim)
+            self.temporal_attention = TemporalAttention(dim, config.num_heads, layers=layers)
+            self.temporal_out = layers.linear(dim, dim)
+        self.spatial_norm = layers.layer_norm(dim)
+        self.spatial_attention = spatial_attention(config, layers=layers)
+        self.feed_forward_norm = layers.layer_norm(dim)
+        self.feed_forward = GLUMBConv(dim, hidden, layers=layers)
 
     def forward(self, x: Tensor, grid: tuple[int, int], attend: Attend = softmax_attention) -> Tensor:
         """x (b, t, n, d), n tokens on a grid -> the same shape."""
@@ -83,19 +73,10 @@ class SiameseBlock(nn.Module):
 class SiameseBranch(nn.Module):
     """A stack as deep as the denoiser that runs on a condition. One still image has no time to attend to."""
 
-    def __init__(
-        self,
-        config: DiTConfig,
-        *,
-        temporal: bool,
-        operations: Operations = nn,
-        device: Device = None,
-        dtype: DType = None,
-    ) -> None:
+    def __init__(self, config: DiTConfig, *, temporal: bool, layers: Layers = PLAIN) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            SiameseBlock(config, temporal=temporal, operations=operations, device=device, dtype=dtype)
-            for _ in range(config.depth)
+            SiameseBlock(config, temporal=temporal, layers=layers) for _ in range(config.depth)
         )
 
     def forward(self, x: Tensor, grid: tuple[int, int], attend: Attend = softmax_attention) -> list[Tensor]:

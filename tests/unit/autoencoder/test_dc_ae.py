@@ -11,6 +11,7 @@ from letstalk_core.errors import ConfigError
 from letstalk_core.networks.autoencoder.blocks import MultiScaleLinearAttention, UpBlock
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
 from letstalk_core.networks.configs import AutoencoderConfig
+from letstalk_core.networks.nn.layers import Layers
 from letstalk_core.networks.presets import AUTOENCODER
 
 
@@ -104,7 +105,7 @@ class Plain:
 @pytest.mark.parametrize("size", [(1, 1), (3, 4)], ids=str)
 def test_doubling_by_phases_is_as_defined(kind: str, widths: tuple[int, int], size: tuple[int, int]) -> None:
     """With gradients, and with layers that are no classes, the definition is computed."""
-    block, plain = UpBlock(*widths, kind), UpBlock(*widths, kind, operations=Plain)
+    block, plain = UpBlock(*widths, kind), UpBlock(*widths, kind, layers=Layers(Plain))
     plain.load_state_dict(block.state_dict())
     x = torch.randn(2, widths[0], *size)
     expected = block(x)
@@ -134,7 +135,7 @@ def test_weights_patched_in_place_act_at_once() -> None:
 
 def test_attention_at_two_scales_equals_that_of_plain_grouped_convolutions() -> None:
     layer = MultiScaleLinearAttention(64, 32, (3,))
-    plain = MultiScaleLinearAttention(64, 32, (3,), operations=Plain)
+    plain = MultiScaleLinearAttention(64, 32, (3,), layers=Layers(Plain))
     plain.load_state_dict(layer.state_dict())
     for size in ((2, 3), (9, 8)):
         x = torch.randn(2, 64, *size)
