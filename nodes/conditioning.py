@@ -10,12 +10,11 @@ from ..letstalk_core.errors import ConfigError
 from .adapters.audio import encode_audio, reuse_output, sound_of
 from .adapters.conditioning import encode_portrait, make_conditioning
 from .adapters.schema import Motion, make_schema
-from .adapters.widgets import shared
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
 CATEGORY = "LetsTalk/conditioning"
-DAY = 86400.0  # seconds
 
 
 class LetsTalkEncodeAudio(io.ComfyNode):
@@ -49,38 +48,22 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     tooltip="Instead of audio_encoder: what AudioEncoderEncode made of the same, whole audio."
                     " silence_threshold does nothing then.",
                 ),
-                io.Float.Input(
+                widget(
                     "fps",
-                    default=25.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.01,
-                    tooltip="Video frames per second. Models are trained at 25; other rates are less exact.",
+                    "Video frames per second. Models are trained at 25; other rates are less exact.",
                 ),
-                io.Float.Input(
+                widget(
                     "silence_threshold",
-                    default=-60.0,
-                    min=-100.0,
-                    max=0.0,
-                    step=1.0,
-                    tooltip="dB of full scale. The encoder hears silence where the sound is quieter, so that"
+                    "dB of full scale. The encoder hears silence where the sound is quieter, so that"
                     " noise in pauses moves no mouth. -100: off. The video keeps its sound.",
                 ),
-                io.Float.Input(
+                widget(
                     "start_seconds",
-                    default=0.0,
-                    min=0.0,
-                    max=DAY,
-                    step=0.1,
-                    tooltip="Seconds of the audio to skip: the video starts there.",
+                    "Seconds of the audio to skip: the video starts there.",
                 ),
-                io.Float.Input(
+                widget(
                     "length_seconds",
-                    default=0.0,
-                    min=0.0,
-                    max=DAY,
-                    step=0.1,
-                    tooltip="Seconds of audio to use, and so the length of the video. 0: to the end.",
+                    "Seconds of audio to use, and so the length of the video. 0: to the end.",
                 ),
                 io.Boolean.Input(
                     "normalize",
@@ -109,33 +92,17 @@ class LetsTalkEncodeAudio(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        audio: Any,
-        fps: float,
-        silence_threshold: float,
-        start_seconds: float,
-        length_seconds: float,
-        audio_encoder: Any = None,
-        encoder_output: Any = None,
-        normalize: bool = True,
-        as_authors: bool = False,
+        cls, audio: Any, audio_encoder: Any = None, encoder_output: Any = None, **inputs: Any
     ) -> io.NodeOutput:
         if (audio_encoder is None) == (encoder_output is None):
             raise ConfigError("audio_encoder, encoder_output: connect one of them, and not both")
-        cut = {"fps": fps, "start_seconds": start_seconds, "length_seconds": length_seconds}
-        if encoder_output is not None and as_authors:
+        if encoder_output is None:
+            output, frames = encode_audio(audio, audio_encoder, **{"normalize": True, **inputs})
+        elif inputs.get("as_authors"):
             raise ConfigError("as_authors: needs audio_encoder; connect that instead of encoder_output")
-        if encoder_output is not None:
-            output, frames = reuse_output(encoder_output, audio, **cut)
         else:
-            output, frames = encode_audio(
-                audio,
-                audio_encoder,
-                silence_threshold=silence_threshold,
-                normalize=normalize,
-                as_authors=as_authors,
-                **cut,
-            )
+            cut = {name: inputs[name] for name in ("fps", "start_seconds", "length_seconds")}
+            output, frames = reuse_output(encoder_output, audio, **cut)
         return io.NodeOutput(output, frames, sound_of(output))
 
 
@@ -158,15 +125,12 @@ class LetsTalkEncodePortrait(io.ComfyNode):
                     tooltip="A picture of a face, or frames of a video; of another shape, the middle is used.",
                 ),
                 io.Vae.Input("vae", tooltip="LetsTalk Load Autoencoder: the one that the model was trained with."),
-                shared("width", "Width of the video in pixels (demo model: 256)."),
-                shared("height", "Height of the video in pixels (demo model: 256)."),
-                io.Int.Input(
+                widget("width", "Width of the video in pixels (demo model: 256)."),
+                widget("height", "Height of the video in pixels (demo model: 256)."),
+                widget(
                     "frame",
-                    default=0,
-                    min=0,
-                    max=10_000_000,
+                    "Which picture of several to use, counted from 1. 0: the first with a good face.",
                     optional=True,
-                    tooltip="Which picture of several to use, counted from 1. 0: the first with a good face.",
                 ),
                 io.Boolean.Input(
                     "as_authors",
@@ -179,11 +143,8 @@ class LetsTalkEncodePortrait(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, image: Any, vae: Any, width: int, height: int, frame: int = 0, as_authors: bool = False
-    ) -> io.NodeOutput:
-        scaling = "bilinear" if as_authors else "bicubic"
-        return io.NodeOutput(encode_portrait(image, vae, width, height, frame, scaling))
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        return io.NodeOutput(encode_portrait(**inputs))
 
 
 class LetsTalkConditioning(io.ComfyNode):
@@ -201,21 +162,15 @@ class LetsTalkConditioning(io.ComfyNode):
             inputs=[
                 io.Latent.Input("portrait", tooltip="From LetsTalk Encode Portrait."),
                 io.AudioEncoderOutput.Input("audio", tooltip="From LetsTalk Encode Audio."),
-                io.Int.Input(
+                widget(
                     "first_frame",
-                    default=0,
-                    min=0,
-                    max=10_000_000,
-                    tooltip="Frame of the speech at which the video starts (25 are one second at 25 fps).",
+                    "Frame of the speech at which the video starts (25 are one second at 25 fps).",
                 ),
-                io.Int.Input(
+                widget(
                     "clip_frames",
-                    default=16,
-                    min=1,
-                    max=1024,
-                    tooltip="Frames of the empty latent for native samplers: what the model was trained on, 16.",
+                    "Frames of the empty latent for native samplers: what the model was trained on, 16.",
                 ),
-                shared(
+                widget(
                     "movement",
                     "How much head, brows and gaze move: 0 holds the head still, 1 is usual. Eyes blink at"
                     " any value. For models conditioned on motion, such as the demo; others move as they learned.",
@@ -238,16 +193,8 @@ class LetsTalkConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        portrait: Any,
-        audio: Any,
-        first_frame: int,
-        clip_frames: int,
-        movement: float = 1.0,
-        motion: Any = None,
-    ) -> io.NodeOutput:
-        return io.NodeOutput(*make_conditioning(portrait, audio, first_frame, clip_frames, movement, motion))
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        return io.NodeOutput(*make_conditioning(**inputs))
 
 
 NODES: list[type[io.ComfyNode]] = [LetsTalkEncodeAudio, LetsTalkEncodePortrait, LetsTalkConditioning]

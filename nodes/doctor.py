@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from .adapters.doctor import report
 from .adapters.schema import make_schema
-from .adapters.widgets import shared
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
@@ -27,7 +27,7 @@ class LetsTalkDoctor(io.ComfyNode):
             search_aliases=["diagnose", "benchmark", "report"],
             is_output_node=True,
             inputs=[
-                shared("steps", "Sampling steps for which the time is estimated. 0: the model's own number."),
+                widget("steps", "Sampling steps for which the time is estimated. 0: the model's own number."),
                 io.Boolean.Input(
                     "audio_guidance",
                     default=False,

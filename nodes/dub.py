@@ -10,7 +10,7 @@ from ..letstalk_core.generate.dub import LENGTHS
 from .adapters.dub import FPS, dub_video
 from .adapters.folders import list_bundles, resolve_bundle
 from .adapters.schema import advanced, make_schema
-from .adapters.widgets import shared, timing
+from .adapters.widgets import timing, widget
 from .loaders import check_name, file_fingerprint
 
 __all__ = ["NODES"]
@@ -36,7 +36,7 @@ class LetsTalkDub(io.ComfyNode):
                     tooltip="The bundled models, or a folder in models/letstalk with dit, autoencoder and"
                     " audio_encoder.safetensors.",
                 ),
-                shared("seed", "Noise seed."),
+                widget("seed", "Noise seed."),
                 io.Combo.Input(
                     "length",
                     options=list(LENGTHS),
@@ -49,24 +49,20 @@ class LetsTalkDub(io.ComfyNode):
                 ),
                 io.Image.Input("images", optional=True, tooltip="Instead of video: its frames."),
                 advanced(
-                    io.Float.Input(
+                    widget(
                         "fps",
-                        default=25.0,
-                        min=1.0,
-                        max=120.0,
-                        step=0.01,
+                        "Frames per second of images. A video has its own; the result has 25.",
                         optional=True,
-                        tooltip="Frames per second of images. A video has its own; the result has 25.",
                     )
                 ),
                 advanced(
-                    shared("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True)
+                    widget("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True)
                 ),
                 advanced(
-                    shared("audio_scale", "Audio guidance scale. 0: the model's own, 1: none.", optional=True)
+                    widget("audio_scale", "Audio guidance scale. 0: the model's own, 1: none.", optional=True)
                 ),
                 advanced(
-                    shared(
+                    widget(
                         "unfinished",
                         "After a cancelled run of the same settings and seed: continue after its clips, or start"
                         " anew.",

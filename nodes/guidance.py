@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.sampling.guidance import as_scale, check_scales
 from .adapters.guider import make_guider, make_model_sigmas
 from .adapters.schema import make_schema
-from .adapters.widgets import shared
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
@@ -31,13 +31,13 @@ class LetsTalkGuiderNode(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A LetsTalk model from Load DiT, LoRA and patches applied."),
                 io.Conditioning.Input("positive", tooltip="From LetsTalk Conditioning; no negative is needed."),
-                shared(
+                widget(
                     "audio_scale",
                     "How much more than learned the mouth follows the speech, as a factor. 0: the model's"
                     " own value; 1: no guidance, as for the demo model, which has it trained in; much more"
                     " distorts the face. Anything but 1 doubles the work.",
                 ),
-                shared(
+                widget(
                     "portrait_scale",
                     "How much more than learned the face keeps to the portrait, as a factor. 1: no"
                     " guidance. A value that differs from 1 and from audio_scale adds one more pass.",
@@ -69,7 +69,7 @@ class LetsTalkScaleSchedule(io.ComfyNode):
                     default="1.6:1.0",
                     tooltip="Scales from the first step to the last, in straight lines between them: 1.6:1.0 falls"
                     " evenly, 1:2:2:1 is highest in the middle; as many as there are steps are one a step.",
-                ),
+                )
             ],
             outputs=[io.Float.Output(display_name="scales", tooltip="A list of numbers on one wire.")],
         )
@@ -94,7 +94,7 @@ class LetsTalkSigmas(io.ComfyNode):
             search_aliases=["scheduler", "steps", "shift"],
             inputs=[
                 io.Model.Input("model", tooltip="A LetsTalk model from Load DiT."),
-                shared(
+                widget(
                     "steps",
                     "Sampling steps of every clip. More takes longer and follows the model more closely."
                     " 0: the model's own number.",
@@ -106,13 +106,9 @@ class LetsTalkSigmas(io.ComfyNode):
                     tooltip="model: evenly spread over the levels the model was trained at. karras: more steps at"
                     " low noise.",
                 ),
-                io.Float.Input(
+                widget(
                     "shift",
-                    default=0.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.05,
-                    tooltip="Flow models with the schedule `model`: above 1 more steps at high noise, below 1 more"
+                    "Flow models with the schedule `model`: above 1 more steps at high noise, below 1 more"
                     " at low noise. 0: the model's own, which ModelSamplingSD3 can change.",
                 ),
             ],

@@ -10,6 +10,7 @@ from ..letstalk_core.sampling.memory_bank import MemoryBank
 from .adapters.clip_run import BankSettings
 from .adapters.memory_files import list_banks, new_bank_path, resolve_bank
 from .adapters.schema import Memory, MemorySettingsType, make_schema
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
@@ -29,13 +30,9 @@ class LetsTalkMemorySettings(io.ComfyNode):
             " hold.",
             search_aliases=["memory bank", "drift", "long video"],
             inputs=[
-                io.Float.Input(
+                widget(
                     "noise_sigma",
-                    default=-1.0,
-                    min=-1.0,
-                    max=0.99,
-                    step=0.01,
-                    tooltip="Noise on the remembered frames, as a part of their deviation: 0 none, 0.05 little."
+                    "Noise on the remembered frames, as a part of their deviation: 0 none, 0.05 little."
                     " More stops small errors from growing over many clips, and makes clips join less smoothly."
                     " -1: the model's own value.",
                 ),
@@ -45,55 +42,30 @@ class LetsTalkMemorySettings(io.ComfyNode):
                     tooltip="Give the remembered frames the brightness and contrast of the portrait, channel by"
                     " channel. Stops slow drift of colours in very long videos.",
                 ),
-                io.Int.Input(
+                widget(
                     "recent_frames",
-                    default=-1,
-                    min=-1,
-                    max=16,
-                    tooltip="Frames kept from the end of the video so far. Other numbers than the model was"
+                    "Frames kept from the end of the video so far. Other numbers than the model was"
                     " trained with can harm. -1: the model's own value.",
                 ),
-                io.Int.Input(
+                widget(
                     "anchor_frames",
-                    default=-1,
-                    min=-1,
-                    max=16,
-                    tooltip="Frames that stay the same for the whole video: the portrait, then its first frames."
+                    "Frames that stay the same for the whole video: the portrait, then its first frames."
                     " -1: the model's own value.",
                 ),
-                io.Float.Input(
+                widget(
                     "drift_level",
-                    optional=True,
-                    default=0.0,
-                    min=0.0,
-                    max=0.99,
-                    step=0.01,
-                    tooltip="Likeness to the portrait, 0 to 1, below which a clip is taken for drifted: the memory"
+                    "Likeness to the portrait, 0 to 1, below which a clip is taken for drifted: the memory"
                     " is then pulled half of the way back to the portrait. The drift output of the samplers shows"
                     " what clips score. 0: never.",
+                    optional=True,
                 ),
             ],
             outputs=[MemorySettingsType.Output(display_name="memory_settings")],
         )
 
     @classmethod
-    def execute(
-        cls,
-        noise_sigma: float,
-        match_statistics: bool,
-        recent_frames: int,
-        anchor_frames: int,
-        drift_level: float = 0.0,
-    ) -> io.NodeOutput:
-        return io.NodeOutput(
-            BankSettings(
-                noise_sigma=None if noise_sigma < 0 else noise_sigma,
-                match_statistics=match_statistics,
-                recent_frames=None if recent_frames < 0 else recent_frames,
-                anchor_frames=None if anchor_frames < 0 else anchor_frames,
-                drift_level=drift_level,
-            )
-        )
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        return io.NodeOutput(BankSettings(**{k: None if v < 0 else v for k, v in inputs.items()}))
 
 
 class LetsTalkSaveMemory(io.ComfyNode):

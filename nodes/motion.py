@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.networks.motion_channels import MOVEMENTS
 from .adapters.motion import EMOTIONS, make_motion
 from .adapters.schema import Curve, Motion, make_schema
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
@@ -48,13 +49,9 @@ class LetsTalkMotionCurves(io.ComfyNode):
                     default="neutral",
                     tooltip="A look that is added to all other movement within the first second.",
                 ),
-                io.Float.Input(
+                widget(
                     "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="How strong the emotion is; 1 is usual.",
+                    "How strong the emotion is; 1 is usual.",
                 ),
                 io.Boolean.Input(
                     "back_and_forth",

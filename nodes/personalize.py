@@ -14,6 +14,7 @@ from .adapters.personalize import EXISTING, model_folder, personalize, source_vi
 from .adapters.progress import say_on_node
 from .adapters.schema import make_schema
 from .adapters.vae import load_vae
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
@@ -43,14 +44,9 @@ class LetsTalkPersonalize(io.ComfyNode):
                     default=False,
                     tooltip="The person in the video has agreed to this. Nothing is trained without.",
                 ),
-                io.Float.Input(
+                widget(
                     "minutes",
-                    default=30.0,
-                    min=0.1,
-                    max=10_000.0,
-                    step=1.0,
-                    tooltip="Minutes of training; a CPU wants an hour or more, a GPU much less. Preparing comes on"
-                    " top.",
+                    "Minutes of training; a CPU wants an hour or more, a GPU much less. Preparing comes on top.",
                 ),
                 io.Boolean.Input(
                     "lora",

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..letstalk_core.errors import ConfigError
 from .adapters.images import FACE_CHOICES, crop_pictures, paste_frames, paste_video
 from .adapters.schema import BoundingBox, Crop, make_schema
-from .adapters.widgets import shared
+from .adapters.widgets import widget
 
 __all__ = ["NODES"]
 
@@ -40,29 +40,21 @@ class LetsTalkCropPortrait(io.ComfyNode):
                     " else found by the pack itself. detector: YuNet, whose weights are a download of their own."
                     " whole picture: the largest middle part, for pictures that are portraits already.",
                 ),
-                shared("width", "Width of the crop in pixels: as the model animates it (demo model: 256)."),
-                shared("height", "Height of the crop in pixels: as the model animates it (demo model: 256)."),
-                shared(
+                widget("width", "Width of the crop in pixels: as the model animates it (demo model: 256)."),
+                widget("height", "Height of the crop in pixels: as the model animates it (demo model: 256)."),
+                widget(
                     "margin",
                     "Room around the face on each side, as a part of the longer side of its box. More"
                     " shows more hair and shoulders and makes the face smaller.",
                 ),
-                io.Float.Input(
+                widget(
                     "raise_by",
-                    default=0.1,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Moves the crop up, as a part of the longer side of the face box: hair needs more room"
+                    "Moves the crop up, as a part of the longer side of the face box: hair needs more room"
                     " than the chin.",
                 ),
-                io.Float.Input(
+                widget(
                     "smoothing",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.5,
-                    tooltip="Videos only: frames over which the place of the face is averaged, before and after"
+                    "Videos only: frames over which the place of the face is averaged, before and after"
                     " alike, so that it neither shakes nor lags. 0: off.",
                 ),
                 io.Mask.Input(
@@ -88,19 +80,8 @@ class LetsTalkCropPortrait(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        image: Any,
-        face: str,
-        width: int,
-        height: int,
-        margin: float,
-        raise_by: float,
-        smoothing: float,
-        mask: Any = None,
-        bbox: Any = None,
-    ) -> io.NodeOutput:
-        return io.NodeOutput(*crop_pictures(image, face, mask, bbox, (height, width), margin, raise_by, smoothing))
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        return io.NodeOutput(*crop_pictures(**inputs))
 
 
 class LetsTalkPasteBack(io.ComfyNode):
@@ -117,13 +98,9 @@ class LetsTalkPasteBack(io.ComfyNode):
             search_aliases=["uncrop", "face paste"],
             inputs=[
                 Crop.Input("crop", tooltip="From LetsTalk Crop Portrait. Frames without a face stay as they are."),
-                io.Float.Input(
+                widget(
                     "feather",
-                    default=0.1,
-                    min=0.0,
-                    max=0.5,
-                    step=0.01,
-                    tooltip="Width of the soft edge, as a part of the shorter side of the crop. 0: a hard edge.",
+                    "Width of the soft edge, as a part of the shorter side of the crop. 0: a hard edge.",
                 ),
                 io.Boolean.Input(
                     "match_colour",
@@ -160,21 +137,13 @@ class LetsTalkPasteBack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        crop: Any,
-        feather: float,
-        match_colour: bool,
-        frames: Any = None,
-        video: Any = None,
-        image: Any = None,
-    ) -> io.NodeOutput:
+    def execute(cls, frames: Any = None, video: Any = None, **inputs: Any) -> io.NodeOutput:
         if (frames is None) == (video is None):
             both = "nothing is wired to either" if frames is None else "both are wired"
             raise ConfigError(f"frames, video: {both}; wire exactly one of them")
         if frames is not None:
-            return io.NodeOutput(*paste_frames(crop, frames, image, feather, match_colour))
-        return io.NodeOutput(*paste_video(crop, video, image, feather, match_colour))
+            return io.NodeOutput(*paste_frames(frames=frames, **inputs))
+        return io.NodeOutput(*paste_video(video=video, **inputs))
 
 
 NODES: list[type[io.ComfyNode]] = [LetsTalkCropPortrait, LetsTalkPasteBack]

@@ -12,7 +12,7 @@ from .adapters.images import AUTO, FACE_CHOICES
 from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
 from .adapters.provenance import plain_values
 from .adapters.schema import BoundingBox, make_schema
-from .adapters.widgets import puppet, references, shared, timing
+from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 from .loaders import check_name, file_fingerprint
@@ -62,15 +62,11 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                     tooltip="The bundled models, or a folder in models/letstalk with dit, autoencoder and"
                     " audio_encoder.safetensors.",
                 ),
-                shared("seed", "Noise seed. Another seed changes the motion, not the person."),
-                shared("movement", "How much head, brows and gaze move: 0 holds the head still, 1 is usual."),
-                io.Float.Input(
+                widget("seed", "Noise seed. Another seed changes the motion, not the person."),
+                widget("movement", "How much head, brows and gaze move: 0 holds the head still, 1 is usual."),
+                widget(
                     "max_seconds",
-                    default=0.0,
-                    min=0.0,
-                    max=86_400.0,
-                    step=0.1,
-                    tooltip="Length of the video, for a quick test. 0: all of the audio.",
+                    "Length of the video, for a quick test. 0: all of the audio.",
                 ),
                 io.Combo.Input(
                     "result",
@@ -78,8 +74,8 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                     default=RESULTS[0],
                     tooltip="whole picture: the face moves in its picture. face only: the crop that is animated.",
                 ),
-                shared("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True),
-                shared(
+                widget("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True),
+                widget(
                     "audio_scale",
                     "Audio guidance scale. 0: the model's own, 1: none; more exaggerates the lips and"
                     " doubles the time.",
@@ -93,15 +89,15 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                     tooltip="Where the face is. auto: the mask or bbox if wired, else it is found; portraits"
                     " and pictures without a face stay whole.",
                 ),
-                shared(
+                widget(
                     "margin",
                     "Room around the face that is animated with it, in parts of the size of the face.",
                     optional=True,
                 ),
-                shared(
+                widget(
                     "crf", "H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst.", optional=True
                 ),
-                shared(
+                widget(
                     "unfinished",
                     "After a cancelled run of the same settings and seed: continue after its clips, or"
                     " start anew.",

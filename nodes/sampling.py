@@ -14,7 +14,7 @@ from .adapters.provenance import plain_values
 from .adapters.render import IMAGES, Part, render_latents, render_video
 from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.video_input import lazy_frames
-from .adapters.widgets import MAX_SEED, puppet, references, shared, timing
+from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
 from .adapters.work import UNFINISHED
 
@@ -49,12 +49,12 @@ def _inputs() -> list[Any]:
             tooltip="Replaces model, positive and both scales: LetsTalk Guider, or ComfyUI's CFGGuider or"
             " DualCFGGuider over LetsTalk conditionings.",
         ),
-        shared(
+        widget(
             "seed",
             "Start of all noise. Same graph, seed and device give the same video; another seed changes"
             " motion, not the person. Every clip has noise of its own.",
         ),
-        shared(
+        widget(
             "steps",
             "Steps for each clip; time grows with them. 0: the model's own number, usually 12 for flow"
             " models and 30 for others. Not used when sigmas are connected.",
@@ -66,22 +66,19 @@ def _inputs() -> list[Any]:
             tooltip="Noise schedule. model and karras are those of the standalone program, the others are"
             " ComfyUI's. Not used when sigmas are connected.",
         ),
-        shared(
+        widget(
             "audio_scale",
             "How strongly speech drives the face. 0: the model's own way, for the demo 1 with clear lips"
             " trained in. 1 is plain, more exaggerates; values other than 1 cost one more pass per step.",
         ),
-        shared(
+        widget(
             "portrait_scale",
             "How strongly the portrait holds: 1 plain, more stiffens the picture. Values other than 1 cost"
             " one more pass per step.",
         ),
-        io.Int.Input(
+        widget(
             "max_frames",
-            default=0,
-            min=0,
-            max=10_000_000,
-            tooltip="Frames to make, for a quick test or a part. 0: to the end of the speech. To go on with"
+            "Frames to make, for a quick test or a part. 0: to the end of the speech. To go on with"
             " another sampler, use a multiple of the model's clip length and set first_frame there.",
         ),
         io.Sampler.Input(  # type: ignore[attr-defined] # a sampler of the same name hides it from mypy
@@ -180,7 +177,7 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     " recording, say with music. start_seconds of Encode Audio is skipped in it too: do not wire"
                     " its output sound here.",
                 ),
-                shared("crf", "H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst."),
+                widget("crf", "H.264 quality (x264): 18 looks lossless, 23 is smaller, 51 is worst."),
                 io.String.Input(
                     "work_folder",
                     default="",
@@ -189,40 +186,28 @@ class LetsTalkTalkingVideo(io.ComfyNode):
                     " video is done, for retakes. Other settings than its own are refused. Empty: a folder"
                     " named by the settings, deleted when the video is done.",
                 ),
-                shared(
+                widget(
                     "unfinished",
                     "What to do with clips that an earlier run of the same settings has finished before it"
                     " was cancelled or killed: continue after them, or delete them and start anew.",
                     optional=True,
                 ),
-                io.Float.Input(
+                widget(
                     "retake_from",
-                    default=0.0,
-                    min=0.0,
-                    max=1_000_000.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Where the retake begins, in seconds of the video, rounded down to a segment of"
+                    "Where the retake begins, in seconds of the video, rounded down to a segment of"
                     " about two seconds. Needs retake_to.",
+                    optional=True,
                 ),
-                io.Float.Input(
+                widget(
                     "retake_to",
-                    default=0.0,
-                    min=0.0,
-                    max=1_000_000.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Where the retake of the finished video in work_folder ends, in seconds; the rest"
+                    "Where the retake of the finished video in work_folder ends, in seconds; the rest"
                     " stays as it is. All other settings must be those of that video. 0: no retake.",
-                ),
-                io.Int.Input(
-                    "retake_seed",
-                    default=1,
-                    min=0,
-                    max=MAX_SEED,
                     optional=True,
-                    tooltip="Noise of the retake; another number gives another take. seed stays that of the"
-                    " video.",
+                ),
+                widget(
+                    "retake_seed",
+                    "Noise of the retake; another number gives another take. seed stays that of the video.",
+                    optional=True,
                 ),
                 io.Combo.Input(
                     "detail",

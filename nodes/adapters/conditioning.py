@@ -28,7 +28,7 @@ __all__ = ["encode_portrait", "make_conditioning"]
 
 
 def encode_portrait(
-    image: Tensor, vae: Any, width: int, height: int, frame: int = 0, scaling: str = "bicubic"
+    image: Tensor, vae: Any, width: int, height: int, frame: int = 0, as_authors: bool = False
 ) -> dict[str, Any]:
     """LATENT (1, C, 1, h, w) of the middle of an IMAGE, and the colours of its channels for previews.
 
@@ -50,7 +50,7 @@ def encode_portrait(
                 f" {max(1, round(size / factor)) * factor}"
             )
     whole = to_bytes(image[number]).cpu()
-    picture = fit_to(whole, (height, width), scaling)[None]
+    picture = fit_to(whole, (height, width), "bilinear" if as_authors else "bicubic")[None]
     fitted = from_bytes(picture)
     for note in portrait_notes(fit_to(whole, own_size(whole, (height, width)))):
         warn(f"image: {note}")
@@ -74,7 +74,7 @@ def encode_portrait(
 
 def make_conditioning(
     portrait: Mapping[str, Any],
-    output: Mapping[str, Any],
+    audio: Mapping[str, Any],
     first_frame: int,
     clip_frames: int,
     movement: float = 1.0,
@@ -93,7 +93,7 @@ def make_conditioning(
             " LetsTalk Encode Portrait gives it"
         )
     check_amount(movement)
-    track = output.get("letstalk_track")
+    track = audio.get("letstalk_track")
     if track is None:
         raise ConfigError("audio: was not timed to video frames; send it through LetsTalk Encode Audio")
     if not 0 <= first_frame < track.frames:

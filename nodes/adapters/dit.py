@@ -21,15 +21,7 @@ from ...letstalk_core.networks.projection import AudioProjection
 from ...letstalk_core.networks.transformer.dit import LetsTalkDiT
 from ...letstalk_core.sampling.denoisers import make_denoiser
 
-__all__ = [
-    "CACHE_OPTION",
-    "TOKENS_KEY",
-    "CacheStore",
-    "ComfyDiT",
-    "ExactInputs",
-    "attention_of",
-    "block_runner",
-]
+__all__ = ["CACHE_OPTION", "TOKENS_KEY", "CacheStore", "ComfyDiT", "ExactInputs", "attention_of", "block_runner"]
 
 CACHE_OPTION = "letstalk_cache"
 TOKENS_KEY = "letstalk.audio_tokens"

@@ -59,28 +59,29 @@ class Cropped:
 def crop_pictures(
     image: Tensor,
     face: str,
-    mask: Tensor | None,
-    bbox: Any,
-    size: tuple[int, int],
+    width: int,
+    height: int,
     margin: float,
     raise_by: float,
-    smoothing: float,
+    smoothing: float = 0.0,
+    mask: Tensor | None = None,
+    bbox: Any = None,
 ) -> tuple[Tensor, Cropped, Tensor]:
-    """The face of each picture as IMAGE of `size` (height, width), the way back, and the place as MASK.
+    """The face of each picture as IMAGE of `width` and `height`, the way back, and the place as MASK.
 
     Raises: ConfigError or FaceNotFoundError; the message names the input.
     """
     image = rgb_image(image, "image")
-    count, height, width = image.shape[:3]
+    count, whole, size = len(image), (image.shape[1], image.shape[2]), (height, width)
     if face not in FACE_CHOICES:
         raise ConfigError(f"face: {face!r} is not one of {', '.join(FACE_CHOICES)}")
     if face == AUTO:
         face = MASK if _has_marks(mask) else BBOX if bbox is not None else FINDER
     if face == WHOLE:
-        track = CropTrack.centre((height, width), size, count)
+        track = CropTrack.centre(whole, size, count)
     else:
         boxes = _face_boxes(image, face, mask, bbox)
-        track = CropTrack.around(boxes, (height, width), size, margin, raise_by, smoothing)
+        track = CropTrack.around(boxes, whole, size, margin, raise_by, smoothing)
     cropped = torch.empty(count, *size, 3, device=image.device)
     for picture, crop, result in zip(image, track.crops, cropped, strict=True):
         result.copy_(from_bytes(resize(_bytes(picture[crop.y0 : crop.y1, crop.x0 : crop.x1], "image"), size)))
@@ -179,7 +180,7 @@ def _places(track: CropTrack, feather: float = 0.1) -> Tensor:
 
 
 def paste_frames(
-    crop: Any, frames: Tensor, image: Tensor | None, feather: float, match_colour: bool
+    crop: Any, frames: Tensor, feather: float, match_colour: bool, image: Tensor | None = None
 ) -> tuple[Tensor, Any]:
     """Frames of the crop back into its pictures: IMAGE (t, height, width, 3); there is no VIDEO then."""
     frames = rgb_image(frames, "frames")
@@ -200,7 +201,7 @@ def paste_frames(
 
 
 def paste_video(
-    crop: Any, video: Any, image: Tensor | None, feather: float, match_colour: bool, crf: int = 18
+    crop: Any, video: Any, feather: float, match_colour: bool, image: Tensor | None = None, crf: int = 18
 ) -> tuple[Tensor, Any]:
     """A video of the crop back into its pictures, frame by frame: a VIDEO file, and its frames as IMAGE.
 

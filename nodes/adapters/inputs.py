@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,14 @@ def with_checked_inputs(node: Any) -> Any:
     inner = node.execute.__func__
     if getattr(inner, "checks_inputs", False):
         return node
-    signature = inspect.signature(inner)
 
     def execute(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(cls, *args, **kwargs).arguments
-        given = {**bound, **bound.get("inputs", {})}
-        for name, widget in _widgets(node).items():
+        widgets = _widgets(node)
+        given = {**dict(zip(widgets, args, strict=False)), **kwargs}
+        for name, widget in widgets.items():
             for value in _values(node, given, name):
                 _check(name, value, widget)
-        return inner(cls, *args, **kwargs)
+        return inner(cls, **given)
 
     execute.checks_inputs = True  # type: ignore[attr-defined]
     node.execute = classmethod(execute)

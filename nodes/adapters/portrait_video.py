@@ -90,7 +90,7 @@ def place_face(
             face = WHOLE
         elif usable_face(picture) and Scene.find(picture, size).is_whole:
             face = WHOLE
-    found, cropped, _ = crop_pictures(image, face, mask, bbox, size, margin, RAISE_BY, 0.0)
+    found, cropped, _ = crop_pictures(image, face, size[1], size[0], margin, RAISE_BY, mask=mask, bbox=bbox)
     return found, cropped
 
 
@@ -179,11 +179,11 @@ def _own_crop(place: Cropped) -> Tensor:
 
 def _paste(place: Cropped, video: TalkingVideo, frames: int, every_frame: bool, crf: int) -> PortraitVideo:
     """The same video with its frames in the whole picture."""
-    images, whole = paste_video(place, video.video, None, FEATHER, match_colour=True, crf=crf)
+    images, whole = paste_video(place, video.video, FEATHER, match_colour=True, crf=crf)
     path = Path(whole.get_stream_source())
     video.path.unlink(missing_ok=True)
     if every_frame:
-        images, _ = paste_frames(place, video.images, None, FEATHER, match_colour=True)
+        images, _ = paste_frames(place, video.images, FEATHER, match_colour=True)
     size = (place.pictures.shape[1], place.pictures.shape[2])
     last = images[-1:].clone() if every_frame else lazy_frames(path, 1, size, first=frames - 1)
     return PortraitVideo(whole, path, images, last)

@@ -32,14 +32,7 @@ from .clip_sampler import ComfyClipSampler
 from .progress import RunReport
 from .provenance import models_sha256, tags
 from .unfinished import forget_origin, note_origin
-from .video import (
-    ClipDecoder,
-    ClipMedia,
-    TempFiles,
-    check_image_memory,
-    cut_sound,
-    encoder_choice,
-)
+from .video import ClipDecoder, ClipMedia, TempFiles, check_image_memory, cut_sound, encoder_choice
 from .work import UNFINISHED, fingerprint, open_work, work_root
 
 __all__ = ["IMAGES", "Part", "TalkingVideo", "render_latents", "render_video"]

@@ -86,9 +86,8 @@ def test_conditioning_carries_the_curves_to_the_network(comfy_nodes: dict[str, A
     encoder = comfy_nodes["LetsTalkLoadAudioEncoder"].execute(DEMO).args[0]
     model = comfy_nodes["LetsTalkLoadDiT"].execute(DEMO, "default").args[0].model
     latent = comfy_nodes["LetsTalkEncodePortrait"].execute(portrait, vae, 256, 256).args[0]
-    heard = (
-        comfy_nodes["LetsTalkEncodeAudio"].execute(speech, 25.0, -60.0, 0.0, 1.0, audio_encoder=encoder).args[0]
-    )
+    heard_at = {"fps": 25.0, "silence_threshold": -60.0, "start_seconds": 0.0, "length_seconds": 1.0}
+    heard = comfy_nodes["LetsTalkEncodeAudio"].execute(speech, encoder, **heard_at).args[0]
     rows = {}
     for name, given in (("drawn", None), ("given", motion)):
         positive, _, empty, _ = (

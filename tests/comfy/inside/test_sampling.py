@@ -196,7 +196,7 @@ def wired(short: Graph, **changes: Any) -> dict[str, Any]:
 
 def test_half_a_retake_is_refused(comfy_nodes: Any, kit: Any) -> None:
     with pytest.raises(kit.errors.ConfigError, match="retake_from: 2 s is set, but retake_to is 0"):
-        comfy_nodes["LetsTalkTalkingVideo"].execute(kit.vae, 18, retake_from=2.0)
+        comfy_nodes["LetsTalkTalkingVideo"].execute(vae=kit.vae, crf=18, retake_from=2.0)
 
 
 def graph(**inputs: Any) -> Graph:
