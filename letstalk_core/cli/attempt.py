@@ -6,15 +6,13 @@ import argparse
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CheckpointError, ConfigError, DependencyError, MediaError
-from . import generate
+from ..networks.load import ModelBundle
+from . import run_generate
 from .failures import explain
 from .jobs import Job
-
-if TYPE_CHECKING:
-    from ..networks.load import ModelBundle
 
 __all__ = ["Models", "Row", "attempt"]
 
@@ -33,7 +31,7 @@ class Models:
         key = (args.model, args.device, args.dtype, args.compile)
         if self._bundle is None or key != self._key:
             self._bundle = None  # before the next ones come
-            self._bundle, self._key = generate.load_models(args), key
+            self._bundle, self._key = run_generate.load_models(args), key
         return self._bundle
 
 
@@ -42,7 +40,7 @@ def attempt(job: Job, load: Callable[[argparse.Namespace], ModelBundle], retries
     for tries in range(1, retries + 2):
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            summary = generate.make(job.args, load)
+            summary = run_generate.make(job.args, load)
         except KeyboardInterrupt:
             return {"state": "stopped", "tries": tries}
         except Exception as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ctypes
+
+import torch
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["at_least", "check_share", "choose_device", "choose_dtype", "keep_freed_memory", "use_threads"]
 
@@ -28,8 +27,6 @@ def check_share(first: int, stride: int) -> None:
 
 def use_threads(count: int | None) -> None:
     """CPU threads of torch; None leaves its default. Raises: ConfigError."""
-    import torch
-
     at_least(1, threads=count)
     if count is not None:
         torch.set_num_threads(count)
@@ -41,8 +38,6 @@ def keep_freed_memory() -> None:
     It would give them back to the system at once, which maps and clears new ones for the next result: an eighth of
     the time of the demo model on a CPU. 32 MiB is the most that glibc takes.
     """
-    import ctypes
-
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
@@ -53,8 +48,6 @@ def keep_freed_memory() -> None:
 
 def choose_device(name: str) -> torch.device:
     """A device that works; "auto" is the GPU if there is one. Raises: ConfigError."""
-    import torch
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -68,8 +61,6 @@ def choose_device(name: str) -> torch.device:
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """A dtype by name; "auto" is bfloat16 on GPUs and processors that multiply it, else float32."""
-    import torch
-
     if name == "auto":
         name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     dtype: torch.dtype = getattr(torch, name)
@@ -77,8 +68,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    import torch
-
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     # Without the instruction a processor widens every number first, which is slower than float32.

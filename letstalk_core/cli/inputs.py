@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, FaceNotFoundError
+from ..generate.detail import own_size
+from ..generate.motion_source import load_motion, parse_emotion
+from ..generate.settings import GenerateSettings
+from ..media.audio.decode import AudioSource
+from ..media.portrait.detect import KorniaFaceDetector
+from ..media.portrait.find import portrait_notes
+from ..media.portrait.image import load_portrait
+from ..media.portrait.scene import Scene
+from ..networks.load import ModelBundle
+from ..sampling.motion_curves import MotionCurves
 from .output import say
 from .size import OWN, Size
-
-if TYPE_CHECKING:
-    from ..generate.talking_portrait import GenerateSettings
-    from ..media.audio.decode import AudioSource
-    from ..media.portrait.scene import Scene
-    from ..networks.load import ModelBundle
-    from ..sampling.motion_curves import MotionCurves
 
 __all__ = ["find_scene", "motion_of", "output_size", "vocals_of"]
 
@@ -25,11 +27,6 @@ SAME_LENGTH_S = 0.1  # by which a separated voice may be longer or shorter
 
 def find_scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | None:
     """The picture and the part of it around its face; None with --no-crop."""
-    from ..media.portrait.detect import KorniaFaceDetector
-    from ..media.portrait.find import portrait_notes
-    from ..media.portrait.image import load_portrait
-    from ..media.portrait.scene import Scene
-
     if args.no_crop:
         if args.crop_face:
             raise ConfigError("--no-crop and --crop-face exclude each other; leave out one of them")
@@ -64,9 +61,6 @@ def output_size(
         return settings.output_size
     if scene is not None:
         return scene.own_size
-    from ..generate.detail import own_size
-    from ..media.portrait.image import load_portrait
-
     assert settings.size is not None
     return own_size(load_portrait(args.portrait), settings.size)
 
@@ -75,8 +69,6 @@ def motion_of(args: argparse.Namespace, settings: GenerateSettings, bundle: Mode
     """How --motion and --emotion move head and eyes. Raises: ConfigError for a model that takes no movement."""
     if args.motion is None and args.emotion is None:
         return None
-    from ..generate.motion_source import load_motion, parse_emotion
-
     if not bundle.audio_projection.config.movement:
         raise ConfigError(
             "--motion and --emotion need a model that is told movement; leave them out, or use the demo"
@@ -88,8 +80,6 @@ def motion_of(args: argparse.Namespace, settings: GenerateSettings, bundle: Mode
 
 def vocals_of(args: argparse.Namespace, sound: AudioSource) -> AudioSource:
     """What the model hears of a recording. Raises: ConfigError for the vocals of another one."""
-    from ..media.audio.decode import AudioSource
-
     if args.vocals is None:
         if args.as_authors and not args.quiet:
             say(

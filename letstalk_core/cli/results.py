@@ -6,25 +6,30 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
 from ..errors import ConfigError, OutputError
+from ..generate.drift_plot import drift_plot
+from ..generate.retake import retake_details
+from ..generate.settings import GenerateSettings, Summary
+from ..generate.work_folder import WorkFolder
+from ..media.audio.decode import AudioSource
+from ..media.portrait.image import save_image
+from ..media.portrait.scene import PastingSink, Scene
+from ..media.video.contact_sheet import ContactSheet, sheet_frames
+from ..media.video.content_credentials import ContentSigner
+from ..media.video.segments import SegmentedVideo, segment_clips
+from ..media.video.tee import Tee
+from ..media.video.threaded import ThreadedSink
+from ..media.video.writer import AI_MARKER, PngSequenceWriter
+from ..networks.load import ModelBundle
+from ..protocols import FrameSink
 from .output import check_apart, check_file_name, check_folder, check_output
 
-FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
-
-if TYPE_CHECKING:
-    from ..generate.talking_portrait import GenerateSettings, Summary
-    from ..generate.work_folder import WorkFolder
-    from ..media.audio.decode import AudioSource
-    from ..media.portrait.scene import Scene
-    from ..media.video.content_credentials import ContentSigner
-    from ..media.video.segments import SegmentedVideo
-    from ..networks.load import ModelBundle
-    from ..protocols import FrameSink
-
 __all__ = ["check_outputs", "draw_drift", "draw_sheet", "make_signer", "make_sinks", "make_video"]
+
+FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
 
 
 def check_outputs(args: argparse.Namespace, folder: Path | None, resuming: bool) -> None:
@@ -49,7 +54,7 @@ def check_outputs(args: argparse.Namespace, folder: Path | None, resuming: bool)
     png = check_folder(args.png) if args.png is not None else None
     check_apart({**outputs, **({"the folder of frames": png} if png is not None else {})}, inputs)
     _check_folders({**outputs, **inputs}, png, folder)
-    mine = _made_before(folder) if resuming and folder is not None else set()
+    mine = set(WorkFolder(folder).outputs) if resuming and folder is not None else set()  # which it may replace
     for name, path in outputs.items():
         check_output(path, overwrite=args.overwrite or path.absolute() in mine)
         if name == "the video" and path.suffix.lower() != ".mp4":
@@ -76,13 +81,6 @@ def _check_folders(files: dict[str, Path], png: Path | None, work: Path | None) 
             raise OutputError(f"{path}: {name} has the name of a frame in the folder of --png; choose another")
 
 
-def _made_before(folder: Path) -> set[Path]:
-    """Results that the run of a work folder began to write itself; it may replace them."""
-    from ..generate.work_folder import WorkFolder
-
-    return set(WorkFolder(folder).outputs)
-
-
 def _check_work(folder: Path) -> None:
     """The work folder can be made, and its files have names that fit. Raises: OutputError."""
     check_file_name(folder)
@@ -104,12 +102,6 @@ def make_sinks(
     scene: Scene | None = None,
 ) -> tuple[FrameSink, WorkFolder | None]:
     """Where the frames go; with a `scene`, those of its crop become whole pictures on their way."""
-    from ..media.portrait.scene import PastingSink
-    from ..media.video.contact_sheet import ContactSheet
-    from ..media.video.tee import Tee
-    from ..media.video.threaded import ThreadedSink
-    from ..media.video.writer import PngSequenceWriter
-
     sinks: list[FrameSink] = []
     work = None
     try:
@@ -142,9 +134,6 @@ def make_video(
 
     With a `scene` the video has its size and shows all of it.
     """
-    from ..generate.work_folder import WorkFolder
-    from ..media.video.segments import SegmentedVideo, segment_clips
-
     assert settings.fps is not None and settings.output_size is not None  # they are resolved
     clip_frames = bundle.dit.config.clip_frames
 
@@ -182,16 +171,12 @@ def make_signer(args: argparse.Namespace) -> ContentSigner | None:
         return None
     if args.sign is None or args.sign_key is None or args.output is None:
         raise ConfigError("signing needs --sign CERT, --sign-key KEY and --output")
-    from ..media.video.content_credentials import ContentSigner
-
     return ContentSigner(Path(args.sign), Path(args.sign_key))
 
 
 def draw_sheet(args: argparse.Namespace) -> None:
     """The contact sheet of a finished video, made from its file: so a run continues as it does without one."""
     if args.contact_sheet is not None and args.output is not None:
-        from ..media.video.contact_sheet import ContactSheet, sheet_frames
-
         sheet = ContactSheet(args.contact_sheet)
         for frame in sheet_frames(Path(args.output), sheet.count):
             sheet.write(frame[None])
@@ -201,15 +186,10 @@ def draw_sheet(args: argparse.Namespace) -> None:
 def draw_drift(args: argparse.Namespace, summary: Summary) -> None:
     """The plot, if it is asked for."""
     if args.drift_plot is not None and summary.drift.scores:
-        from ..generate.drift_plot import drift_plot
-        from ..media.portrait.image import save_image
-
         save_image(args.drift_plot, drift_plot(summary.drift, summary.drift_level))
 
 
 def _details(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder | None) -> dict[str, Any]:
-    from ..generate.retake import retake_details
-
     details = {"version": __version__, "models_sha256": bundle.hashes(), "settings": settings.to_dict()}
     details |= {"presenter": bundle.presenter} if bundle.presenter else {}
     takes = retake_details(work.takes) if work is not None else []
@@ -218,7 +198,5 @@ def _details(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder |
 
 def _metadata(settings: GenerateSettings, bundle: ModelBundle, work: WorkFolder | None) -> dict[str, Any]:
     """Says in the file that it is generated, by what, and how to repeat it."""
-    from ..media.video.writer import AI_MARKER
-
     comment = f"{AI_MARKER}, made by LetsTalk {__version__}"
     return {"comment": comment, "letstalk": _details(settings, bundle, work)}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Union
+from typing import Literal, Union
 
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from ..generate.settings import GenerateSettings
-    from ..networks.load import ModelBundle
+from ..generate.settings import GenerateSettings
+from ..networks.load import ModelBundle
 
 __all__ = ["OWN", "Size", "choose_size", "parse_size"]
 

@@ -12,6 +12,13 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, MediaError, OutputError
 from ..files import atomic_path
+from ..generate.parts import find_parts
+from ..media.audio.decode import AudioSource
+from ..media.video.container import video_tags
+from ..media.video.segments import join_videos
+from ..media.video.writer import frame_rate
+from ..networks.checkpoint import read_header
+from ..networks.load import DEMO_FOLDER
 from .attempt import Row
 from .failures import explain
 from .info import describe
@@ -51,9 +58,6 @@ class Split:
     """
 
     def __init__(self, job: Job, seconds: float) -> None:
-        from ..generate.parts import find_parts
-        from ..media.audio.decode import AudioSource
-
         self.job, self.broken, self.elapsed = job, False, 0.0
         self.folder = _folder(job)
         for name in ("png", "drift_plot", "keep_work", "as_authors"):
@@ -118,10 +122,6 @@ class Split:
         }
 
     def _join(self, frames: int) -> None:
-        from ..media.video.container import video_tags
-        from ..media.video.segments import join_videos
-        from ..media.video.writer import frame_rate
-
         signer = make_signer(self.job.args)
         pieces = [task.output for task in self.tasks]
         said = describe(pieces[0])["metadata"]  # by the part of itself, and true of all
@@ -157,8 +157,5 @@ def _folder(job: Job) -> Path:
 def _fps(args: argparse.Namespace) -> float:
     if args.fps is not None:
         return float(args.fps)
-    from ..networks.checkpoint import read_header
-    from ..networks.load import DEMO_FOLDER
-
     _, config = read_header(Path(args.model or DEMO_FOLDER) / "dit.safetensors").part("dit")
     return float(config.fps)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.passes import Passes, footprint, resident
 from letstalk_core.cli.__main__ import main
-from letstalk_core.cli.generate import Interrupt
+from letstalk_core.cli.run_generate import Interrupt
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.video.threaded import ThreadedSink

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from letstalk_core.cli import generate
+from letstalk_core.cli import run_generate as generate
 from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.jobs import read_jobs
 from letstalk_core.cli.progress import ProgressLine

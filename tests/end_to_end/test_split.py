@@ -91,7 +91,7 @@ def test_a_split_job_becomes_one_video_with_its_sound(split: Callable[..., int],
 def test_a_killed_split_goes_on_with_the_parts_that_are_done(
     split: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letstalk_core.cli import generate
+    from letstalk_core.cli import run_generate as generate
 
     own, made = generate.make, []
 

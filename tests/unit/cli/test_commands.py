@@ -15,7 +15,8 @@ import numpy
 import pytest
 import torch
 
-from letstalk_core.cli import generate, info
+from letstalk_core.cli import info
+from letstalk_core.cli import run_generate as generate
 from letstalk_core.cli.__main__ import COMMANDS, RESEARCH_COMMANDS, build_parser, main
 from letstalk_core.cli.progress import ProgressLine
 from letstalk_core.generate.work_folder import RUN_FILE
