@@ -18,7 +18,6 @@ from letstalk_core.networks.nn.attention import without_autocast
 from letstalk_core.networks.projection import AudioProjection
 from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
-from letstalk_core.networks.transformer.warm_start import warm_start
 from letstalk_core.pixels import from_unit
 
 from ..data.latents import LatentStore, Window, draw_clips, draw_windows
@@ -29,6 +28,7 @@ from .lora import add_lora, lora_tensors, merged_state
 from .losses import add_noise, disturb_memory, draw_times, region_weights, variance_bound
 from .plots import grid
 from .runtime import load_part, seed_of
+from .warm_start import warm_start
 
 __all__ = ["DiTStage"]
 

@@ -16,7 +16,7 @@ from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import CheckpointError
 from letstalk_core.networks.configs import DiTConfig
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
-from letstalk_core.networks.transformer.warm_start import from_sana, group_names, load_sana, warm_start
+from letstalk_research.training.warm_start import from_sana, group_names, load_sana, warm_start
 
 diffusers = pytest.importorskip("diffusers")
 CONFIG = DiTConfig(

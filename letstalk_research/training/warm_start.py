@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ..checkpoint import load_pickled_tensors, load_tensors
-from .dit import LetsTalkDiT
+from letstalk_core.errors import CheckpointError
+from letstalk_core.networks.checkpoint import load_pickled_tensors, load_tensors
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 __all__ = ["WarmStart", "from_sana", "group_names", "load_sana", "warm_start"]
 
