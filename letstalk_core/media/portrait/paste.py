@@ -8,92 +8,28 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ...pixels import from_bytes, to_bytes
-from .crop import SHAPE_TOLERANCE, CropTransform, check_image, resize
+from .crop import SHAPE_TOLERANCE, CropTransform, resize
 from .track import CropTrack
 
-__all__ = ["PasteBack", "PasteTrack", "feather_mask"]
+__all__ = ["PasteTrack", "feather_mask"]
 
 MAX_GAIN = 1.25  # of the colour match: more would be a wrong match
-
-
-class _Blend:
-    """Mixes frames over the box of a picture; the colour match of the first frames stays the same afterwards."""
-
-    def __init__(self, feather: float, match_colour: bool) -> None:
-        self.feather, self.match_colour = feather, match_colour
-        self._colour: tuple[Tensor, Tensor] | None = None
-        self._last: tuple[CropTransform, Tensor] | None = None
-
-    def __call__(self, frames: Tensor, under: Tensor, box: CropTransform) -> Tensor:
-        """Frames (t, h, w, 3) of any size over the box (y1 - y0, x1 - x0, 3) of a picture, all uint8."""
-        inner, below = resize(frames, (box.y1 - box.y0, box.x1 - box.x0)).float(), under.float()
-        if self.match_colour:
-            if self._colour is None:
-                self._colour = _match(inner, below)
-            gain, offset = self._colour
-            inner = inner * gain.to(inner.device) + offset.to(inner.device)
-        mask = rearrange(self.mask(box).to(frames.device), "h w -> h w 1")
-        mixed = torch.lerp(below.expand_as(inner), inner, mask.expand_as(inner))
-        return mixed.round().clamp(0, 255).to(torch.uint8)
-
-    def mask(self, box: CropTransform) -> Tensor:
-        """`feather_mask`, made once for a box that stays."""
-        if self._last is None or self._last[0] != box:
-            self._last = (box, feather_mask(box, self.feather))
-        return self._last[1]
-
-
-class PasteBack:
-    """Pastes frames of one crop into one picture.
-
-    `feather` is the width of the soft edge as a part of the shorter side of the box. The colour match (one gain
-    and offset per channel) makes the border of the first frames equal to the picture there, and stays the same
-    afterwards: it must not flicker.
-    """
-
-    def __init__(
-        self, image: Tensor, transform: CropTransform, feather: float = 0.1, match_colour: bool = True
-    ) -> None:
-        check_image(image)
-        if tuple(image.shape[:2]) != (transform.image_height, transform.image_width):
-            raise ConfigError(
-                f"the crop belongs to a picture of {transform.image_width}x{transform.image_height}, this one has"
-                f" {image.shape[1]}x{image.shape[0]}"
-            )
-        self.image, self.transform = image, transform
-        self._blend = _Blend(feather, match_colour)
-        self.mask = self._blend.mask(transform)
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """(t, height, width, 3) uint8 -> (t, image_height, image_width, 3) uint8. Raises: ConfigError."""
-        box = self.transform
-        if (
-            frames.ndim != 4
-            or tuple(frames.shape[1:]) != (box.height, box.width, 3)
-            or frames.dtype != torch.uint8
-        ):
-            raise ConfigError(
-                f"frames are {frames.dtype} {list(frames.shape)}; needs uint8 (t, {box.height}, {box.width}, 3)"
-            )
-        image = self.image.to(frames.device)
-        whole = image.expand(len(frames), -1, -1, -1).clone()
-        if len(frames):
-            under = image[box.y0 : box.y1, box.x0 : box.x1]
-            whole[:, box.y0 : box.y1, box.x0 : box.x1] = self._blend(frames, under, box)
-        return whole
 
 
 class PasteTrack:
     """Pastes frame after frame of a track into its own picture, or all into the one picture of a still.
 
     Frames may be larger or smaller than the crop was, for instance upscaled, but not of another shape. Pictures
-    without a face stay as they are. Feather and colour match as in `PasteBack`.
+    without a face stay as they are. `feather` is the width of the soft edge as a part of the shorter side of the
+    box. The colour match (one gain and offset per channel) makes the border of the first frame equal to the
+    picture there, and stays the same afterwards: it must not flicker.
     """
 
     def __init__(self, track: CropTrack, feather: float = 0.1, match_colour: bool = True) -> None:
-        self.track = track
-        self._blend = _Blend(feather, match_colour)
-        self._blend.mask(track.crops[0])  # refuses a bad feather before the work begins
+        self.track, self.feather, self.match_colour = track, feather, match_colour
+        self._colour: tuple[Tensor, Tensor] | None = None
+        # Of a box that stays it is made once; a bad feather is refused before the work begins.
+        self._mask = track.crops[0], feather_mask(track.crops[0], feather)
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises: ConfigError if frames of `size` (height, width) cannot come from this crop."""
@@ -122,10 +58,22 @@ class PasteTrack:
         if self.track.faces[number]:
             box = self.track.crops[number]
             rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
-            under = to_bytes(picture[rows, columns]).to(frame.device)
-            mixed = self._blend(to_bytes(frame)[None], under, box)[0]
+            mixed = self._mixed(to_bytes(frame), to_bytes(picture[rows, columns]).to(frame.device), box)
             whole[rows, columns] = mixed if picture.dtype == torch.uint8 else from_bytes(mixed)
         return whole
+
+    def _mixed(self, frame: Tensor, under: Tensor, box: CropTransform) -> Tensor:
+        """A frame (h, w, 3) of any size over the box (y1 - y0, x1 - x0, 3) of a picture, all uint8."""
+        inner, below = resize(frame, (box.y1 - box.y0, box.x1 - box.x0)).float(), under.float()
+        if self.match_colour:
+            if self._colour is None:
+                self._colour = _match(inner, below)
+            gain, offset = self._colour
+            inner = inner * gain.to(inner.device) + offset.to(inner.device)
+        if self._mask[0] != box:
+            self._mask = box, feather_mask(box, self.feather)
+        mask = rearrange(self._mask[1].to(frame.device), "h w -> h w 1")
+        return torch.lerp(below, inner, mask.expand_as(inner)).round().clamp(0, 255).to(torch.uint8)
 
 
 def feather_mask(transform: CropTransform, feather: float = 0.1) -> Tensor:
@@ -153,12 +101,12 @@ def _ramp(length: int, width: float, soft_start: bool, soft_end: bool) -> Tensor
     return x * x * (3 - 2 * x)
 
 
-def _match(frames: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and offset (3,) that give the frames' border the mean and spread of the picture's."""
+def _match(frame: Tensor, under: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and offset (3,) that give the frame's border the mean and spread of the picture's."""
     height, width = under.shape[:2]
     edge = max(1, round(0.1 * min(height, width)))
     border = torch.ones(height, width, dtype=torch.bool, device=under.device)
     border[edge : height - edge, edge : width - edge] = False
-    ours, theirs = frames[:, border].flatten(0, 1), under[border]
+    ours, theirs = frame[border], under[border]
     gain = ((theirs.std(0, correction=0) + 1) / (ours.std(0, correction=0) + 1)).clamp(1 / MAX_GAIN, MAX_GAIN)
     return gain, theirs.mean(0) - gain * ours.mean(0)

@@ -13,7 +13,8 @@ from ...protocols import FaceDetector, FrameSink
 from .crop import CropTransform
 from .detect import largest_face
 from .find import FaceFinder, check_face, find_face
-from .paste import PasteBack
+from .paste import PasteTrack
+from .track import CropTrack
 
 __all__ = ["PastingSink", "Scene", "frame_face"]
 
@@ -95,7 +96,8 @@ class Scene:
         return digest.hexdigest()
 
     def __call__(self, frames: Tensor) -> Tensor:
-        return PasteBack(self.picture, self.crop, match_colour=False)(frames)
+        paste = PasteTrack(CropTrack(crops=(self.crop,), faces=(True,)), match_colour=False)
+        return torch.stack([paste(0, frame, self.picture) for frame in frames])
 
 
 class PastingSink:
