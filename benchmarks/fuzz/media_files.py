@@ -143,11 +143,11 @@ def make_picture(rng: Random, seeds: Path, folder: Path) -> None:
 def check_picture(folder: Path) -> None:
     from letstalk_core.cli.info import describe
     from letstalk_core.media.portrait.crop import fit_to
-    from letstalk_core.media.portrait.image import load_alpha, load_portrait
+    from letstalk_core.media.portrait.image import load_portrait, load_with_alpha
 
     (path,) = folder.iterdir()
     tolerated(describe, path)
     if path.stat().st_size < 200_000:  # larger ones are bombs, which take seconds to unpack each time
-        tolerated(load_alpha, path)
+        tolerated(load_with_alpha, path)
     image = load_portrait(path)
     fit_to(image, (64, 64))

@@ -42,6 +42,14 @@ PRESENTER_KEY = "letstalk.presenter"  # in the metadata of model files: whose mo
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
 FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_projection": "dit", "dit": "dit"}
 OPTIONAL = ("carry", "lips")  # files of a bundle that it may lack
+EQUAL = (  # kinds and fields of their configs that must be the same in networks of one training
+    (("autoencoder", "latent_channels"), ("dit", "in_channels")),
+    (("audio_encoder", "hidden_size"), ("audio_projection", "encoder_dim")),
+    (("audio_encoder", "num_hidden_layers"), ("audio_projection", "layers")),
+    (("audio_projection", "token_dim"), ("dit", "audio_token_dim")),
+    (("audio_encoder", "hidden_size"), ("lips", "encoder_dim")),
+    (("audio_encoder", "num_hidden_layers"), ("lips", "layers")),
+)
 
 
 def build_model(config: Config, *, device: Device = None, dtype: DType = None) -> nn.Module:
@@ -118,13 +126,8 @@ class ModelBundle:
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        _check_bundle(
-            self.autoencoder.config,
-            self.audio_encoder.config,
-            self.audio_projection.config,
-            self.dit.config,
-            self.lips.config if self.lips is not None else None,
-        )
+        networks = {kind: getattr(self, kind) for kind in (*FILES, "lips")}
+        _check_bundle({kind: network.config for kind, network in networks.items() if network is not None})
 
     @property
     def device(self) -> torch.device:
@@ -152,33 +155,14 @@ class ModelBundle:
         return dict(self._hashes)
 
 
-def _check_bundle(
-    autoencoder: AutoencoderConfig,
-    encoder: AudioEncoderConfig,
-    projection: AudioProjectionConfig,
-    dit: DiTConfig,
-    lips: LipsConfig | None = None,
-) -> None:
-    pairs = [
-        ("autoencoder latent_channels", autoencoder.latent_channels, "dit in_channels", dit.in_channels),
-        ("audio encoder hidden_size", encoder.hidden_size, "audio projection encoder_dim", projection.encoder_dim),
-        (
-            "audio encoder num_hidden_layers",
-            encoder.num_hidden_layers,
-            "audio projection layers",
-            projection.layers,
-        ),
-        ("audio projection token_dim", projection.token_dim, "dit audio_token_dim", dit.audio_token_dim),
-    ]
-    if lips is not None:
-        pairs += [
-            ("audio encoder hidden_size", encoder.hidden_size, "lips encoder_dim", lips.encoder_dim),
-            ("audio encoder num_hidden_layers", encoder.num_hidden_layers, "lips layers", lips.layers),
-        ]
-    for left, a, right, b in pairs:
-        if a != b:
+def _check_bundle(configs: Mapping[str, Any]) -> None:
+    """Raises: ConfigError if the networks of these configs, by kind, do not belong together."""
+    for (left, a), (right, b) in EQUAL:
+        if left in configs and right in configs and getattr(configs[left], a) != getattr(configs[right], b):
+            one, other = f"{left.replace('_', ' ')} {a}", f"{right.replace('_', ' ')} {b}"
             raise ConfigError(
-                f"the models do not belong together: {left}={a} but {right}={b}; use files of one training"
+                f"the models do not belong together: {one}={getattr(configs[left], a)} but"
+                f" {other}={getattr(configs[right], b)}; use files of one training"
             )
 
 
@@ -192,32 +176,25 @@ def load_bundle(
     file.
     """
     path = DEMO_FOLDER if folder is None else Path(folder)
+    needed = [f"{name}.safetensors" for name in sorted(set(FILES.values()))]
     try:
         found = path.is_dir()
     except OSError:  # a name that is too long
         found = False
     if not found:
-        raise CheckpointError(f"{path}: is not a folder; give one that holds {_names()}")
-    missing = [
-        f"{name}.safetensors"
-        for name in sorted(set(FILES.values()))
-        if not (path / f"{name}.safetensors").is_file()
-    ]
+        raise CheckpointError(f"{path}: is not a folder; give one that holds {', '.join(needed)}")
+    missing = [name for name in needed if not (path / name).is_file()]
     if missing:
-        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; a model folder holds {_names()}")
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}; a model folder holds {', '.join(needed)}")
     headers: dict[str, CheckpointHeader] = {}
     for kind, name in FILES.items():  # all headers first: errors come before long loads
         headers[kind] = read_header(path / f"{name}.safetensors")
     configs: dict[str, Any] = {kind: header.part(kind)[1] for kind, header in headers.items()}
     lips = path / "lips.safetensors"
+    if lips.is_file():
+        configs["lips"] = read_header(lips).part("lips")[1]
     try:
-        _check_bundle(
-            configs["autoencoder"],
-            configs["audio_encoder"],
-            configs["audio_projection"],
-            configs["dit"],
-            read_header(lips).part("lips")[1] if lips.is_file() else None,
-        )
+        _check_bundle(configs)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
     models = {kind: load_model(header.path, kind, device=device, dtype=dtype) for kind, header in headers.items()}
@@ -230,7 +207,3 @@ def load_optional(folder: Path, kind: str, *, device: Device = None, dtype: DTyp
     """One of the `OPTIONAL` networks of a model folder; None where it has none. Raises: CheckpointError."""
     path = folder / f"{kind}.safetensors"
     return load_model(path, kind, device=device, dtype=dtype) if path.is_file() else None
-
-
-def _names() -> str:
-    return ", ".join(f"{name}.safetensors" for name in sorted(set(FILES.values())))

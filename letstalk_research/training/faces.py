@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from letstalk_core.files import atomic_path
-from letstalk_core.media.portrait.crop import fit_square
+from letstalk_core.media.portrait.crop import fit_to
 from letstalk_core.media.portrait.face_geometry import eye_distance, eye_opening, mouth_opening
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.networks.checkpoint import save_checkpoint
@@ -272,5 +272,5 @@ def _backgrounds(folder: str) -> Tensor | None:
         image = load_portrait(path)
         half = min(image.shape[:2]) // 2
         parts = [image, image[:half], image[-half:], image[:, :half], image[:, -half:]] if half > SIDE else [image]
-        found += [fit_square(part, SIDE).permute(2, 0, 1).float() / 255 for part in parts]
+        found += [fit_to(part, (SIDE, SIDE)).permute(2, 0, 1).float() / 255 for part in parts]
     return torch.stack(found) if found else None

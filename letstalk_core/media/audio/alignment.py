@@ -20,7 +20,6 @@ __all__ = [
     "frame_at",
     "frame_count",
     "frame_positions",
-    "frame_seconds",
     "resample_states",
     "window_states",
 ]
@@ -42,14 +41,8 @@ def frame_count(seconds: float, fps: float) -> int:
     return max(1, round(seconds * fps))
 
 
-def frame_seconds(frame: int, fps: float) -> float:
-    """Start of a frame in seconds."""
-    _check_fps(fps)
-    return frame / fps
-
-
 def frame_at(seconds: float, fps: float) -> int:
-    """The frame shown at a moment; inverse of `frame_seconds`."""
+    """The frame shown at a moment."""
     _check_fps(fps)
     return math.floor(seconds * fps + 1e-6)  # i / fps * fps may fall just below i
 

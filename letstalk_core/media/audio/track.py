@@ -79,13 +79,7 @@ class AudioTrack:
 
     @classmethod
     def build(
-        cls,
-        blocks: Iterable[Tensor],
-        frames: int,
-        fps: float,
-        *,
-        spool: Path | None = None,
-        **sound: Any,
+        cls, blocks: Iterable[Tensor], frames: int, fps: float, *, spool: Path | None = None, **sound: Any
     ) -> AudioTrack:
         """Collect blocks (k, layers, dim), `frames` frames in all, as `features.encode_audio` yields them.
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = ["CropTransform", "check_image", "fit_square", "fit_to", "resize"]
+__all__ = ["CropTransform", "check_image", "fit_to", "resize"]
 
 SHAPE_TOLERANCE = 0.02  # by which the ratio of the sides may differ when a picture was scaled
 
@@ -25,7 +24,7 @@ class CropTransform:
     """A box x0..x1, y0..y1 of a picture of image_height x image_width, scaled to height x width.
 
     Pixel i covers i..i+1, so a point (x, y) of the picture lies at ((x - x0) * width / (x1 - x0), …) in the crop.
-    The box has whole pixels and lies inside the picture. All fields are integers: JSON-safe by `to_dict`.
+    The box has whole pixels and lies inside the picture.
     """
 
     x0: int
@@ -38,10 +37,6 @@ class CropTransform:
     width: int
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ConfigError(f"crop: {field.name}={value!r} must be an integer")
         inside = 0 <= self.x0 < self.x1 <= self.image_width and 0 <= self.y0 < self.y1 <= self.image_height
         if not inside or min(self.height, self.width) < 1:
             raise ConfigError(
@@ -107,10 +102,6 @@ class CropTransform:
         """Points (…, 2) as (x, y) of the picture -> of the crop."""
         return (points - points.new_tensor([self.x0, self.y0])) * points.new_tensor(self.scale)
 
-    def to_image(self, points: Tensor) -> Tensor:
-        """Points (…, 2) of the crop -> of the picture; inverse of `to_crop`."""
-        return points / points.new_tensor(self.scale) + points.new_tensor([self.x0, self.y0])
-
     def apply(self, image: Tensor, mode: str = "bicubic") -> Tensor:
         """Cut (h, w, 3) uint8 -> (height, width, 3) uint8. Raises: ConfigError for a picture of another size."""
         check_image(image)
@@ -140,17 +131,6 @@ class CropTransform:
         box = {"x0": x0, "y0": y0, "x1": x1, "y1": y1}
         return dataclasses.replace(self, **box, image_height=height, image_width=width)
 
-    def to_dict(self) -> dict[str, int]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CropTransform:
-        """Raises: ConfigError."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"crop: {error}") from None
-
 
 def check_image(image: Tensor) -> None:
     """Raises: ConfigError if this is not (h, w, 3) uint8."""
@@ -177,8 +157,3 @@ def fit_to(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tenso
     if min(size) < 1:
         raise ConfigError(f"size {size[1]}x{size[0]} must be at least 1x1")
     return CropTransform.centre((image.shape[0], image.shape[1]), size).apply(image, mode)
-
-
-def fit_square(image: Tensor, side: int) -> Tensor:
-    """`fit_to` for a square."""
-    return fit_to(image, (side, side))

@@ -18,14 +18,7 @@ from ...networks.checkpoint import load_pickled_tensors, load_tensors
 from ...protocols import Device, FaceDetector
 from .crop import check_image, resize
 
-__all__ = [
-    "WEIGHTS_URL",
-    "KorniaFaceDetector",
-    "cached_weights",
-    "download_weights",
-    "find_face",
-    "largest_face",
-]
+__all__ = ["WEIGHTS_URL", "KorniaFaceDetector", "cached_weights", "find_face", "largest_face"]
 
 WEIGHTS_URL = "https://github.com/kornia/data/raw/main/yunet_final.pth"
 DETECTION_SIDE = 640  # pixels; YuNet was trained at 320 and finds faces down to about 10 pixels
@@ -35,7 +28,7 @@ _lock = threading.Lock()
 
 
 class KorniaFaceDetector:
-    """A `FaceDetector` on kornia's YuNet. Nothing is ever downloaded here: see `download_weights`.
+    """A `FaceDetector` on kornia's YuNet. Nothing is ever downloaded here.
 
     `weights` is a .pth or .safetensors file; without it the file is looked for in torch's model cache.
     Raises: DependencyError if kornia or the file is missing, CheckpointError if the file does not fit.
@@ -88,17 +81,6 @@ def largest_face(boxes: Tensor, confidence: float = 0.5) -> Tensor:
 def find_face(image: Tensor, detector: FaceDetector, confidence: float = 0.5) -> Tensor:
     """Box (5,) of the face to animate in (h, w, 3) uint8. Raises: FaceNotFoundError."""
     return largest_face(detector(image), confidence)
-
-
-def download_weights(destination: str | os.PathLike[str] | None = None) -> Path:
-    """Fetch YuNet's weights (about 0.3 MB) because the user asked for it. Raises: DependencyError."""
-    path = Path(destination) if destination is not None else cached_weights()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(WEIGHTS_URL, str(path), progress=False)
-    except OSError as error:
-        raise DependencyError(f"{WEIGHTS_URL}: download failed ({error}); fetch it by hand to {path}") from None
-    return path
 
 
 def cached_weights() -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...errors import ConfigError, DependencyError, MediaError
 from ..av_input import check_file
 
-__all__ = ["MIN_SIDE", "load_alpha", "load_portrait", "load_with_alpha", "read_texts", "save_image"]
+__all__ = ["MIN_SIDE", "load_portrait", "load_with_alpha", "read_texts", "save_image"]
 
 MIN_SIDE = 32  # pixels
 MAX_PIXELS = 50_000_000  # what cameras of 50 megapixels take; a larger claim may be a decompression bomb
@@ -62,18 +62,11 @@ def load_portrait(
     return _read(path, lambda name, image: _to_tensor(_upright(name, image), background))
 
 
-def load_alpha(path: str | os.PathLike[str]) -> Tensor | None:
-    """How opaque each pixel of `load_portrait` was: (h, w) uint8, 255 is opaque; None for opaque pictures.
-
-    Raises: MediaError, as `load_portrait` does.
-    """
-    return _read(path, lambda name, image: _alpha(_upright(name, image)))
-
-
 def load_with_alpha(
     path: str | os.PathLike[str], background: tuple[int, int, int] | None = (128, 128, 128)
 ) -> tuple[Tensor, Tensor | None]:
-    """`load_portrait` and `load_alpha` of a picture that is decoded once. Raises: MediaError."""
+    """A picture as `load_portrait` gives it, and how opaque each pixel was: (h, w) uint8, 255 is opaque; None for
+    opaque pictures. Raises: MediaError."""
 
     def both(name: Path, image: Any) -> tuple[Tensor, Tensor | None]:
         image = _upright(name, image)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ class CropTrack:
     """Crops of the frames of a video, or of the one frame of a still; all of one picture size and one crop size.
 
     Where `faces` is False the frame shows no face: its crop comes from its neighbours, and nothing belongs pasted
-    over it. JSON-safe by `to_dict`. Raises: ConfigError.
+    over it. Raises: ConfigError.
     """
 
     crops: tuple[CropTransform, ...]
@@ -81,18 +80,6 @@ class CropTrack:
     def resized(self, image_size: tuple[int, int]) -> CropTrack:
         """The same boxes on pictures scaled to `image_size` (height, width). Raises: ConfigError."""
         return dataclasses.replace(self, crops=tuple(crop.on_picture(image_size) for crop in self.crops))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"crops": [crop.to_dict() for crop in self.crops], "faces": list(self.faces)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CropTrack:
-        """Raises: ConfigError."""
-        try:
-            crops = tuple(CropTransform.from_dict(crop) for crop in values["crops"])
-            return cls(crops=crops, faces=tuple(map(bool, values["faces"])))
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"crop track: {error!r} is missing or not a list") from None
 
 
 def follow_face(found: Iterable[Tensor], confidence: float = 0.5) -> Tensor:

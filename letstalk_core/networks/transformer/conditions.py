@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-
-from ...protocols import Device, DType
 
 __all__ = ["Conditions"]
 
@@ -27,16 +23,6 @@ class Conditions:
     memory: Tensor
     movement: Tensor | None = None
 
-    def to(self, device: Device = None, dtype: DType = None) -> Conditions:
-        """The same conditions on another device or in another dtype."""
-        return Conditions(**{k: t.to(device=device, dtype=dtype) for k, t in self.tensors().items()})
-
     def tensors(self) -> dict[str, Tensor]:
         """Those that there are, by the names under which a network takes them."""
         return {k: t for k, t in vars(self).items() if t is not None}
-
-    @staticmethod
-    def concatenate(parts: Sequence[Conditions]) -> Conditions:
-        """One batch out of several, in order: guidance runs its variants in one forward pass."""
-        tensors = [part.tensors() for part in parts]
-        return Conditions(**{name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})

@@ -30,7 +30,7 @@ def faces(sub: Any) -> torch.Tensor:
     """IMAGE of four bundled portraits at 128x128."""
     portraits = sorted((DEMO_FOLDER / "portraits").glob("*.png"))
     pictures = [sub("letstalk_core.media.portrait.image").load_portrait(path) for path in portraits]
-    fitted = [sub("letstalk_core.media.portrait.crop").fit_square(picture, 128) for picture in pictures]
+    fitted = [sub("letstalk_core.media.portrait.crop").fit_to(picture, (128, 128)) for picture in pictures]
     return torch.stack(fitted).float() / 255
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.media.portrait.crop import CropTransform, fit_square, fit_to, resize
+from letstalk_core.media.portrait.crop import CropTransform, fit_to, resize
 
 sides = st.integers(32, 900)
 sizes = st.tuples(st.sampled_from([64, 96, 256]), st.sampled_from([64, 128, 256]))
@@ -34,10 +34,8 @@ def test_a_crop_lies_inside_the_picture_and_keeps_its_shape(crop: CropTransform)
     assert abs(across / down - 1) <= 1.1 / shorter + 1e-6  # whole pixels
 
 
-@given(crops(), st.lists(st.tuples(st.floats(-50, 900), st.floats(-50, 900)), min_size=1, max_size=5))
-def test_points_go_to_the_crop_and_back(crop: CropTransform, points: list[tuple[float, float]]) -> None:
-    original = torch.tensor(points, dtype=torch.float64)
-    torch.testing.assert_close(crop.to_image(crop.to_crop(original)), original, rtol=1e-9, atol=1e-9)
+@given(crops())
+def test_points_go_to_the_crop(crop: CropTransform) -> None:
     corners = torch.tensor([[crop.x0, crop.y0], [crop.x1, crop.y1]], dtype=torch.float64)
     expected = torch.tensor([[0, 0], [crop.width, crop.height]], dtype=torch.float64)
     torch.testing.assert_close(crop.to_crop(corners), expected)
@@ -77,7 +75,7 @@ def test_fit_to_gives_the_wanted_size(image: tuple[int, int], size: tuple[int, i
 def test_shrinking_is_antialiased() -> None:
     stripes = torch.zeros(512, 512, 3, dtype=torch.uint8)
     stripes[:, ::2] = 255
-    found = fit_square(stripes, 64).float()
+    found = fit_to(stripes, (64, 64)).float()
     assert (found[4:-4, 4:-4] - 127.5).abs().max() < 6
 
 
@@ -98,13 +96,10 @@ def test_resizing_works_on_batches_and_copies_what_needs_no_change() -> None:
 
 
 def test_impossible_crops_are_refused() -> None:
-    good = CropTransform.centre((100, 100), (64, 64)).to_dict()
-    assert CropTransform.from_dict(json.loads(json.dumps(good))).to_dict() == good
-    for change in ({"x0": -1}, {"x1": 101}, {"y0": 100}, {"height": 0}, {"x0": 1.5}, {"x0": True}, {"extra": 1}):
+    good = CropTransform.centre((100, 100), (64, 64))
+    for change in ({"x0": -1}, {"x1": 101}, {"y0": 100}, {"height": 0}):
         with pytest.raises(ConfigError):
-            CropTransform.from_dict({**good, **change})
-    with pytest.raises(ConfigError):
-        CropTransform.from_dict({"x0": 1})
+            dataclasses.replace(good, **change)
     nan, inf = float("nan"), float("inf")
     for box in ((10, 10, 10, 20), (10, 10, 20, 5), (nan, 0, 1, 1), (0, 0, inf, 1)):
         with pytest.raises(ConfigError, match="face box"):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import CheckpointError, DependencyError, FaceNotFoundError
-from letstalk_core.media.portrait.detect import KorniaFaceDetector, download_weights, find_face, largest_face
+from letstalk_core.media.portrait.detect import KorniaFaceDetector, largest_face
 
 
 def boxes(*rows: tuple[float, float, float, float, float]) -> Tensor:
@@ -17,7 +17,7 @@ def boxes(*rows: tuple[float, float, float, float, float]) -> Tensor:
 
 def test_the_largest_sure_face_is_chosen() -> None:
     rows = boxes((0, 0, 10, 10, 0.9), (5, 5, 45, 55, 0.8), (0, 0, 90, 90, 0.2))
-    found = find_face(torch.zeros(200, 300, 3, dtype=torch.uint8), lambda image: rows)
+    found = largest_face(rows)
     assert found[:4].tolist() == [5, 5, 45, 55]
 
 
@@ -43,15 +43,6 @@ def test_missing_weights_are_never_downloaded_unasked(tmp_path: Path, monkeypatc
         with pytest.raises(DependencyError, match="download https.* to this place"):
             KorniaFaceDetector(path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
-    with pytest.raises(DependencyError, match="by hand"):
-        download_weights(tmp_path / "yunet.pth")
 
 
 def _weights() -> dict[str, Tensor]:

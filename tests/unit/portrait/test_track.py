@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -41,15 +41,12 @@ def box_lists(draw: st.DrawFn) -> Tensor:
 
 @settings(max_examples=60)
 @given(boxes=box_lists(), smoothing=st.floats(0, 9), margin=st.floats(0, 2), wide=st.sampled_from([64, 96, 128]))
-def test_boxes_are_inside_and_points_return(boxes: Tensor, smoothing: float, margin: float, wide: int) -> None:
+def test_boxes_are_inside(boxes: Tensor, smoothing: float, margin: float, wide: int) -> None:
     track = CropTrack.around(boxes, (HEIGHT, WIDTH), (96, wide), margin, 0.1, smoothing)
     assert len(track) == len(boxes)
     assert list(track.faces) == boxes.isfinite().all(1).tolist()
-    points = torch.tensor([[0.0, 0.0], [31.5, 7.25], [160.0, 120.0]], dtype=torch.float64)
     for crop in track.crops:
         assert 0 <= crop.x0 < crop.x1 <= WIDTH and 0 <= crop.y0 < crop.y1 <= HEIGHT
-        torch.testing.assert_close(crop.to_image(crop.to_crop(points)), points)
-    assert CropTrack.from_dict(json.loads(json.dumps(track.to_dict()))) == track
 
 
 @given(count=st.integers(1, 40), smoothing=st.floats(0, 50), x=coordinates, side=st.floats(1, 99))
@@ -124,7 +121,7 @@ def test_pasting_the_crop_upscaled_or_not_reproduces_the_picture(scale: int) -> 
     image = (picture() * 255).round().to(torch.uint8)
     track = CropTrack.around(torch.tensor([[60.0, 40, 100, 90]]), (HEIGHT, WIDTH), (96, 128), 0.3)
     crop = track.crops[0]
-    large = CropTransform(**{**crop.to_dict(), "height": 96 * scale, "width": 128 * scale}).apply(image)
+    large = dataclasses.replace(crop, height=96 * scale, width=128 * scale).apply(image)
     found = PasteTrack(track)(5, large, image)  # a still: every frame goes into the one picture
     assert found.dtype == torch.uint8
     assert (found.float() - image).abs().max() <= 5
@@ -156,13 +153,6 @@ def test_a_scaled_box_stays_inside(scale: float, x: int, side: int) -> None:
     height, width = round(1200 * scale), round(1600 * scale)
     crop = CropTransform.around((x, x, x + side, x + side), (1200, 1600), (64, 64)).on_picture((height, width))
     assert (crop.image_height, crop.image_width) == (height, width)
-
-
-def test_a_damaged_track_is_refused() -> None:
-    good = CropTrack.centre((HEIGHT, WIDTH), (64, 64)).to_dict()
-    for bad in ({}, {**good, "faces": []}, {**good, "crops": [{"x0": 1}]}, {**good, "crops": 3}):
-        with pytest.raises(ConfigError):
-            CropTrack.from_dict(bad)
 
 
 # pasting stills
