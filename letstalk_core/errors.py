@@ -2,15 +2,6 @@
 
 Every message names the thing and its value, says what was needed, and gives the remedy where one is known;
 the command line prints that one line and exits with code 2.
-
-    LetsTalkError
-    ├── ConfigError            a setting or a shape that cannot work
-    ├── CheckpointError        a model file that is missing, damaged, foreign or of the wrong shape
-    ├── MediaError             an image, sound or video that cannot be read or used
-    │   └── FaceNotFoundError  a picture without a usable face
-    ├── OutputError            a result that cannot be written
-    ├── NumericalError         NaN or infinity where numbers should be
-    └── DependencyError        an optional program or package that is not installed
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from comfy_api.latest import ComfyExtension, io
 
 from .adapters.folders import register_folders
@@ -11,31 +13,17 @@ from .adapters.schema import with_search_words
 
 __all__ = ["LetsTalkExtension", "comfy_entrypoint"]
 
+MODULES = (
+    *("portrait_video", "dub", "loaders", "conditioning", "motion", "guidance", "sampling", "memory", "portrait"),
+    *("detail", "personalize", "doctor"),
+)
+
 
 class LetsTalkExtension(ComfyExtension):
     """The list of nodes of the pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        from . import (
-            conditioning,
-            detail,
-            doctor,
-            dub,
-            guidance,
-            loaders,
-            memory,
-            motion,
-            personalize,
-            portrait,
-            portrait_video,
-            sampling,
-        )
-
-        modules = (
-            *(portrait_video, dub, loaders, conditioning, motion, guidance, sampling, memory, portrait, detail),
-            personalize,
-            doctor,
-        )
+        modules = [importlib.import_module(f".{name}", __package__) for name in MODULES]
         nodes = [node for module in modules for node in module.NODES]
         return [with_search_words(with_host_errors(with_checked_inputs(node))) for node in nodes]
 

@@ -65,7 +65,8 @@ class LetsTalkMemorySettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        return io.NodeOutput(BankSettings(**{k: None if v < 0 else v for k, v in inputs.items()}))
+        wanted: dict[str, Any] = {name: None if value < 0 else value for name, value in inputs.items()}
+        return io.NodeOutput(BankSettings(**wanted))
 
 
 class LetsTalkSaveMemory(io.ComfyNode):

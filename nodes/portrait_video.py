@@ -14,7 +14,6 @@ from .adapters.provenance import plain_values
 from .adapters.schema import BoundingBox, make_schema
 from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
-from .adapters.work import UNFINISHED
 from .loaders import check_name, file_fingerprint
 
 __all__ = ["NODES"]
@@ -149,16 +148,10 @@ class LetsTalkPortraitVideo(io.ComfyNode):
             settings={"seed": seed, **numbers, "model": model_name(bundle.model)},
             prompt=hidden.prompt,
             extra=hidden.extra_pnginfo,
-            **{"unfinished": UNFINISHED[0], **inputs},
+            **inputs,
         )
-        summary = {
-            "clips": len(run.plan),
-            "frames": run.frames,
-            "seconds": run.frames / FPS,
-            "model": model_name(bundle.model),
-        }
         saved = ui.SavedResult(video.path.name, "", io.FolderType.temp)
-        shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [summary]}
+        shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [run.summary]}
         return io.NodeOutput(video.video, video.images, video.last, FPS, run.frames, ui=shown)
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..letstalk_core.errors import ConfigError
 from .adapters.carry import OFF, SIZES
-from .adapters.clip_run import ClipRun, model_name, prepare_run
+from .adapters.clip_run import prepare_run
 from .adapters.guider import schedule_names
 from .adapters.provenance import plain_values
 from .adapters.render import IMAGES, Part, render_latents, render_video
@@ -16,7 +16,6 @@ from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.video_input import lazy_frames
 from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
-from .adapters.work import UNFINISHED
 
 __all__ = ["NODES"]
 
@@ -25,6 +24,7 @@ DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colo
 FOLDED = frozenset(
     {"schedule", "crf", "work_folder", "unfinished", "retake_from", "retake_to", "retake_seed", "detail", "puppet"}
 )
+RENDERING = ("crf", "audio", "work_folder", "unfinished", "detail", "references", "puppet")  # not of the run
 IMAGES_OUTPUT = 1  # of Talking Video
 
 
@@ -107,12 +107,6 @@ def _inputs() -> list[Any]:
     ]
 
 
-def _summary(run: ClipRun) -> dict[str, Any]:
-    """What the browser shows of a finished run."""
-    name = model_name(run.guider.model_patcher)
-    return {"clips": len(run.plan), "frames": run.frames, "seconds": run.frames / run.fps, "model": name}
-
-
 class LetsTalkLongVideoSampler(io.ComfyNode):
     """All clips as latents."""
 
@@ -150,7 +144,7 @@ class LetsTalkLongVideoSampler(io.ComfyNode):
     def execute(cls, vae: Any = None, **inputs: Any) -> io.NodeOutput:
         run = prepare_run(**inputs)
         samples = render_latents(run, cls.hidden.unique_id, vae)
-        shown = {"letstalk": [_summary(run)]}
+        shown = {"letstalk": [run.summary]}
         return io.NodeOutput({"samples": samples}, run.bank, run.drift_image(), run.fps, run.frames, ui=shown)
 
 
@@ -238,25 +232,14 @@ class LetsTalkTalkingVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        vae: Any,
-        crf: int,
-        audio: Any = None,
-        work_folder: str = "",
-        unfinished: str = UNFINISHED[0],
-        retake_from: float = 0.0,
-        retake_to: float = 0.0,
-        retake_seed: int = 1,
-        detail: str = SIZES[0],
-        references: Any = None,
-        puppet: bool = True,
-        **inputs: Any,
+        cls, vae: Any, retake_from: float = 0.0, retake_to: float = 0.0, retake_seed: int = 1, **inputs: Any
     ) -> io.NodeOutput:
         if retake_from > 0 and retake_to <= 0:
             raise ConfigError(
                 f"retake_from: {retake_from:g} s is set, but retake_to is 0; set retake_to to the second at which"
                 " the retake ends, or retake_from to 0"
             )
+        rendering = {name: inputs.pop(name) for name in RENDERING if name in inputs}
         run = prepare_run(**inputs)
         everything = is_wired(cls.hidden.dynprompt, cls.hidden.unique_id, IMAGES_OUTPUT)
         part = Part(retake_from, retake_to, retake_seed) if retake_to > 0 else None
@@ -266,20 +249,14 @@ class LetsTalkTalkingVideo(io.ComfyNode):
             vae,
             node_id=cls.hidden.unique_id,
             images=IMAGES[everything],
-            crf=crf,
-            audio=audio,
-            settings={**numbers, "seed": run.seed, "steps": run.steps, "model": _summary(run)["model"]},
+            settings={**numbers, "seed": run.seed, "steps": run.steps, "model": run.summary["model"]},
             prompt=cls.hidden.prompt,
             extra=cls.hidden.extra_pnginfo,
-            work_folder=work_folder,
-            unfinished=unfinished,
             part=part,
-            detail=detail,
-            references=references,
-            puppet=puppet,
+            **rendering,
         )
         saved = ui.SavedResult(result.path.name, "", io.FolderType.temp)
-        shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [_summary(run)]}
+        shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [run.summary]}
         last = result.images[-1:].clone()
         size = (last.shape[1], last.shape[2])
         frames = result.images if everything else lazy_frames(result.path, run.frames, size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..errors import OutputError
 
@@ -51,31 +52,15 @@ def readable(count: float) -> str:
 
 
 def with_shortage(
-    error: OutputError,
-    folder: Path,
-    *,
-    frames: int,
-    held: int,
-    fps: float,
-    pixels: int,
-    segment_frames: int,
-    clip_frames: int,
-    keep: bool,
+    error: OutputError, folder: Path, *, frames: int, held: int, clip_frames: int, **known: Any
 ) -> OutputError:
-    """The same error, and if the disk is full how much is missing, measured on what the work folder holds."""
+    """The same error, and if the disk is full how much is missing, measured on what the work folder holds.
+    `known`: the other arguments of `bytes_needed`."""
     if not is_full(error):
         return error
     sizes = {kind: [p.stat().st_size for p in folder.glob(f"{kind}-*")] for kind in ("video", "clip")}
-    need = bytes_needed(
-        frames=frames,
-        held=held,
-        fps=fps,
-        pixels=pixels,
-        video=sum(sizes["video"]),
-        latents=max(sizes["clip"], default=0) / clip_frames,
-        segment_frames=segment_frames,
-        keep=keep,
-    )
+    latents = max(sizes["clip"], default=0) / clip_frames
+    need = bytes_needed(frames=frames, held=held, video=sum(sizes["video"]), latents=latents, **known)
     free = shutil.disk_usage(folder).free
     told = OutputError(
         f"{error}. About {readable(need)} are needed for the {frames - held} of {frames} frames to come and the"

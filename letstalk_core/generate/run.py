@@ -142,7 +142,17 @@ def opened(run: Run, sink: ClipSink, work: Work) -> Iterator[Outcome]:
     except BaseException as error:
         sink.abort()
         if isinstance(error, OutputError) and isinstance(work, WorkFolder):
-            error = _with_shortage(error, run, sink, work)
+            error = with_shortage(
+                error,
+                work.folder,
+                frames=run.frames,
+                held=sink.held,
+                fps=run.fps,
+                pixels=run.size[0] * run.size[1],
+                segment_frames=run.clip_frames * run.segment,
+                clip_frames=run.clip_frames,
+                keep=work.keep,
+            )
         work.leave()
         raise error
     work.end(interrupted=outcome.interrupted)
@@ -187,17 +197,3 @@ def run_clips(run: Run, sink: ClipSink, work: Work, outcome: Outcome, blend: Ble
         if done == len(plan):
             sink.finish()
         run.watch.sampled(clip, run.drift)
-
-
-def _with_shortage(error: OutputError, run: Run, sink: ClipSink, work: WorkFolder) -> OutputError:
-    return with_shortage(
-        error,
-        work.folder,
-        frames=run.frames,
-        held=sink.held,
-        fps=run.fps,
-        pixels=run.size[0] * run.size[1],
-        segment_frames=run.clip_frames * run.segment,
-        clip_frames=run.clip_frames,
-        keep=work.keep,
-    )

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Union
@@ -25,11 +24,10 @@ from ..media.portrait.references import align_references
 from ..media.video.segments import SegmentedVideo
 from ..media.video.threaded import ThreadedSink
 from ..networks.load import ModelBundle
-from ..networks.transformer.conditions import Conditions
 from ..networks.transformer.dit import LetsTalkDiT
 from ..pixels import from_unit
 from ..protocols import FrameSink
-from ..sampling.clip import Clip, ConditionedSampler, Guidance, SolverClipSampler, conditioned
+from ..sampling.clip import ConditionedSampler, Guidance, SolverClipSampler, conditioned
 from ..sampling.denoisers import make_denoiser
 from ..sampling.memory_bank import MemoryBank
 from ..sampling.motion import Movement
@@ -52,19 +50,6 @@ log = logging.getLogger(__name__)
 
 Portrait = Union[Tensor, str, Path]
 OnStep = Callable[[int, int, int], None]  # clip, step, steps
-
-
-@dataclass
-class _Job:
-    """Inputs and settings, checked and encoded."""
-
-    settings: GenerateSettings
-    stages: Stages
-    portrait: Tensor
-    conditions: Callable[[Tensor, Clip], Conditions]
-    plan: list[Clip]
-    summary: Summary
-    fingerprint: dict[str, Any]
 
 
 class TalkingPortrait:
@@ -105,15 +90,14 @@ class TalkingPortrait:
         Raises: MediaError, ConfigError, NumericalError, OutputError.
         """
         started = time.monotonic()
+        report = Reporter(progress)
         with _aborting(sink):
-            job = self._job(portrait, audio, settings, motion, part, references)
-            decoded = DecodingSink(sink, job.stages.decode)
-            run = self._run(job, Reporter(progress, decoded))
+            run, stages, summary = self._prepare(portrait, audio, settings, report, motion, references, part)
+            decoded = report.sink = DecodingSink(sink, stages.decode)
             if part is not None:
                 run_up(run, part)
         # One clip is decoded and written while the next is sampled.
         outcome = generate(run, ThreadedSink(decoded, capacity=1), work)
-        summary = job.summary
         summary.frames, summary.resumed_clips = outcome.frames, outcome.resumed_clips
         summary.interrupted = outcome.interrupted
         return timed(summary, started, outcome.frames - outcome.resumed_frames)
@@ -139,99 +123,93 @@ class TalkingPortrait:
         old one. Raises: ConfigError if the folder is not complete, and what `generate` raises.
         """
         started = time.monotonic()
+        report = Reporter(progress)
         with _aborting(video):
-            job = self._job(portrait, audio, settings, motion, references=references)
-            run = self._run(job, Reporter(progress))
+            run, stages, summary = self._prepare(portrait, audio, settings, report, motion, references)
         again = Retake(
-            seconds=seconds, seed=seed, sample=run.sample, video=video, decode=job.stages.decode, watch=run.watch
+            seconds=seconds, seed=seed, sample=run.sample, video=video, decode=stages.decode, watch=report
         )
-        run.watch = Watcher()  # follows the new clips only
-        part = retake(run, DecodingSink(video, job.stages.decode), work, again)
-        summary = job.summary
+        run.watch = Watcher()  # the report follows the new clips only
+        part = retake(run, DecodingSink(video, stages.decode), work, again)
         summary.frames = run.frames
         summary.retaken = [part[0].first, part[-1].first + part[-1].count]
         return timed(summary, started, summary.retaken[1] - summary.retaken[0])
 
-    def _job(
+    def _prepare(
         self,
         portrait: Portrait,
         audio: Sound,
         settings: GenerateSettings | None,
+        report: Reporter,
         motion: MotionCurves | None = None,
-        part: Part | None = None,
         references: Sequence[Portrait] = (),
-    ) -> _Job:
-        bundle, clip_frames = self.bundle, self.bundle.dit.config.clip_frames
-        resolved = (settings or GenerateSettings()).resolve(bundle)
-        assert resolved.size is not None and resolved.output_size is not None and resolved.fps is not None
-        height, width = resolved.output_size
+        part: Part | None = None,
+    ) -> tuple[Run, Stages, Summary]:
+        """A run of inputs that are checked and encoded, what decodes its clips, and what is known of it before."""
+        bundle, config = self.bundle, self.bundle.dit.config
+        chosen = (settings or GenerateSettings()).resolve(bundle)
+        assert chosen.size is not None and chosen.output_size is not None
+        assert chosen.fps is not None and chosen.steps is not None
+        # What is seen, heard and done.
         picture = portrait if isinstance(portrait, Tensor) else load_portrait(portrait)
-        others = _aligned(references, picture, resolved)
-        image = fit_to(picture, resolved.size, resolved.scaling)
+        others = _aligned(references, picture, chosen)
+        image = fit_to(picture, chosen.size, chosen.scaling)
         source = as_source(audio)
         if isinstance(source, AudioSource):
             source.pin()
-        heard = PaddedSource(source, resolved.fps, clip_frames) if resolved.as_authors else source
+        heard = PaddedSource(source, chosen.fps, config.clip_frames) if chosen.as_authors else source
         window = max(bundle.audio_projection.config.window, bundle.lips.window if bundle.lips is not None else 0)
-        first = 0 if part is None else first_heard(part, clip_frames, window)
-        hear = partial(AudioFeatures.encode, bundle.audio_encoder, heard, resolved.fps, first=first)
+        first = 0 if part is None else first_heard(part, config.clip_frames, window)
+        hear = partial(AudioFeatures.encode, bundle.audio_encoder, heard, chosen.fps, first=first)
         features = hear()
-        frames = heard.shown if isinstance(heard, PaddedSource) else features.frames
-        moves = Movement(
-            bundle.audio_projection.config.movement,
-            seed=resolved.seed,
-            fps=resolved.fps,
-            amount=resolved.movement,
-            curves=motion,
-        )
-        stages = Stages(bundle, resolved.decode_batch)
+        names, amount = bundle.audio_projection.config.movement, chosen.movement
+        moves = Movement(names, seed=chosen.seed, fps=chosen.fps, amount=amount, curves=motion)
+        # The portrait as the networks know it.
+        stages = Stages(bundle, chosen.decode_batch)
         latent = stages.encode(image)
         decoded = stages.round_trip(latent)
         likeness = compare_portrait(image, from_unit(decoded)[0].cpu()).score
         if (warning := far_from_portrait(likeness)) is not None:
             log.warning("portrait: %s", warning)
-        conditions = stages.conditions(latent, features, moves)
-        plan = plan_part(part if part is not None else Part(0, 0, frames), clip_frames)
+        if chosen.carry:
+            lips = bundle.lips if chosen.puppet else None
+            face = None if lips is None else FaceMotion(lips, Hearing(hear), moves)
+            stages.carry_detail(picture, decoded, chosen.output_size, face, others)
+        # The plan, and all that the frames depend on.
+        frames = heard.shown if isinstance(heard, PaddedSource) else features.frames
+        plan = plan_part(part if part is not None else Part(0, 0, frames), config.clip_frames)
         frames = sum(clip.count for clip in plan)
-        summary = Summary(0, frames, 0.0, len(plan), resolved.fps, width, height, resolved.seed)
-        summary.settings, summary.models = resolved.to_dict(), bundle.hashes()
+        height, width = chosen.output_size
+        summary = Summary(0, frames, 0.0, len(plan), chosen.fps, width, height, chosen.seed)
+        summary.settings, summary.models = chosen.to_dict(), bundle.hashes()
         summary.drift.likeness = likeness
-        fingerprint = {**run_fingerprint(resolved, image, source, bundle), "models": summary.models}
+        fingerprint = {**run_fingerprint(chosen, image, source, bundle), "models": summary.models}
         if motion:
             fingerprint["motion"] = motion.fingerprint
-        if resolved.carry:
-            lips = bundle.lips if resolved.puppet else None
-            face = None if lips is None else FaceMotion(lips, Hearing(hear), moves)
-            stages.carry_detail(picture, decoded, resolved.output_size, face, others)
+        if chosen.carry:
             fingerprint["detail"] = tensor_sha256(picture)
         if others:
             fingerprint["references"] = [tensor_sha256(other) for other in others]
         if part is not None:
             fingerprint["part"] = [part.first, part.count]
-        return _Job(resolved, stages, latent, conditions, plan, summary, fingerprint)
-
-    def _run(self, job: _Job, report: Reporter) -> Run:
-        settings, config = job.settings, self.bundle.dit.config
-        assert settings.fps is not None and settings.steps is not None
-        report.steps, report.drift_level = settings.steps, job.summary.drift_level
-        own = self.make_sampler(settings, report.step_begins)
-        sample = job.stages.guarded(
-            own, lambda network: self.solver_sampler(settings, report.step_begins, network)
-        )
-        return Run(
-            plan=job.plan,
-            portrait=job.portrait,
-            bank=MemoryBank.for_model(config, settings=settings.memory, seed=settings.seed),
-            sample=conditioned(sample, job.conditions),
+        report.steps, report.drift_level = chosen.steps, summary.drift_level
+        own = self.make_sampler(chosen, report.step_begins)
+        sample = stages.guarded(own, lambda network: self.solver_sampler(chosen, report.step_begins, network))
+        run = Run(
+            plan=plan,
+            portrait=latent,
+            bank=MemoryBank.for_model(config, settings=chosen.memory, seed=chosen.seed),
+            sample=conditioned(sample, stages.conditions(latent, features, moves)),
             clip_frames=config.clip_frames,
-            fps=settings.fps,
-            size=(job.summary.height, job.summary.width),
-            seed=settings.seed,
-            fingerprint=job.fingerprint,
+            fps=chosen.fps,
+            size=chosen.output_size,
+            seed=chosen.seed,
+            fingerprint=fingerprint,
             watch=report,
-            drift=job.summary.drift,
-            steady=job.stages.draws_face,
+            drift=summary.drift,
+            steady=stages.draws_face,
         )
+        return run, stages, summary
 
     def solver_sampler(
         self, settings: GenerateSettings, on_step: OnStep, network: LetsTalkDiT | None = None

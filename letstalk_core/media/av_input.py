@@ -19,6 +19,7 @@ __all__ = [
     "check_form",
     "decoded_frames",
     "open_media",
+    "resampled_frames",
     "start_seconds",
     "video_stream",
 ]
@@ -26,6 +27,7 @@ __all__ = [
 ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 MAX_CHANNELS = 64  # what FFmpeg mixes; it takes gigabytes for the matrix of more
 RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing
+PLANES = 7  # PyAV looks for the end of the list of planes behind the eighth, where there is none
 MAX_PIXELS = 8192 * 8192  # a frame; larger claims are damage or an attack
 
 log = logging.getLogger(__name__)
@@ -147,3 +149,30 @@ def decoded_frames(container: Any, stream: Any, path: Path) -> Iterator[Any]:
         yield from frames
     if damaged:
         log.warning("%s: %d damaged packets skipped", path, damaged)
+
+
+def resampled_frames(frames: Iterator[Any], path: Path, rate: int, layout: str | None = None) -> Iterator[Any]:
+    """Float32 frames at one rate, in one channel layout if it is given; planar up to 7 channels.
+
+    Raises: MediaError.
+    """
+    import av
+
+    resampler, shape = None, None
+    for frame in frames:
+        frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
+        if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+            check_form(path, frame.sample_rate, len(frame.layout.channels))
+            if resampler is not None:  # the format changes within the file
+                yield from resampler.resample(None)
+            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+            form = "fltp" if layout is not None or len(frame.layout.channels) <= PLANES else "flt"
+            resampler = av.AudioResampler(format=form, layout=layout, rate=rate)
+        assert resampler is not None
+        try:
+            resampled = resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError, MemoryError) as error:
+            raise MediaError(f"{path}: its sound cannot be resampled ({error}); convert it to WAV") from None
+        yield from resampled
+    if resampler is not None:
+        yield from resampler.resample(None)

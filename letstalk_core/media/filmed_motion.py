@@ -23,7 +23,7 @@ from ..networks.face_points import CHIN, CORNERS, EARS, EYES, FOREHEAD, NOSE_TIP
 from ..networks.motion_channels import GAZE_LIMIT, MOVEMENTS
 from .portrait.face_geometry import eye_opening, fit_head, head_pose, mouth_opening, mouth_width
 from .portrait.find import Face, FaceFinder, default_finder
-from .portrait.track import averaged
+from .portrait.track import averaged, bridged
 
 __all__ = [
     *("COLUMN", "MEASURES", "READ", "FaceFollower", "FilmedFaces", "FilmedMotion", "measure", "read_faces"),
@@ -186,7 +186,7 @@ class FilmedFaces:
     def smooth(self, shot: range, smoothing: float = 2.0) -> Tensor:
         """Measures (f, 13) of one shot that shows a face: gaps bridged, averaged over time as in `motion`."""
         part = slice(shot.start, shot.stop)
-        return averaged(_bridged(self.measures[part], self.seen[part]), smoothing)
+        return averaged(bridged(self.measures[part], self.seen[part]), smoothing)
 
     def motion(self, about: Tensor | None = None, smoothing: float = 2.0) -> FilmedMotion:
         """The channels of movement of each frame. `about` (13,): measures of the portrait that will move, a frame
@@ -202,7 +202,7 @@ class FilmedFaces:
         if not bool(known.any()):
             return torch.zeros(len(shot), len(MOVEMENTS))
         usual = self.usual(shot)
-        measures = _bridged(self.measures[shot.start : shot.stop], known)
+        measures = bridged(self.measures[shot.start : shot.stop], known)
         return _channels(measures, usual if about is None else about, usual, self.size[1], smoothing).float()
 
 
@@ -283,14 +283,3 @@ def _median(curve: Tensor) -> Tensor:
     """Median of each value and its two neighbours on either side: glances jump, noise goes."""
     padded = F.pad(curve[None, None], (2, 2), mode="replicate")[0, 0]
     return padded.unfold(0, 5, 1).median(-1).values
-
-
-def _bridged(rows: Tensor, known: Tensor) -> Tensor:
-    """Rows (f, c) with those not known in straight lines between their neighbours."""
-    at = torch.arange(len(rows))
-    there = at[known]
-    right = torch.searchsorted(there, at).clamp(max=len(there) - 1)
-    left = (right - 1).clamp(min=0)
-    a, b = there[left], there[right]
-    share = ((at - a) / (b - a).clamp(min=1)).clamp(0, 1).double()[:, None]
-    return torch.lerp(rows[a], rows[b], share)

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..files import atomic_path
 from .configs import Config, config_class
 
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 VERSION = "1"
+# What reading a file raises that holds something else than it should.
+FAULTS = (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 
 
@@ -86,17 +88,7 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
             )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; give the path of a .safetensors model") from None
-    except (
-        OSError,
-        struct.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except FAULTS as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({error}); .pt and .ckpt files go through `letstalk convert`"
         ) from None
@@ -114,15 +106,7 @@ def _parse_parts(path: Path, metadata: Mapping[str, str]) -> dict[str, Config]:
     try:
         parts = json.loads(metadata["letstalk.parts"])
         return {name: config_class(p["kind"]).from_dict(p["config"]) for name, p in parts.items()}
-    except (
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-        ConfigError,
-    ) as error:
+    except FAULTS as error:
         raise CheckpointError(f"{path}: its header has no valid LetsTalk config ({error})") from None
 
 
@@ -163,21 +147,21 @@ def check_keys(path: Any, found: Mapping[str, Tensor], needed: Mapping[str, Tens
 
     Raises: CheckpointError with the first five differences and their number.
     """
-    missing = sorted(set(needed) - set(found))
-    extra = sorted(set(found) - set(needed))
-    wrong = sorted(
-        f"{k} is {list(found[k].shape)}, needs {list(needed[k].shape)}"
-        for k in set(found) & set(needed)
-        if found[k].shape != needed[k].shape
-    )
-    types = sorted(
-        f"{k} is {found[k].dtype}"
-        for k in set(found) & set(needed)
-        if found[k].is_floating_point() != needed[k].is_floating_point()
-    )
+    both = sorted(set(found) & set(needed))
     differences = {
-        "missing": missing, "unexpected": extra, "of the wrong shape": wrong, "of the wrong type": types
-    }  # fmt: skip
+        "missing": sorted(set(needed) - set(found)),
+        "unexpected": sorted(set(found) - set(needed)),
+        "of the wrong shape": [
+            f"{k} is {list(found[k].shape)}, needs {list(needed[k].shape)}"
+            for k in both
+            if found[k].shape != needed[k].shape
+        ],
+        "of the wrong type": [
+            f"{k} is {found[k].dtype}"
+            for k in both
+            if found[k].is_floating_point() != needed[k].is_floating_point()
+        ],
+    }
     for what, names in differences.items():
         if names:
             raise CheckpointError(

@@ -254,16 +254,7 @@ class FacesConfig(Config):
     limits: tuple[Positive, Positive, Positive, Positive] = (0.6, 0.6, 0.6, 0.16)
 
 
-_CLASSES = (
-    AutoencoderConfig,
-    AudioEncoderConfig,
-    AudioProjectionConfig,
-    CarryConfig,
-    DiTConfig,
-    FacesConfig,
-    LipsConfig,
-)
-_KINDS: dict[str, type[Config]] = {c.kind: c for c in _CLASSES}
+_KINDS: dict[str, type[Config]] = {c.kind: c for c in Config.__subclasses__()}
 
 
 def config_class(kind: str) -> type[Config]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy.sd import VAE
 from torch import Tensor
@@ -24,6 +23,7 @@ from ...letstalk_core.networks.load import DEMO_FOLDER, load_optional
 from ...letstalk_core.pixels import from_bytes, to_bytes
 from .clip_run import ClipRun
 from .pictures import rgb_image
+from .progress import watched
 
 __all__ = [
     *("OFF", "SIZES", "aligned", "apply", "carry_frames", "face_motion", "masks_of", "result_size"),
@@ -128,13 +128,9 @@ def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Ten
     detail = with_detail(
         carry, vae, to_bytes(portrait[0, ..., :3]).cpu(), (frames.shape[1], frames.shape[2]), choice
     )
-    progress = comfy.utils.ProgressBar(len(frames))
     result = torch.empty(len(frames), *detail.size, 3)
-    for first in range(0, len(frames), FRAMES):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        part = frames[first : first + FRAMES]
-        result[first : first + len(part)] = apply(detail, part)
-        progress.update(len(part))
+    for part, place in zip(watched(frames.split(FRAMES)), result.split(FRAMES), strict=True):
+        place.copy_(apply(detail, part))
     return result
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.generate.drift_plot import drift_plot
-from ...letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
+from ...letstalk_core.networks.configs import DiTConfig
 from ...letstalk_core.networks.load import DEMO_FOLDER
 from ...letstalk_core.pixels import from_bytes
 from ...letstalk_core.sampling.clip import Clip
@@ -78,6 +78,12 @@ class ClipRun:
     def first_frame(self) -> int:
         return self.plan[0].first
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the browser shows of a finished run."""
+        seconds, model = self.frames / self.fps, model_name(self.guider.model_patcher)
+        return {"clips": len(self.plan), "frames": self.frames, "seconds": seconds, "model": model}
+
     def clip_name(self, clip: Clip) -> str:
         """What people call a clip of the plan."""
         return f"clip {clip.index - self.plan[0].index + 1} of {len(self.plan)}"
@@ -109,17 +115,16 @@ def prepare_run(
         if model is None or positive is None:
             raise ConfigError("connect either guider, or model and positive")
         guider = make_guider(model, positive, audio_scale, portrait_scale)
-    found = read_conditions(guider)
-    config, portrait, track = found.config, found.portrait, found.track
-    left = track.frames - found.first_frame
+    portrait, entry = read_conditions(guider)
+    network = letstalk_model(guider.model_patcher)
+    config, track, first = network.dit_config, entry["letstalk_audio"], int(entry.get("letstalk_first_frame", 0))
+    left = track.frames - first
     if left < 1:
-        raise ConfigError(
-            f"positive: first_frame={found.first_frame} lies behind the speech, which has {track.frames} frames"
-        )
+        raise ConfigError(f"positive: first_frame={first} lies behind the speech, which has {track.frames} frames")
     seed = int(getattr(noise, "seed", seed)) if noise is not None else seed
-    bank = make_bank(config, portrait, seed, memory_settings, memory, found.autoencoder)
+    bank = make_bank(config, portrait, seed, memory_settings, memory, str(entry.get("letstalk_autoencoder") or ""))
     plan = [
-        Clip(clip.index + bank.clips_written, clip.first + found.first_frame, clip.count)
+        Clip(clip.index + bank.clips_written, clip.first + first, clip.count)
         for clip in plan_clips(min(left, max_frames) if max_frames > 0 else left, config.clip_frames)
     ]
     if sigmas is None:
@@ -137,9 +142,15 @@ def prepare_run(
         sigmas=sigmas,
         seed=seed,
         noise=noise,
-        rgb=found.rgb,
-        picture=found.picture,
-        moves=movement_of(found.projection, track, seed, **found.moved),
+        rgb=entry.get("letstalk_rgb"),
+        picture=entry.get("letstalk_picture"),
+        moves=movement_of(
+            network.projection_config,
+            track,
+            seed,
+            entry.get("letstalk_movement", 1.0),
+            entry.get("letstalk_motion"),
+        ),
     )
 
 
@@ -151,52 +162,22 @@ def model_name(patcher: Any) -> str:
     return "demo" if path.parent == DEMO_FOLDER else f"{path.parent.name}/{path.stem}"
 
 
-@dataclass(frozen=True)
-class _Found:
-    config: DiTConfig
-    portrait: Tensor
-    track: Any
-    first_frame: int
-    autoencoder: str
-    rgb: Any
-    picture: Tensor | None
-    projection: AudioProjectionConfig
-    moved: dict[str, Any]  # amount and curves, as far as they are given
-
-
-def read_conditions(guider: Any) -> _Found:
-    """What LetsTalk Conditioning put into a guider's conditions, checked against the guider's model.
-
-    Raises: ConfigError.
-    """
+def read_conditions(guider: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The portrait (1, c, h, w) in a guider's conditions, and all that LetsTalk Conditioning put into one of them,
+    checked against the guider's model. Raises: ConfigError."""
     conds = check_guider(guider)
     model = letstalk_model(guider.model_patcher)
-    config, projection = model.dit_config, model.projection_config
     ordered = sorted(conds, key=lambda name: name != "positive")
     entry = next((c for name in ordered for c in conds[name] if c.get("letstalk_audio") is not None), None)
     if entry is None or not entry.get("reference_latents"):
         raise ConfigError(NOT_OURS.format("positive"))
-    track = entry["letstalk_audio"]
-    check_track(track, projection)
+    check_track(entry["letstalk_audio"], model.projection_config)
     latents = entry["reference_latents"][-1]
-    portrait = check_portrait(latents, config, tuple(latents.shape[-2:])).detach().to("cpu", torch.float32)
+    size = tuple(latents.shape[-2:])
+    portrait = check_portrait(latents, model.dit_config, size).detach().to("cpu", torch.float32)
     if len(portrait) != 1:
         raise ConfigError(f"positive: holds {len(portrait)} portraits; encode one picture")
-    return _Found(
-        config,
-        portrait,
-        track,
-        int(entry.get("letstalk_first_frame", 0)),
-        str(entry.get("letstalk_autoencoder") or ""),
-        entry.get("letstalk_rgb"),
-        entry.get("letstalk_picture"),
-        projection,
-        {
-            name: entry[key]
-            for name, key in (("amount", "letstalk_movement"), ("curves", "letstalk_motion"))
-            if key in entry
-        },
-    )
+    return portrait, entry
 
 
 def make_bank(

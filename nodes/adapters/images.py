@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from ...letstalk_core.pixels import from_bytes, to_bytes
 from .faces import face_detector, usable_face
 from .folders import FOLDER, temp_folder
 from .pictures import rgb_image
+from .progress import check_interrupt, watched
 from .video import encoder_choice
 from .video_input import lazy_frames, open_video
 
@@ -154,15 +155,7 @@ def _detected(image: Tensor) -> Tensor:
 
 def _followed(image: Tensor, detector: Callable[[Tensor], Tensor]) -> Tensor:
     """Boxes (n, 4) of one face through all pictures."""
-    progress = comfy.utils.ProgressBar(len(image))
-
-    def found() -> Iterator[Tensor]:
-        for picture in image:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            yield detector(_bytes(picture, "image").cpu())
-            progress.update(1)
-
-    return follow_face(found())
+    return follow_face(detector(_bytes(picture, "image").cpu()) for picture in watched(image))
 
 
 def _places(track: CropTrack, feather: float = 0.1) -> Tensor:
@@ -189,11 +182,8 @@ def paste_frames(
     height, width = pictures.shape[1:3]
     _check_memory(len(frames) * height * width * 3 * pictures.element_size(), len(frames), (height, width))
     whole = torch.empty(len(frames), height, width, 3, dtype=pictures.dtype, device=pictures.device)
-    progress = comfy.utils.ProgressBar(len(frames))
-    for index, frame in enumerate(frames):
-        comfy.model_management.throw_exception_if_processing_interrupted()
+    for index, frame in enumerate(watched(frames)):
         whole[index] = paste(index, _bytes(frame, "frames"), _picture(pictures, index))
-        progress.update(1)
     return whole, ExecutionBlocker(
         "LetsTalk Paste Back makes a VIDEO only from its input `video`; with `frames`, take its IMAGE to Create"
         " Video"
@@ -219,7 +209,7 @@ def paste_video(
     encoding = encoder_choice(crf)
     with VideoWriter(path, source.fps, (height, width), source.sound, source.tags, **encoding) as writer:
         for index, frame in enumerate(source.frames):
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            check_interrupt()
             if index in (0, len(pictures), len(paste.track)):
                 exact = source.counted and index == 0
                 count = source.count if exact else index + 1

@@ -99,7 +99,6 @@ def animate(
     image: Tensor,
     audio: Any,
     *,
-    node_id: str | None,
     sound: Any = None,
     face: str = AUTO,
     mask: Tensor | None = None,
@@ -112,18 +111,14 @@ def animate(
     steps: int = 0,
     audio_scale: Any = 0.0,
     crf: int = 18,
-    unfinished: str,
     every_frame: bool = False,
-    references: Tensor | None = None,
-    puppet: bool = True,
-    settings: dict[str, Any] | None = None,
-    prompt: Any = None,
-    extra: Any = None,
+    **rendering: Any,
 ) -> tuple[ClipRun, PortraitVideo]:
     """The video of a picture that speaks, and the run that made it.
 
     audio: the speech that drives the face. sound: what the video plays instead. every_frame: give out all frames
-    as they were rendered; otherwise they are read from the file when a node looks at them. Raises: LetsTalkError.
+    as they were rendered; otherwise they are read from the file when a node looks at them. rendering: more that
+    `render_video` takes. Raises: LetsTalkError.
     """
     for name, value, choices in (("result", result, RESULTS), ("face", face, FACE_CHOICES)):
         if value not in choices:
@@ -151,17 +146,11 @@ def animate(
     video = render_video(
         run,
         bundle.vae,
-        node_id=node_id,
         images=IMAGES[every_frame],
         crf=min(crf, FINE) if pasted else crf,
         audio=sound,
-        settings=settings,
-        prompt=prompt,
-        extra=extra,
-        unfinished=unfinished,
         detail=detail,
-        references=references,
-        puppet=puppet,
+        **rendering,
     )
     if pasted:
         return run, _paste(place, video, run.frames, every_frame, crf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import comfy.model_management
@@ -19,7 +20,7 @@ from ...letstalk_core.generate.run import Watcher
 from ...letstalk_core.sampling.clip import Clip
 from ...letstalk_core.sampling.drift import DriftLog
 
-__all__ = ["CLIP_EVENT", "RunReport", "browser", "check_interrupt", "interruptible", "say_on_node", "warn"]
+__all__ = ["RunReport", "browser", "check_interrupt", "interruptible", "say_on_node", "warn", "watched"]
 
 CLIP_EVENT = "letstalk.clip"
 
@@ -31,6 +32,15 @@ log = logging.getLogger(__name__)
 def check_interrupt() -> None:
     """Raises ComfyUI's InterruptProcessingException if the user cancelled."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def watched(items: Any) -> Iterator[Any]:
+    """The items of a list or a batch, with ComfyUI's progress bar; stops when the user cancels."""
+    bar = comfy.utils.ProgressBar(len(items))
+    for item in items:
+        check_interrupt()
+        yield item
+        bar.update(1)
 
 
 def interruptible(network: Network) -> Network:

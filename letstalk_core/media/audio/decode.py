@@ -20,7 +20,7 @@ from torch import Tensor
 from ...errors import ConfigError, MediaError
 from ...files import file_sha256
 from ...networks.statistics import WaveformMoments
-from ..av_input import audio_stream, check_form, decoded_frames, open_media, start_seconds, video_stream
+from ..av_input import audio_stream, decoded_frames, open_media, resampled_frames, start_seconds, video_stream
 from .alignment import SAMPLE_RATE, frame_count
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
 
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
-PLANES = 7  # PyAV looks for the end of the list of planes behind the eighth, where there is none
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +138,8 @@ class AudioSource(_Source):
     def _resampled(self, container: Any) -> Iterator[Tensor]:
         # Channels are mixed afterwards: FFmpeg's own mix to mono makes floating-point sound 3 dB louder.
         stream = audio_stream(container, self.path, self.stream)
-        yield from map(_mono, _resampled_frames(container, stream, self.path, SAMPLE_RATE))
+        frames = decoded_frames(container, stream, self.path)
+        yield from map(_mono, resampled_frames(frames, self.path, SAMPLE_RATE))
 
 
 def _look(path: Path) -> tuple[int, ...]:
@@ -149,32 +149,6 @@ def _look(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _resampled_frames(
-    container: Any, stream: Any, path: Path, rate: int, layout: str | None = None
-) -> Iterator[Any]:
-    """Float32 frames at one rate, in one channel layout if it is given; planar up to 7 channels."""
-    import av
-
-    resampler, shape = None, None
-    for frame in decoded_frames(container, stream, path):
-        frame.pts = None  # sound without gaps: wrong timestamps in files are commoner than true gaps
-        if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-            check_form(path, frame.sample_rate, len(frame.layout.channels))
-            if resampler is not None:  # the format changes within the file
-                yield from resampler.resample(None)
-            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            form = "fltp" if layout is not None or len(frame.layout.channels) <= PLANES else "flt"
-            resampler = av.AudioResampler(format=form, layout=layout, rate=rate)
-        assert resampler is not None
-        try:
-            resampled = resampler.resample(frame)
-        except (av.error.FFmpegError, ValueError, MemoryError) as error:
-            raise MediaError(f"{path}: its sound cannot be resampled ({error}); convert it to WAV") from None
-        yield from resampled
-    if resampler is not None:
-        yield from resampler.resample(None)
 
 
 def _mono(frame: Any) -> Tensor:
@@ -247,7 +221,7 @@ def load_sound(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
         stream = audio_stream(container, path)
         rate = stream.codec_context.sample_rate or SAMPLE_RATE
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        frames = _resampled_frames(container, stream, path, rate, layout)
+        frames = resampled_frames(decoded_frames(container, stream, path), path, rate, layout)
         parts = [torch.from_numpy(frame.to_ndarray()) for frame in frames]
     waveform = torch.cat(parts, dim=1) if parts else torch.zeros(1, 0)
     _check_length(str(path), waveform.shape[1] * SAMPLE_RATE // rate)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...errors import CheckpointError, DependencyError, FaceNotFoundError
 from ...networks.checkpoint import load_pickled_tensors, load_tensors
-from ...protocols import Device, FaceDetector
+from ...protocols import Device
 from .crop import check_image, resize
 
-__all__ = ["WEIGHTS_URL", "KorniaFaceDetector", "cached_weights", "find_face", "largest_face"]
+__all__ = ["WEIGHTS_URL", "KorniaFaceDetector", "cached_weights", "largest_face"]
 
 WEIGHTS_URL = "https://github.com/kornia/data/raw/main/yunet_final.pth"
 DETECTION_SIDE = 640  # pixels; YuNet was trained at 320 and finds faces down to about 10 pixels
@@ -76,11 +76,6 @@ def largest_face(boxes: Tensor, confidence: float = 0.5) -> Tensor:
             f"no face is at least {confidence:g} sure{best}; crop by hand or use another picture"
         )
     return sure[area.argmax()]
-
-
-def find_face(image: Tensor, detector: FaceDetector, confidence: float = 0.5) -> Tensor:
-    """Box (5,) of the face to animate in (h, w, 3) uint8. Raises: FaceNotFoundError."""
-    return largest_face(detector(image), confidence)
 
 
 def cached_weights() -> Path:

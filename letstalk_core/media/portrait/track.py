@@ -14,7 +14,7 @@ from ...errors import ConfigError, FaceNotFoundError
 from .boxes import NO_FACE
 from .crop import CropTransform
 
-__all__ = ["CropTrack", "averaged", "follow_face", "steady_boxes"]
+__all__ = ["CropTrack", "averaged", "bridged", "follow_face", "steady_boxes"]
 
 REACH = 3.0  # standard deviations; what lies farther away has no weight
 CUT = 1.0  # a face that jumps farther than its own longer side is another shot
@@ -124,7 +124,9 @@ def steady_boxes(boxes: Tensor, smoothing: float = 0.0) -> Tensor:
         start = 0 if shot[0] == present[0] else shot[0]
         following = [i for i in present if i > shot[-1]]
         end = following[0] if following else len(boxes)
-        steady[start:end] = averaged(_bridged(boxes, shot, start, end), smoothing)
+        known = torch.zeros(end - start, dtype=torch.bool)
+        known[torch.tensor(shot) - start] = True
+        steady[start:end] = averaged(bridged(boxes[start:end], known), smoothing)
     return steady
 
 
@@ -144,15 +146,15 @@ def _shots(boxes: Tensor, present: list[int]) -> list[list[int]]:
     return shots
 
 
-def _bridged(boxes: Tensor, shot: list[int], start: int, end: int) -> Tensor:
-    """Boxes of the frames start..end: known at `shot`, in straight lines between, constant before and after."""
-    filled = boxes[start:end].clone()
-    filled[: shot[0] - start] = boxes[shot[0]]
-    filled[shot[-1] - start :] = boxes[shot[-1]]
-    for before, after in zip(shot, shot[1:], strict=False):
-        for i in range(before + 1, after):
-            filled[i - start] = torch.lerp(boxes[before], boxes[after], (i - before) / (after - before))
-    return filled
+def bridged(rows: Tensor, known: Tensor) -> Tensor:
+    """Rows (t, c) with those not known (t,) in straight lines between their neighbours, held at both ends."""
+    at = torch.arange(len(rows))
+    there = at[known]
+    right = torch.searchsorted(there, at).clamp(max=len(there) - 1)
+    left = (right - 1).clamp(min=0)
+    a, b = there[left], there[right]
+    share = ((at - a) / (b - a).clamp(min=1)).clamp(0, 1).double()[:, None]
+    return torch.lerp(rows[a], rows[b], share)
 
 
 def averaged(boxes: Tensor, deviation: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import MediaError
 from ..audio.alignment import SAMPLE_RATE
-from ..av_input import audio_stream, check_form, decoded_frames, open_media
+from ..av_input import audio_stream, decoded_frames, open_media, resampled_frames
 
 __all__ = ["Soundtrack", "SoundtrackSource", "check_sound"]
 
@@ -97,22 +97,9 @@ class Soundtrack:
 
     def _convert(self) -> Any:
         """Blocks (channels, n) float32 at the rate and layout of the track."""
-        import av
-
-        resampler, shape = None, None
-        for block in self._blocks:
-            frame = block if not isinstance(block, Tensor) else self._tensor_frame(block)
-            frame.pts = None
-            if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-                if resampler is not None:
-                    yield from (f.to_ndarray() for f in resampler.resample(None))
-                shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-                check_form(self._path, frame.sample_rate, len(frame.layout.channels))
-                resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
-            assert resampler is not None
-            yield from (np.nan_to_num(f.to_ndarray()) for f in resampler.resample(frame))
-        if resampler is not None:
-            yield from (f.to_ndarray() for f in resampler.resample(None))
+        frames = (block if not isinstance(block, Tensor) else self._tensor_frame(block) for block in self._blocks)
+        for frame in resampled_frames(frames, self._path, self.rate, self.layout):
+            yield np.nan_to_num(frame.to_ndarray())
 
     def _tensor_frame(self, block: Tensor) -> Any:
         return _audio_frame(np.ascontiguousarray(np.atleast_2d(block.numpy())), self.source_rate, self.layout)

@@ -66,8 +66,7 @@ AGGREGATION = re.compile(r"attn\.to_qkv_multiscale\.(\d+)\.proj_(in|out)")
 FUSED = ".context_module.main.qkv.conv.weight"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 OURS_ONLY = ("image_size", "latent_rgb_factors", "latent_rgb_bias")  # not in a diffusers config.json
-PER_STAGE = ("encoder_block_types", "decoder_block_types", "decoder_norm_types", "decoder_act_fns")
-DIFFUSERS_DEFAULTS = {  # of fields that ours has no default for and older config.json files leave out
+DIFFUSERS_DEFAULTS = {  # of lists, one entry a stage, that older config.json files leave out
     "encoder_block_types": "ResBlock",
     "decoder_block_types": "ResBlock",
     "decoder_norm_types": "rms_norm",
@@ -161,7 +160,7 @@ def config_from_diffusers(values: Mapping[str, Any]) -> AutoencoderConfig:
         stages = len(fields["encoder_block_out_channels"])
     except (KeyError, TypeError):
         raise ConfigError("no list encoder_block_out_channels: not the config.json of a DC-AE") from None
-    for name in PER_STAGE:  # a single name stands for all stages
+    for name in DIFFUSERS_DEFAULTS:  # a single name stands for all stages
         if isinstance(fields[name], str):
             fields[name] = (fields[name],) * stages
     return AutoencoderConfig.from_dict(fields)
