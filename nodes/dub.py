@@ -9,9 +9,9 @@ from comfy_api.latest import io, ui
 from ..letstalk_core.generate.dub import LENGTHS
 from .adapters.dub import FPS, dub_video
 from .adapters.folders import list_bundles, resolve_bundle
+from .adapters.inputs import file_checks
 from .adapters.schema import advanced, make_schema
 from .adapters.widgets import timing, widget
-from .loaders import check_name, file_fingerprint
 
 __all__ = ["NODES"]
 
@@ -78,13 +78,9 @@ class LetsTalkDub(io.ComfyNode):
             is_output_node=True,
         )
 
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return check_name(lambda _, name: resolve_bundle(name), "", model)
-
-    @classmethod
-    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
-        return file_fingerprint(lambda kind, name: resolve_bundle(name) / "dit.safetensors", "", model)
+    validate_inputs, fingerprint_inputs = file_checks(
+        "model", lambda name: resolve_bundle(name) / "dit.safetensors"
+    )
 
     @classmethod
     def execute(cls, audio: Any, model: str, seed: int, length: str, **inputs: Any) -> io.NodeOutput:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from comfy_api.latest import io
 
-from ..letstalk_core.errors import LetsTalkError
 from .adapters.audio import load_audio_encoder
-from .adapters.folders import fingerprint, list_inputs, list_models, resolve_input, resolve_model
-from .adapters.host_errors import in_words_of_comfyui
-from .adapters.inputs import load_audio, load_image
+from .adapters.folders import list_inputs, list_models, resolve_input, resolve_model
+from .adapters.inputs import file_checks, load_audio, load_image
 from .adapters.model import WEIGHT_DTYPES, load_dit
 from .adapters.schema import make_schema
 from .adapters.vae import load_vae
@@ -19,25 +17,6 @@ __all__ = ["NODES"]
 
 CATEGORY = "LetsTalk/loaders"
 # No `upload=` below: frontend 1.27 cannot make a node with audio_upload that is not its own; js/loader.js uploads.
-
-
-def file_fingerprint(resolve: Any, kind: str, name: Any, beside: str = "") -> str:
-    """Changes when the chosen file does; a missing file is an error when the node runs, not here."""
-    try:
-        return fingerprint(resolve(kind, name), beside)
-    except (LetsTalkError, OSError, TypeError):
-        return f"missing: {name}"
-
-
-def check_name(resolve: Any, kind: str, name: Any) -> bool | str:
-    """What `validate_inputs` returns: True or the reason. A linked name is None and checked when the node runs."""
-    if name is None:
-        return True
-    try:
-        resolve(kind, name)
-    except LetsTalkError as error:
-        return in_words_of_comfyui(str(error))
-    return True
 
 
 class LetsTalkLoadAutoencoder(io.ComfyNode):
@@ -62,13 +41,7 @@ class LetsTalkLoadAutoencoder(io.ComfyNode):
             outputs=[io.Vae.Output(display_name="vae")],
         )
 
-    @classmethod
-    def validate_inputs(cls, autoencoder: str) -> bool | str:
-        return check_name(resolve_model, "autoencoder", autoencoder)
-
-    @classmethod
-    def fingerprint_inputs(cls, autoencoder: str, **_: Any) -> str:
-        return file_fingerprint(resolve_model, "autoencoder", autoencoder)
+    validate_inputs, fingerprint_inputs = file_checks("autoencoder", partial(resolve_model, "autoencoder"))
 
     @classmethod
     def execute(cls, autoencoder: str) -> io.NodeOutput:
@@ -104,13 +77,7 @@ class LetsTalkLoadDiT(io.ComfyNode):
             outputs=[io.Model.Output(display_name="model")],
         )
 
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:  # what it returns is said of every input named here
-        return check_name(resolve_model, "dit", model)
-
-    @classmethod
-    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
-        return file_fingerprint(resolve_model, "dit", model)
+    validate_inputs, fingerprint_inputs = file_checks("model", partial(resolve_model, "dit"))
 
     @classmethod
     def execute(cls, model: str, weight_dtype: str) -> io.NodeOutput:
@@ -140,13 +107,9 @@ class LetsTalkLoadAudioEncoder(io.ComfyNode):
             outputs=[io.AudioEncoder.Output(display_name="audio_encoder")],
         )
 
-    @classmethod
-    def validate_inputs(cls, audio_encoder: str) -> bool | str:
-        return check_name(resolve_model, "audio_encoder", audio_encoder)
-
-    @classmethod
-    def fingerprint_inputs(cls, audio_encoder: str, **_: Any) -> str:
-        return file_fingerprint(resolve_model, "audio_encoder", audio_encoder, beside="config.json")
+    validate_inputs, fingerprint_inputs = file_checks(
+        "audio_encoder", partial(resolve_model, "audio_encoder"), "config.json"
+    )
 
     @classmethod
     def execute(cls, audio_encoder: str) -> io.NodeOutput:
@@ -181,13 +144,7 @@ class LetsTalkLoadPortrait(io.ComfyNode):
             ],
         )
 
-    @classmethod
-    def validate_inputs(cls, image: str) -> bool | str:
-        return check_name(resolve_input, "portrait", image)
-
-    @classmethod
-    def fingerprint_inputs(cls, image: str, **_: Any) -> str:
-        return file_fingerprint(resolve_input, "portrait", image)
+    validate_inputs, fingerprint_inputs = file_checks("image", partial(resolve_input, "portrait"))
 
     @classmethod
     def execute(cls, image: str) -> io.NodeOutput:
@@ -217,13 +174,7 @@ class LetsTalkLoadSpeech(io.ComfyNode):
             outputs=[io.Audio.Output(display_name="audio")],
         )
 
-    @classmethod
-    def validate_inputs(cls, audio: str) -> bool | str:
-        return check_name(resolve_input, "speech", audio)
-
-    @classmethod
-    def fingerprint_inputs(cls, audio: str, **_: Any) -> str:
-        return file_fingerprint(resolve_input, "speech", audio)
+    validate_inputs, fingerprint_inputs = file_checks("audio", partial(resolve_input, "speech"))
 
     @classmethod
     def execute(cls, audio: str) -> io.NodeOutput:

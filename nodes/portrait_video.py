@@ -9,21 +9,17 @@ from comfy_api.latest import io, ui
 from .adapters.clip_run import model_name
 from .adapters.folders import list_bundles, resolve_bundle
 from .adapters.images import AUTO, FACE_CHOICES
+from .adapters.inputs import file_checks
 from .adapters.portrait_video import FPS, RESULTS, animate, load_bundle
 from .adapters.provenance import plain_values
 from .adapters.schema import BoundingBox, make_schema
 from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
-from .loaders import check_name, file_fingerprint
 
 __all__ = ["NODES"]
 
 FOLDED = frozenset({"steps", "audio_scale", "face", "margin", "crf", "unfinished", "puppet"})
 IMAGES_OUTPUT = 1
-
-
-def _by_name(_: str, name: str) -> Any:
-    return resolve_bundle(name)
 
 
 class LetsTalkPortraitVideo(io.ComfyNode):
@@ -125,13 +121,9 @@ class LetsTalkPortraitVideo(io.ComfyNode):
             is_output_node=True,
         )
 
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return check_name(_by_name, "", model)
-
-    @classmethod
-    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
-        return file_fingerprint(lambda kind, name: resolve_bundle(name) / "dit.safetensors", "", model)
+    validate_inputs, fingerprint_inputs = file_checks(
+        "model", lambda name: resolve_bundle(name) / "dit.safetensors"
+    )
 
     @classmethod
     def execute(cls, image: Any, audio: Any, model: str, seed: int, **inputs: Any) -> io.NodeOutput:

@@ -18,16 +18,7 @@ from .audio_encoder import AudioEncoder
 from .autoencoder.dc_ae import AutoencoderDC
 from .carry import Carry
 from .checkpoint import CheckpointHeader, check_keys, load_tensors, read_header
-from .configs import (
-    AudioEncoderConfig,
-    AudioProjectionConfig,
-    AutoencoderConfig,
-    CarryConfig,
-    Config,
-    DiTConfig,
-    FacesConfig,
-    LipsConfig,
-)
+from .configs import AudioEncoderConfig, Config
 from .face_landmarks import FaceNetworks
 from .lips import Lips
 from .projection import AudioProjection
@@ -40,6 +31,15 @@ __all__ = [
 
 PRESENTER_KEY = "letstalk.presenter"  # in the metadata of model files: whose model it is
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"
+NETWORKS: dict[str, Callable[..., nn.Module]] = {  # by the kind of their configs
+    "autoencoder": AutoencoderDC,
+    "audio_encoder": AudioEncoder,
+    "audio_projection": AudioProjection,
+    "carry": Carry,
+    "dit": LetsTalkDiT,
+    "faces": FaceNetworks,
+    "lips": Lips,
+}
 FILES = {"autoencoder": "autoencoder", "audio_encoder": "audio_encoder", "audio_projection": "dit", "dit": "dit"}
 OPTIONAL = ("carry", "lips")  # files of a bundle that it may lack
 EQUAL = (  # kinds and fields of their configs that must be the same in networks of one training
@@ -54,19 +54,10 @@ EQUAL = (  # kinds and fields of their configs that must be the same in networks
 
 def build_model(config: Config, *, device: Device = None, dtype: DType = None) -> nn.Module:
     """The network of a config, its weights not yet meaningful. Raises: ConfigError."""
-    networks: dict[type[Config], Callable[..., nn.Module]] = {
-        AutoencoderConfig: AutoencoderDC,
-        CarryConfig: Carry,
-        AudioEncoderConfig: AudioEncoder,
-        AudioProjectionConfig: AudioProjection,
-        DiTConfig: LetsTalkDiT,
-        FacesConfig: FaceNetworks,
-        LipsConfig: Lips,
-    }
-    if type(config) not in networks:
+    if config.kind not in NETWORKS:
         raise ConfigError(f"no network is known for {type(config).__name__}")
     try:
-        return networks[type(config)](config, device=device, dtype=dtype)
+        return NETWORKS[config.kind](config, device=device, dtype=dtype)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:  # of torch's layers
         if isinstance(error, LetsTalkError):
             raise

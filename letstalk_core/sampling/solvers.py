@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -36,22 +36,19 @@ __all__ = [
 ]
 
 Solver = Callable[..., Tensor]
-Callback = Callable[[dict[str, Any]], None]
+Args = Optional[dict[str, Any]]
+Callback = Optional[Callable[[dict[str, Any]], None]]
 NoiseSampler = Callable[[Tensor, Tensor], Tensor]
 
 
-def _report(callback: Callback | None, x: Tensor, i: int, sigma: Tensor, denoised: Tensor) -> None:
+def _report(callback: Callback, x: Tensor, i: int, sigma: Tensor, denoised: Tensor) -> None:
     if callback is not None:
         callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
 
 @torch.no_grad()
 def sample_euler(
-    model: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
+    model: Denoiser, x: Tensor, sigmas: Tensor, extra_args: Args = None, callback: Callback = None
 ) -> Tensor:
     """First order, one model call per step. Source: Karras et al. 2022, alg. 1 without the correction."""
     args = extra_args or {}
@@ -65,11 +62,7 @@ def sample_euler(
 
 @torch.no_grad()
 def sample_heun(
-    model: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
+    model: Denoiser, x: Tensor, sigmas: Tensor, extra_args: Args = None, callback: Callback = None
 ) -> Tensor:
     """Second order, two model calls per step (one in the step to 0). Source: Karras et al. 2022, alg. 1."""
     args = extra_args or {}
@@ -89,11 +82,7 @@ def sample_heun(
 
 @torch.no_grad()
 def sample_dpmpp_2m(
-    model: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
+    model: Denoiser, x: Tensor, sigmas: Tensor, extra_args: Args = None, callback: Callback = None
 ) -> Tensor:
     """Second-order multistep, one model call per step. Source: Lu et al. 2022, "DPM-Solver++", alg. 2."""
     args = extra_args or {}
@@ -118,8 +107,8 @@ def sample_ddpm(
     model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: dict[str, Any] | None = None,
-    callback: Callback | None = None,
+    extra_args: Args = None,
+    callback: Callback = None,
     *,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.errors import ConfigError, LetsTalkError
 from ...letstalk_core.media.audio.decode import load_sound
 from ...letstalk_core.media.portrait.image import load_with_alpha
 from ...letstalk_core.pixels import from_bytes
-from .folders import resolve_input
+from .folders import fingerprint, resolve_input
+from .host_errors import in_words_of_comfyui
 from .widgets import SCALES
 
-__all__ = ["load_audio", "load_image", "load_picture_file", "with_checked_inputs"]
+__all__ = ["file_checks", "load_audio", "load_image", "load_picture_file", "with_checked_inputs"]
 
 FILES = {"audio", "audio_encoder", "autoencoder", "image", "memory_file", "model"}  # combos looked up when used
 
@@ -83,6 +86,32 @@ def _check(name: str, value: Any, widget: Any) -> None:
 
 def _short(value: Any) -> str:
     return repr(value)[:60] if isinstance(value, (int, float, str)) else f"of type {type(value).__name__}"
+
+
+def file_checks(name: str, find: Callable[[str], Path], beside: str = "") -> tuple[Any, Any]:
+    """`validate_inputs` and `fingerprint_inputs` of a node whose input `name` is looked up by `find`.
+
+    A linked name, or a file that goes later, is an error when the node runs. What changes with the file: it, and
+    one of the name `beside` in its folder. ComfyUI says the reason of every input that the first of them names.
+    """
+
+    def validate(cls: Any, /, **inputs: Any) -> bool | str:
+        try:
+            return inputs[name] is None or bool(find(inputs[name]))
+        except LetsTalkError as error:
+            return in_words_of_comfyui(str(error))
+
+    def state(cls: Any, /, **inputs: Any) -> str:
+        try:
+            return fingerprint(find(inputs[name]), beside)
+        except (LetsTalkError, OSError, TypeError):
+            return f"missing: {inputs[name]}"
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    validate.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("cls", kind), inspect.Parameter(name, kind)]
+    )
+    return classmethod(validate), classmethod(state)
 
 
 def load_image(name: str) -> tuple[Tensor, Tensor]:

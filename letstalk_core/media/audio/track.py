@@ -7,6 +7,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["SPOOL_BYTES", "AudioTrack"]
 SPOOL_BYTES = 256 * 2**20  # above this, states go to a file: an hour of wav2vec2-base needs 3.3 GB
 
 
+@dataclass(eq=False, repr=False)
 class AudioTrack:
     """Encoder states per video frame, and where their sound is. Never changed after it is made.
 
@@ -31,31 +33,23 @@ class AudioTrack:
     Raises: ConfigError for states or a waveform of another shape.
     """
 
-    def __init__(
-        self,
-        states: Tensor,
-        fps: float,
-        *,
-        kind: str = "",
-        encoder_file: Path | None = None,
-        waveform: Tensor | None = None,
-        sample_rate: int = SAMPLE_RATE,
-        start_seconds: float = 0.0,
-        shown: int | None = None,
-    ) -> None:
-        if states.ndim != 3 or min(states.shape) < 1:
+    states: Tensor
+    fps: float
+    _: KW_ONLY
+    kind: str = ""
+    encoder_file: Path | None = None
+    waveform: Tensor | None = None
+    sample_rate: int = SAMPLE_RATE
+    start_seconds: float = 0.0
+    shown: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.states.ndim != 3 or min(self.states.shape) < 1:
             raise ConfigError(
-                f"audio states are {list(states.shape)}; needs (frames, layers, dim), 1 frame or more"
+                f"audio states are {list(self.states.shape)}; needs (frames, layers, dim), 1 frame or more"
             )
-        if waveform is not None and waveform.ndim != 2:
-            raise ConfigError(f"waveform has shape {list(waveform.shape)}; needs (channels, samples)")
-        self.states = states
-        self.fps = fps
-        self.kind, self.encoder_file = kind, encoder_file
-        self.waveform = waveform
-        self.sample_rate = sample_rate
-        self.start_seconds = start_seconds
-        self.shown = shown
+        if self.waveform is not None and self.waveform.ndim != 2:
+            raise ConfigError(f"waveform has shape {list(self.waveform.shape)}; needs (channels, samples)")
 
     @property
     def frames(self) -> int:
