@@ -141,7 +141,8 @@ def test_conditions_that_cannot_work_are_named(comfy_nodes: Any, track: Any) -> 
 def test_one_way_into_encode_audio_is_needed(comfy_nodes: Any) -> None:
     audio = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
     with pytest.raises(ValueError, match="audio_encoder, encoder_output: connect one"):
-        comfy_nodes["LetsTalkEncodeAudio"].execute(audio, 25.0, -60.0, 0.0, 0.0)
+        cut = {"fps": 25.0, "start_seconds": 0.0, "length_seconds": 0.0}
+        comfy_nodes["LetsTalkEncodeAudio"].execute(audio, silence_threshold=-60.0, **cut)
 
 
 def test_the_chain_runs_as_a_graph(run_graph: Any) -> None:
