@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DependencyError
 from ..files import atomic_path
 from .configs import Config, config_class
 
@@ -123,8 +123,13 @@ def load_tensors(path: str | os.PathLike[str], *, prefix: str = "", device: str 
 def load_pickled_tensors(path: str | os.PathLike[str], *, device: str = "cpu") -> Mapping[str, Any]:
     """Read a .pt, .pth, .ckpt or .bin file: names to tensors, or to further such tables. No code in it is run.
 
-    Raises: CheckpointError if missing, damaged or not such a table.
+    Raises: CheckpointError if missing, damaged or not such a table; DependencyError if torch is too old.
     """
+    if torch.torch_version.TorchVersion(torch.__version__) < "2.6":
+        raise DependencyError(
+            f"{path}: torch {torch.__version__} may run code hidden in such files (CVE-2025-32434); update torch"
+            " to 2.6 or newer, or take a .safetensors file"
+        )
     try:
         # Training scripts commonly save their parsed arguments beside the weights: a plain record, safe to build.
         with torch.serialization.safe_globals([argparse.Namespace]):

@@ -66,11 +66,11 @@ def test_a_config_beside_a_public_audio_encoder_is_part_of_it(base: Path, comfy_
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"feature_extractor.conv_layers.0.conv.weight": torch.zeros(1)}, folder / "beside.safetensors")
     loader = comfy_nodes["LetsTalkLoadAudioEncoder"]
-    before = loader.fingerprint_inputs("beside.safetensors")
+    before = loader.fingerprint_inputs(audio_encoder="beside.safetensors")
     assert "missing" not in before
     (folder / "config.json").write_text("{}")
     try:
-        assert loader.fingerprint_inputs("beside.safetensors") != before
+        assert loader.fingerprint_inputs(audio_encoder="beside.safetensors") != before
     finally:
         (folder / "config.json").unlink()
         (folder / "beside.safetensors").unlink()
