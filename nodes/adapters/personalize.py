@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import queue
 import re
@@ -34,11 +35,13 @@ from .progress import check_interrupt
 
 __all__ = ["EXISTING", "command", "model_folder", "personalize", "source_video"]
 
+log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 EXISTING = ["use it", "train anew"]
 NAME = re.compile(r"[^\W_][\w -]{0,59}")
 PARTS = {"preparing": (0.0, 0.1), "training autoencoder": (0.1, 0.3), "encoding": (0.3, 0.35)}
-PARTS |= {"training dit": (0.35, 0.85), "training carry": (0.85, 0.9), "measuring": (0.9, 1.0)}
+PARTS |= {"training lips": (0.35, 0.37), "training dit": (0.37, 0.85), "training carry": (0.85, 0.9)}
+PARTS |= {"measuring": (0.9, 1.0)}
 GENTLE_S = 60.0  # that a training gets to write its state
 
 
@@ -134,6 +137,7 @@ def personalize(video: Path, folder: Path, minutes: float, lora: bool, tell: Cal
         raise
     if process.returncode != 0:
         threads[1].join(5)
+        log.error("letstalk personalize:\n%s", "".join(errors[-100:]))
         said = [e.strip() for e in errors if e and e.strip()]
         words = next((e.removeprefix("error: ") for e in reversed(said) if e.startswith("error: ")), None)
         raise LetsTalkError(words or f"training ended with code {process.returncode}: {' '.join(said[-3:])[:400]}")

@@ -119,10 +119,13 @@ def test_frames_and_sound_make_a_video_to_train_on(run: Any) -> None:
         ({"name": "bad"}, "gives 0 s to train on; give minutes of one person"),
     ],
 )
-def test_what_cannot_be_trained_is_said_in_one_line(run: Any, video: Any, inputs: Any, words: str) -> None:
+def test_what_cannot_be_trained_is_said_in_one_line(
+    run: Any, video: Any, inputs: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(Exception, match=words) as error:
         run(**{"name": "eva", "video": video, **inputs})
     assert "\n" not in str(error.value) and "some warning" not in str(error.value)
+    assert ("some warning" in caplog.text) == (inputs.get("name") == "bad")  # ComfyUI's console has all of it
 
 
 def test_a_cancelled_training_may_write_its_state(
