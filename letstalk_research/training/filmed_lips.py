@@ -11,7 +11,6 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from letstalk_core.media.portrait.face_geometry import mouth_opening, mouth_width
 from letstalk_core.media.portrait.find import find_face
 from letstalk_core.media.puppet.face import PortraitFace
-from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.motion_channels import LIPS, MOTION
 from letstalk_core.pixels import from_unit, to_unit
@@ -29,7 +27,7 @@ from letstalk_core.pixels import from_unit, to_unit
 from ..data.latents import LatentStore
 from ..data.manifest import Manifest
 from .config import LipsRecipe
-from .lips import FILE, JAW, ROUND, SHUT, TEETH, WIDE
+from .lips import JAW, ROUND, SHUT, TEETH, WIDE, LipsOutput
 from .runtime import load_part
 
 __all__ = ["MEASURED", "FilmedLipsStage", "MouthScale", "read_scale"]
@@ -103,10 +101,8 @@ class _FilmedLipsModule(nn.Module):
         return loss, terms
 
 
-class FilmedLipsStage:
+class FilmedLipsStage(LipsOutput):
     """Stage of `training.loop`: states and filmed mouths of encoded clips, validation on held-out ones, export."""
-
-    channels_last = False
 
     def __init__(self, recipe: LipsRecipe, portrait: Tensor) -> None:
         self.recipe, self.scale = recipe, read_scale(portrait)
@@ -164,14 +160,6 @@ class FilmedLipsStage:
             ]
             values[name] = float(torch.stack(scores).mean()) if scores else math.nan
         return values
-
-    def sample(self, path: Path, device: torch.device) -> None:
-        """Curves make no picture."""
-
-    def export(self, folder: Path, device: torch.device) -> list[Path]:
-        state = {k: v.half() for k, v in self.lips.state_dict().items()}
-        save_checkpoint(folder / FILE, {"lips": (self.recipe.model, state)}, {"letstalk.recipe": "lips"})
-        return [folder / FILE]
 
 
 def filmed(curves: Tensor) -> Tensor:

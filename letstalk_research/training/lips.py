@@ -26,7 +26,7 @@ from .config import LipsObjective, LipsRecipe
 from .runtime import load_part
 from .speech import Speech
 
-__all__ = ["FILE", "LipsStage"]
+__all__ = ["FILE", "LipsOutput", "LipsStage"]
 
 FILE = "lips.safetensors"
 JAW, WIDE, ROUND, TEETH = (LIPS.index(name) for name in ("jaw", "wide", "round", "teeth"))
@@ -60,10 +60,24 @@ class _LipsModule(nn.Module):
         return loss, parts
 
 
-class LipsStage:
-    """Stage of `training.loop`: speech and the states of a frozen audio encoder, validation, export."""
+class LipsOutput:
+    """What stages of `training.loop` that train lips put out."""
 
     channels_last = False
+    recipe: LipsRecipe
+    lips: Lips
+
+    def sample(self, path: Path, device: torch.device) -> None:
+        """Curves make no picture."""
+
+    def export(self, folder: Path, device: torch.device) -> list[Path]:
+        state = {k: v.half() for k, v in self.lips.state_dict().items()}
+        save_checkpoint(folder / FILE, {"lips": (self.recipe.model, state)}, {"letstalk.recipe": "lips"})
+        return [folder / FILE]
+
+
+class LipsStage(LipsOutput):
+    """Stage of `training.loop`: speech and the states of a frozen audio encoder, validation, export."""
 
     def __init__(self, recipe: LipsRecipe) -> None:
         self.recipe = recipe
@@ -129,14 +143,6 @@ class LipsStage:
             shut = [[curves[:, JAW] < SHUT for curves in each] for each in (true, found)]
             values[f"{prefix}met"], values[f"{prefix}meant"] = _met(*shut), _met(*shut[::-1])
         return values
-
-    def sample(self, path: Path, device: torch.device) -> None:
-        """Curves make no picture."""
-
-    def export(self, folder: Path, device: torch.device) -> list[Path]:
-        state = {k: v.half() for k, v in self.lips.state_dict().items()}
-        save_checkpoint(folder / FILE, {"lips": (self.recipe.model, state)}, {"letstalk.recipe": "lips"})
-        return [folder / FILE]
 
 
 def _said(curves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
