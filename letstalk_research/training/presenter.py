@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from letstalk_core.errors import ConfigError, MediaError, OutputError
+from letstalk_core.errors import ConfigError, FaceNotFoundError, MediaError, OutputError
 from letstalk_core.files import FileLock, file_sha256
 from letstalk_core.media.portrait.find import default_finder
 from letstalk_core.networks.checkpoint import load_tensors, read_header
@@ -213,7 +213,11 @@ class PresenterJob:
         if not set(MEASURED) <= set(open_clip(self.data, Manifest(self.data).select("train")[0]).motion_names):
             return start  # prepared by an earlier version
         changes = [f"model.preset={json.dumps(str(start))}", f"loop.init={json.dumps(str(start))}"]
-        trained = self._train("lips", changes)
+        try:
+            trained = self._train("lips", changes)
+        except FaceNotFoundError as error:  # of a puppet of the portrait
+            self.watch("training lips", 1.0, f"left out: {error}")
+            return start
         changes += [f"data.folder={json.dumps(str(self.data))}", *self.overrides.get("lips", [])]
         stages = [
             self._stage(
