@@ -144,7 +144,7 @@ def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
             pass
         raise TypeError("argument 'data': wrong type")
 
-    monkeypatch.setattr("letstalk_core.networks.load.load_bundle", load)
+    monkeypatch.setattr("letstalk_core.cli.run_generate.load_bundle", load)
     handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -142,7 +142,7 @@ def test_the_part_around_the_face_can_be_the_video(cli: Cli, monkeypatch: pytest
             seen.append(image)
             return torch.tensor([[10.0, 10.0, 22.0, 24.0, 0.9]])
 
-    monkeypatch.setattr("letstalk_core.media.portrait.detect.KorniaFaceDetector", Detector)
+    monkeypatch.setattr("letstalk_core.cli.inputs.KorniaFaceDetector", Detector)
     options = ["--crop-face", "--face-detector", "yunet", "--png", str(cli.out / "f")]
     assert cli(0.1, *options, fast=CROP) == 0
     assert seen[0].shape == (48, 40, 3) and video_frames(cli.out / "v.mp4") == 2

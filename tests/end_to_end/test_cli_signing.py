@@ -13,7 +13,6 @@ from .command import Cli, stop_after, video_frames
 def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letstalk_core.media.video import content_credentials
 
     signed: list[tuple[int, int]] = []
 
@@ -25,7 +24,7 @@ def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
             assert title == "v.mp4"
             signed.append((video_frames(path), details["settings"]["steps"]))
 
-    monkeypatch.setattr(content_credentials, "ContentSigner", Signer)
+    monkeypatch.setattr("letstalk_core.cli.results.ContentSigner", Signer)
     wav, sign = cli.make_wav(1.0), ("--sign", "chain.pem", "--sign-key", "signer.key", "--keep-work")
     with monkeypatch.context() as patch:
         stop_after(3, patch)
@@ -39,7 +38,6 @@ def test_a_video_is_signed_when_it_is_joined_and_again_after_a_retake(
 
 def test_no_video_has_its_name_before_it_is_signed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from letstalk_core.errors import OutputError
-    from letstalk_core.media.video import content_credentials
 
     state: dict[str, Any] = {"works": False}
     details_seen: list[dict[str, Any]] = []
@@ -56,7 +54,7 @@ def test_no_video_has_its_name_before_it_is_signed(cli: Cli, monkeypatch: pytest
             with path.open("ab") as file:
                 file.write(b"\0\0\0\x0efreesigned")  # a box that players skip
 
-    monkeypatch.setattr(content_credentials, "ContentSigner", Signer)
+    monkeypatch.setattr("letstalk_core.cli.results.ContentSigner", Signer)
     wav, sign = cli.make_wav(1.0), ("--sign", "chain.pem", "--sign-key", "signer.key", "--keep-work", "--quiet")
     assert cli(wav, *sign) == 2
     cli.error("cannot be signed")

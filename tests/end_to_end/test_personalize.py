@@ -165,7 +165,7 @@ def test_a_stopped_run_goes_on_and_refuses_other_videos(
     assert personalize("--clips", "0", "--quiet", "--lora") == 2
     assert "other videos or another model" in capsys.readouterr().err
     assert personalize("--clips", "0", "--quiet") == 0
-    assert trained == ["autoencoder", "dit", "dit", "carry"]
+    assert trained == ["autoencoder", "lips", "dit", "dit", "carry"]
     assert not (tmp_path / "eva" / "work").exists()
 
 

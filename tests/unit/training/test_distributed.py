@@ -44,7 +44,7 @@ def test_two_processes_come_to_the_weights_of_one_that_sums_their_batches(
     alone, shared = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, wanted in alone.items():
         # The same sums in another order.
-        torch.testing.assert_close(shared[name], wanted, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(shared[name], wanted, rtol=1e-4, atol=1e-5, msg=name)
     rows = [read_csv(tmp_path / run / "log.csv") for run in ("one", "two")]
     for ours, theirs in zip(*rows, strict=True):
         assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-4)  # of both processes
