@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Options, Row, randomise
 from benchmarks.tiny import tiny_autoencoder, tiny_encoder
+from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
-from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.talking_portrait import TalkingPortrait
 from letstalk_core.media.audio.features import AudioFeatures
 from letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle

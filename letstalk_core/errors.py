@@ -6,17 +6,6 @@ the command line prints that one line and exits with code 2.
 
 from __future__ import annotations
 
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DependencyError",
-    "FaceNotFoundError",
-    "LetsTalkError",
-    "MediaError",
-    "NumericalError",
-    "OutputError",
-]
-
 
 class LetsTalkError(Exception):
     """Base of every error that LetsTalk raises on purpose."""

@@ -18,16 +18,6 @@ from safetensors import SafetensorError
 
 from .errors import OutputError
 
-__all__ = [
-    "FileLock",
-    "atomic_path",
-    "file_sha256",
-    "new_temporary",
-    "remove_leftovers",
-    "remove_leftovers_of",
-    "sync_to_disk",
-]
-
 BUSY = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
 TEMPORARY = re.compile(r"\.+(.+?)(?:\.\d+-[0-9a-f]{8}\.tmp(?:\.\w+)?)+")  # signing makes one of a temporary file
 LONGEST = 100  # bytes of a name that its temporary files repeat; file systems allow 143 to 255 in all

@@ -6,8 +6,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["from_bytes", "from_unit", "to_bytes", "to_unit"]
-
 
 def to_unit(images: Tensor) -> Tensor:
     """(..., h, w, 3) uint8 -> (..., 3, h, w) float32 in [-1, 1]; strides stay: the channels_last format."""

@@ -7,16 +7,6 @@ from typing import Any, Protocol, Union, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = [
-    "DType",
-    "Denoiser",
-    "Device",
-    "FaceDetector",
-    "FrameSink",
-    "Operations",
-    "ResumableSink",
-]
-
 Device = Union[torch.device, str, None]
 DType = Union[torch.dtype, None]
 

@@ -11,8 +11,6 @@ from .adapters.host_errors import with_host_errors
 from .adapters.inputs import with_checked_inputs
 from .adapters.schema import with_search_words
 
-__all__ = ["LetsTalkExtension", "comfy_entrypoint"]
-
 MODULES = (
     *("portrait_video", "dub", "loaders", "conditioning", "motion", "guidance", "sampling", "memory", "portrait"),
     *("detail", "personalize", "doctor"),

@@ -12,8 +12,6 @@ from .adapters.conditioning import encode_portrait, make_conditioning
 from .adapters.schema import Motion, make_schema
 from .adapters.widgets import widget
 
-__all__ = ["NODES"]
-
 CATEGORY = "LetsTalk/conditioning"
 
 

@@ -9,8 +9,6 @@ from comfy_api.latest import io
 from .adapters.carry import SIZES, carry_frames
 from .adapters.schema import make_schema
 
-__all__ = ["NODES"]
-
 
 class LetsTalkCarryDetail(io.ComfyNode):
     """Decoded frames and their portrait -> frames with its detail."""

@@ -10,8 +10,6 @@ from .adapters.doctor import report
 from .adapters.schema import make_schema
 from .adapters.widgets import widget
 
-__all__ = ["NODES"]
-
 
 class LetsTalkDoctor(io.ComfyNode):
     """Versions, files, memory and, of what is wired in, the speed."""

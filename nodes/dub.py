@@ -13,8 +13,6 @@ from .adapters.inputs import file_checks
 from .adapters.schema import advanced, make_schema
 from .adapters.widgets import timing, widget
 
-__all__ = ["NODES"]
-
 
 class LetsTalkDub(io.ComfyNode):
     """VIDEO or IMAGE, and AUDIO -> VIDEO."""

@@ -11,8 +11,6 @@ from .adapters.guider import make_guider, make_model_sigmas
 from .adapters.schema import make_schema
 from .adapters.widgets import widget
 
-__all__ = ["NODES"]
-
 CATEGORY = "LetsTalk/sampling"
 
 

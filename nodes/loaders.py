@@ -13,8 +13,6 @@ from .adapters.model import WEIGHT_DTYPES, load_dit
 from .adapters.schema import make_schema
 from .adapters.vae import load_vae
 
-__all__ = ["NODES"]
-
 CATEGORY = "LetsTalk/loaders"
 # No `upload=` below: frontend 1.27 cannot make a node with audio_upload that is not its own; js/loader.js uploads.
 

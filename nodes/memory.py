@@ -12,8 +12,6 @@ from .adapters.memory_files import list_banks, new_bank_path, resolve_bank
 from .adapters.schema import Memory, MemorySettingsType, make_schema
 from .adapters.widgets import widget
 
-__all__ = ["NODES"]
-
 CATEGORY = "LetsTalk/memory"
 
 

@@ -7,11 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..letstalk_core.networks.motion_channels import MOVEMENTS
-from .adapters.motion import EMOTIONS, make_motion
+from ..letstalk_core.sampling.motion_curves import EMOTIONS
+from .adapters.motion import make_motion
 from .adapters.schema import Curve, Motion, make_schema
 from .adapters.widgets import widget
-
-__all__ = ["NODES"]
 
 TOOLTIPS = {
     "smile": "Smile against the portrait's: 0 as in it, 0.4 a broad one.",

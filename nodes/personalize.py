@@ -16,8 +16,6 @@ from .adapters.schema import make_schema
 from .adapters.vae import load_vae
 from .adapters.widgets import widget
 
-__all__ = ["NODES"]
-
 
 class LetsTalkPersonalize(io.ComfyNode):
     """VIDEO, or IMAGE and AUDIO, of one person -> MODEL, VAE, AUDIO_ENCODER of that person."""

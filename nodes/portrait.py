@@ -11,8 +11,6 @@ from .adapters.images import FACE_CHOICES, crop_pictures, paste_frames, paste_vi
 from .adapters.schema import BoundingBox, Crop, make_schema
 from .adapters.widgets import widget
 
-__all__ = ["NODES"]
-
 CATEGORY = "LetsTalk/portrait"
 
 

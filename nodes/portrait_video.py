@@ -16,8 +16,6 @@ from .adapters.schema import BoundingBox, make_schema
 from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
 
-__all__ = ["NODES"]
-
 FOLDED = frozenset({"steps", "audio_scale", "face", "margin", "crf", "unfinished", "puppet"})
 IMAGES_OUTPUT = 1
 

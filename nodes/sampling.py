@@ -17,8 +17,6 @@ from .adapters.video_input import lazy_frames
 from .adapters.widgets import puppet, references, timing, widget
 from .adapters.wiring import is_wired
 
-__all__ = ["NODES"]
-
 CATEGORY = "LetsTalk/sampling"
 DRIFT = "Plot of how much each clip is like the portrait, 0 to 1: identity, colour, sharpness."
 FOLDED = frozenset(

@@ -11,8 +11,6 @@ from typing import Any
 
 from workflow_file import Link, Node, Workflow, WorkflowError
 
-__all__ = ["blueprint"]
-
 INPUT, OUTPUT = -10, -20  # ids of the nodes at the edges of a subgraph
 SPACE = uuid.UUID("6d1c4a52-4b0f-5c1e-9a55-9b8f1f1b7c02")  # ids must stay the same when the file is made again
 EDGE, FAR = [0, 0, 120, 120], 160

@@ -15,8 +15,9 @@ from make_demo_portraits import PHOTOS
 from make_thumbnails import talking_moments
 from PIL import Image
 
+from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
-from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
+from letstalk_core.generate.talking_portrait import TalkingPortrait
 from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.media.portrait.crop import fit_to
 from letstalk_core.media.portrait.image import load_portrait

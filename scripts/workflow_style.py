@@ -7,17 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "APP_INPUTS",
-    "APP_OUTPUTS",
-    "FOLDS_ON_CANVAS",
-    "GROWTH",
-    "PREVIEW",
-    "group_colour",
-    "node_colours",
-    "vue_room",
-]
-
 PREVIEW = {  # extra height, pixels: pictures and players that nodes show
     "LetsTalkLoadPortrait": 254,
     "LetsTalkLoadSpeech": 100,

@@ -16,7 +16,7 @@ def make_work(rng: Random, seeds: Path, folder: Path) -> None:
     import torch
 
     from letstalk_core.generate.work_folder import WorkFolder
-    from letstalk_core.sampling.long_video import Clip
+    from letstalk_core.sampling.clip import Clip
 
     work = WorkFolder(folder / "work")
     work.begin({"seed": 1, "size": [32, 32], "models": {"dit": "ab"}})
@@ -57,7 +57,7 @@ def check_work(folder: Path) -> None:
     import torch
 
     from letstalk_core.generate.work_folder import WorkFolder
-    from letstalk_core.sampling.long_video import Clip
+    from letstalk_core.sampling.clip import Clip
 
     work = WorkFolder(folder / "work")
     tolerated(work.begin, {"seed": 1, "size": [32, 32], "models": {"dit": "ab"}})

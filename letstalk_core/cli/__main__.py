@@ -24,8 +24,6 @@ from ..errors import DependencyError
 from .failures import explain
 from .output import open_standard_streams, say
 
-__all__ = ["COMMANDS", "RESEARCH_COMMANDS", "build_parser", "main"]
-
 COMMANDS = ("generate", "batch", "dub", "info", "convert")
 RESEARCH_COMMANDS = ("synthesize", "prepare", "personalize", "encode", "train", "evaluate", "experiment")
 

@@ -14,8 +14,6 @@ from . import run_generate
 from .failures import explain
 from .jobs import Job
 
-__all__ = ["Models", "Row", "attempt"]
-
 HOPELESS = (ConfigError, CheckpointError, MediaError, DependencyError)  # the same again, however often
 Row = dict[str, Any]
 

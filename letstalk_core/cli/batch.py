@@ -8,8 +8,6 @@ from typing import Any
 from .jobs import TABLE
 from .options import add_settings
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(

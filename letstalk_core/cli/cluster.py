@@ -11,8 +11,6 @@ from ..errors import ConfigError, DependencyError
 from .attempt import Models, Row, attempt
 from .jobs import Job
 
-__all__ = ["Cluster"]
-
 
 class _Worker:
     """Lives on one GPU, or some cores, and keeps its models from job to job."""

@@ -14,9 +14,7 @@ from ..errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..networks.configs import Config
-
-__all__ = ["add_parser", "run"]
+    from ..networks.config import Config
 
 KINDS = ("dit", "autoencoder", "audio_encoder")
 DENOISER_ONLY = ("num_heads", "memory_frames", "clip_frames")  # what its shapes do not tell

@@ -7,8 +7,6 @@ from typing import Any
 
 from .options import add_machine, add_results, scale
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(

@@ -6,8 +6,6 @@ import re
 
 from ..errors import LetsTalkError
 
-__all__ = ["explain"]
-
 
 def explain(error: Exception) -> str | None:
     """The line for an error of input, settings or the machine; None for a fault of LetsTalk."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from .options import add_results, add_settings
 
-__all__ = ["add_arguments", "add_parser", "run"]
-
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(

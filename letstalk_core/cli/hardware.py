@@ -8,8 +8,6 @@ import torch
 
 from ..errors import ConfigError
 
-__all__ = ["at_least", "check_share", "choose_device", "choose_dtype", "keep_freed_memory", "use_threads"]
-
 
 def at_least(least: int, **values: int | None) -> None:
     """Raises: ConfigError naming the first value that is given and less."""

@@ -13,8 +13,6 @@ from typing import Any
 from ..errors import CheckpointError
 from .output import printable
 
-__all__ = ["add_parser", "describe", "run"]
-
 OURS = ("file", "bytes", "type")  # lines whose words are not the file's
 
 

@@ -20,8 +20,6 @@ from ..sampling.motion_curves import MotionCurves
 from .output import say
 from .size import OWN, Size
 
-__all__ = ["find_scene", "motion_of", "output_size", "vocals_of"]
-
 SAME_LENGTH_S = 0.1  # by which a separated voice may be longer or shorter
 
 

@@ -17,8 +17,6 @@ from ..files import file_sha256
 from . import generate
 from .output import check_apart
 
-__all__ = ["TABLE", "Job", "read_jobs"]
-
 TABLE = "batch.csv"  # says what became of the jobs, in the folder of results
 REQUIRED = ("portrait", "audio")
 INPUTS = (*REQUIRED, "vocals", "motion", "reference", "model", "sign", "sign_key")  # relative to the file of jobs

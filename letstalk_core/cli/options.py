@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["add_machine", "add_results", "add_settings", "scale"]
-
 
 def scale(text: str) -> float | str:
     """A guidance scale: a number, or what `as_scale` reads of one that changes, when there are models to ask."""

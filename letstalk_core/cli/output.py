@@ -12,18 +12,6 @@ from pathlib import Path
 from ..errors import OutputError
 from ..files import new_temporary
 
-__all__ = [
-    "check_apart",
-    "check_file_name",
-    "check_folder",
-    "check_output",
-    "check_temporary_folder",
-    "open_standard_streams",
-    "printable",
-    "say",
-    "write_out",
-]
-
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """A path at which a file can be made now.

@@ -10,8 +10,6 @@ from typing import TextIO
 
 from ..generate.progress import Progress
 
-__all__ = ["ProgressLine", "format_seconds"]
-
 REDRAW_SECONDS = 0.1
 BAR = 20
 

@@ -18,16 +18,15 @@ from ..media.audio.decode import AudioSource
 from ..media.portrait.image import save_image
 from ..media.portrait.scene import PastingSink, Scene
 from ..media.video.contact_sheet import ContactSheet, sheet_frames
+from ..media.video.container import AI_MARKER
 from ..media.video.content_credentials import ContentSigner
 from ..media.video.segments import SegmentedVideo, segment_clips
 from ..media.video.tee import Tee
 from ..media.video.threaded import ThreadedSink
-from ..media.video.writer import AI_MARKER, PngSequenceWriter
+from ..media.video.writer import PngSequenceWriter
 from ..networks.load import ModelBundle
 from ..protocols import FrameSink
 from .output import check_apart, check_file_name, check_folder, check_output
-
-__all__ = ["check_outputs", "draw_drift", "draw_sheet", "make_signer", "make_sinks", "make_video"]
 
 FRAME_NAME = re.compile(r"frame_\d+\.png", re.IGNORECASE)
 

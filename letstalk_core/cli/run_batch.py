@@ -20,8 +20,6 @@ from .jobs import TABLE, Job, read_jobs
 from .output import say, write_out
 from .split import clear, share
 
-__all__ = ["run_batch"]
-
 COLUMNS = ("output", "state", "error", "frames", "seconds", "elapsed_seconds", "tries", "portrait", "audio", "job")
 
 

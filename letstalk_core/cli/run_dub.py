@@ -12,16 +12,14 @@ from ..generate.dubbing import Dubbing
 from ..generate.settings import GenerateSettings
 from ..generate.work_folder import RUN_FILE, WorkFolder
 from ..media.audio.decode import AudioSource
+from ..media.video.container import AI_MARKER
 from ..media.video.reader import read_video
 from ..media.video.segments import SegmentedVideo, segment_clips
-from ..media.video.writer import AI_MARKER
 from ..sampling.guidance import as_scale
 from .hardware import use_threads
 from .output import check_apart, check_file_name, check_output, check_temporary_folder, say, write_out
 from .progress import ProgressLine
 from .run_generate import Interrupt, load_models, outcome_line, same_threads
-
-__all__ = ["run_dub"]
 
 SHOWN_EVERY = 250  # frames that are searched
 

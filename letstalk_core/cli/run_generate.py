@@ -34,8 +34,6 @@ from .progress import ProgressLine
 from .results import check_outputs, draw_drift, draw_sheet, make_signer, make_sinks, make_video
 from .size import choose_size, parse_size
 
-__all__ = ["Interrupt", "load_models", "make", "outcome_line", "same_threads"]
-
 DEMO_NOTE = (
     "note: using the bundled demo model, a small one for 256 x 256 pixels, whose teeth are drawn; --model DIR uses"
     " another"

@@ -10,8 +10,6 @@ from ..errors import ConfigError
 from ..generate.settings import GenerateSettings
 from ..networks.load import ModelBundle
 
-__all__ = ["OWN", "Size", "choose_size", "parse_size"]
-
 OWN: Literal["own"] = "own"
 Size = Union[tuple[int, int], Literal["own"], None]
 

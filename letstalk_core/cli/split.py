@@ -25,8 +25,6 @@ from .info import describe
 from .jobs import Job
 from .results import draw_sheet, make_signer
 
-__all__ = ["Split", "clear", "share"]
-
 PLAN = "parts.json"
 OWN = re.compile(r"parts\.json|\d{4,}\.mp4(\.work)?|\..*\.tmp(\.\w+)?")
 

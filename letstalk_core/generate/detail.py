@@ -16,8 +16,6 @@ from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
 from .face_motion import FaceMotion
 
-__all__ = ["PortraitDetail", "check_output_size", "own_size"]
-
 
 class PortraitDetail:
     """Decoded frames to frames of `size` with the portrait's detail. It holds no state: any part of a video, made

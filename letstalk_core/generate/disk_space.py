@@ -9,8 +9,6 @@ from typing import Any
 
 from ..errors import OutputError
 
-__all__ = ["bytes_needed", "is_full", "readable", "with_shortage"]
-
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 WORDS = ("no space left", "file too large", "quota exceeded", "disk full", "not enough space")
 GUESS = 0.06  # bytes per pixel of H.264 as it is set here, before a video is there to measure

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ..sampling.drift import SCORES, DriftLog
 
-__all__ = ["drift_plot"]
-
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 360, 52, 16, 34, 40
 COLOURS = {"identity": (32, 96, 192), "colour": (208, 96, 16), "sharpness": (24, 136, 72)}
 INK, FAINT, MARK, LIMIT = (40, 40, 40), (220, 220, 220), (200, 32, 64), (128, 128, 128)

@@ -38,8 +38,6 @@ from .settings import GenerateSettings
 from .stages import Stages
 from .work_folder import WorkFolder
 
-__all__ = ["FACES_FILE", "LENGTHS", "Shot", "Shots", "follow_film", "output_frames"]
-
 FACES_FILE = "faces.safetensors"
 FACES_VERSION = "1"  # of what is measured
 LENGTHS = ("cut", "loop", "error")

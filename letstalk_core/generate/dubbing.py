@@ -30,8 +30,6 @@ from .stages import Stages
 from .talking_portrait import TalkingPortrait, run_fingerprint, timed
 from .work_folder import WorkFolder
 
-__all__ = ["LENGTHS", "Dubbing"]
-
 DUBBING_VERSION = 2  # of where and how mouths are blended in
 
 

@@ -13,8 +13,6 @@ from ..networks.lips import Lips
 from ..networks.motion_channels import LIPS, MOTION
 from ..sampling.motion import Movement
 
-__all__ = ["FaceMotion", "Heard", "Hearing"]
-
 
 class Heard(Protocol):
     """States of the audio encoder, by frame."""

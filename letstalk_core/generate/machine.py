@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine"]
-
 
 def machine(device: torch.device) -> dict[str, Any]:
     """JSON values by names for people. Versions and instruction sets choose kernels, which round differently."""

@@ -13,8 +13,6 @@ from ..media.video.reader import read_video
 from ..networks.motion_channels import MOVEMENTS
 from ..sampling.motion_curves import EMOTIONS, MotionCurves, check_emotion
 
-__all__ = ["load_motion", "parse_emotion"]
-
 TABLES = (".csv", ".json")
 
 

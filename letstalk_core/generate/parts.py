@@ -20,8 +20,6 @@ from .run import Outcome, Run, Watcher, run_clips
 from .sinks import LatentSink
 from .work import Work
 
-__all__ = ["Part", "find_parts", "first_heard", "plan_part", "run_up"]
-
 RUN_UP = 1  # clips
 
 

@@ -10,8 +10,6 @@ from ..sampling.drift import DriftLog
 from .run import Run, Watcher
 from .sinks import DecodingSink
 
-__all__ = ["Progress", "Reporter"]
-
 
 @dataclass(frozen=True)
 class Progress:

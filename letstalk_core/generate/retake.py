@@ -26,8 +26,6 @@ from .run import ClipSink, Decode, Outcome, Run, Watcher, opened, run_clips
 from .takes import open_take, take_folder
 from .work_folder import WorkFolder
 
-__all__ = ["BLEND_SECONDS", "Retake", "Take", "blend_weights", "plan_take", "retake", "retake_details"]
-
 BLEND_SECONDS = 0.32
 
 

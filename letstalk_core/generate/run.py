@@ -23,8 +23,6 @@ from .disk_space import with_shortage
 from .work import Work
 from .work_folder import WorkFolder
 
-__all__ = ["ClipSink", "Decode", "Outcome", "Run", "Watcher", "generate", "opened", "run_clips"]
-
 
 class Decode(Protocol):
     """Frames of a clip: latents (1, f, c, h, w) -> (f, h, w, 3) uint8 on the CPU."""

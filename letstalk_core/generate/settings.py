@@ -17,8 +17,6 @@ from ..sampling.schedules import default_shift, default_steps, make_sigmas
 from ..sampling.solvers import check_solver
 from .detail import check_output_size
 
-__all__ = ["GenerateSettings", "Summary"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:

@@ -10,8 +10,6 @@ from ..protocols import FrameSink, ResumableSink
 from ..sampling.clip import Clip
 from .run import ClipSink, Decode
 
-__all__ = ["DecodingSink", "KeptFrames", "LatentSink"]
-
 
 class DecodingSink:
     """A ClipSink that decodes, and hands what the sink of frames does not hold yet to it."""

@@ -22,8 +22,6 @@ from ..sampling.motion import Movement
 from .detail import PortraitDetail
 from .face_motion import FaceMotion
 
-__all__ = ["Stages"]
-
 WHOLE_FRAME_PIXELS = 1024 * 1024  # larger frames go through the autoencoder in tiles
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from ..errors import OutputError
 from ..files import atomic_path, sync_to_disk
 
-__all__ = ["clear_take", "finish_moves", "open_take", "release_take", "take_folder"]
-
 TAKE_FILE, COMMIT_FILE = "take.json", "commit.json"
 
 

@@ -39,12 +39,11 @@ from .parts import Part, first_heard, plan_part, run_up
 from .progress import Progress, Reporter
 from .retake import Retake, retake
 from .run import Run, Watcher, generate
-from .settings import GenerateSettings, Summary
+from .settings import GenerateSettings as GenerateSettings  # research takes it from here
+from .settings import Summary
 from .sinks import DecodingSink
 from .stages import Stages
 from .work_folder import FRAMES_VERSION, WorkFolder, tensor_sha256
-
-__all__ = ["GenerateSettings", "Portrait", "Progress", "Summary", "TalkingPortrait", "run_fingerprint", "timed"]
 
 log = logging.getLogger(__name__)
 

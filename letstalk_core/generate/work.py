@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..sampling.long_video import Clip
+from ..sampling.clip import Clip
 
 if TYPE_CHECKING:
     from .run import Run
-
-__all__ = ["Work"]
 
 
 class Work:

@@ -21,16 +21,14 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError, OutputError
 from ..files import FileLock, atomic_path
 from ..networks.checkpoint import load_tensors, read_header
+from ..sampling.clip import Clip
 from ..sampling.drift import DriftLog
-from ..sampling.long_video import Clip
 from ..sampling.memory_bank import MemoryBank
 from .takes import clear_take, finish_moves, release_take
 from .work import Work
 
 if TYPE_CHECKING:
     from .run import Run
-
-__all__ = ["FORMAT", "FRAMES_VERSION", "RUN_FILE", "WorkFolder", "tensor_sha256"]
 
 RUN_FILE = "run.json"
 LOCK_FILE = "lock"

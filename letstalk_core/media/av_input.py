@@ -12,18 +12,6 @@ from typing import Any
 
 from ..errors import DependencyError, MediaError
 
-__all__ = [
-    "RATES",
-    "audio_stream",
-    "check_file",
-    "check_form",
-    "decoded_frames",
-    "open_media",
-    "resampled_frames",
-    "start_seconds",
-    "video_stream",
-]
-
 ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 MAX_CHANNELS = 64  # what FFmpeg mixes; it takes gigabytes for the matrix of more
 RATES = (1000, 768_000)  # Hz; what claims another rate is damaged, and would be resampled to hours or to nothing

@@ -25,11 +25,6 @@ from .portrait.face_geometry import eye_opening, fit_head, head_pose, mouth_open
 from .portrait.find import Face, FaceFinder, default_finder
 from .portrait.track import averaged, bridged
 
-__all__ = [
-    *("COLUMN", "MEASURES", "READ", "FaceFollower", "FilmedFaces", "FilmedMotion", "measure", "read_faces"),
-    "read_motion",
-]
-
 MEASURES = (
     *("yaw", "pitch", "roll", "size", "x", "y", "pivot_x", "pivot_y"),  # degrees; roll radians; pixels
     *("gaze_x", "lids", "corners", "opening", "width"),

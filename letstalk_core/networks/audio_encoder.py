@@ -24,16 +24,6 @@ from .checkpoint import check_keys, load_into, load_pickled_tensors, load_tensor
 from .configs import AudioEncoderConfig
 from .statistics import VARIANCE_FLOOR
 
-__all__ = [
-    "AudioEncoder",
-    "filled_encoder",
-    "load_wav2vec2_folder",
-    "normalise_waveform",
-    "read_wav2vec2_config",
-    "save_audio_encoder",
-    "wav2vec2_keys",
-]
-
 WEIGHT_NORM_NAMES = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",

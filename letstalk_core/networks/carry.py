@@ -28,8 +28,6 @@ from .configs import CarryConfig
 from .flow import affine_flow, gauss_newton, grow, pyramid_flow, shrink, warp
 from .tone import Tone
 
-__all__ = ["Carry", "CarryMaps", "CarryReference", "Layer"]
-
 PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
 AT_ONCE = 8  # frames that are matched in one pass, at the small working size
 SHAPE_TOLERANCE = 0.02  # between the ratios of the sides of portrait and frames

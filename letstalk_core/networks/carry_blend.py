@@ -17,8 +17,6 @@ from torch import Tensor
 from .carry import AT_ONCE, Carry, CarryMaps, CarryReference, Layer
 from .flow import grow, shrink, warp
 
-__all__ = ["carry_from"]
-
 POWER, LEAST = 2, 1e-4  # of the weight of a difference; squared differences, in [-1, 1], that are noise
 HANDICAP = 2.0  # of all but the first picture, which mostly fits best: frames flicker less
 WINDOW = 5  # pixels of the working size, averaged over twice

@@ -26,17 +26,8 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, DependencyError
 from ..files import atomic_path
-from .configs import Config, config_class
-
-__all__ = [
-    "CheckpointHeader",
-    "check_keys",
-    "load_into",
-    "load_pickled_tensors",
-    "load_tensors",
-    "read_header",
-    "save_checkpoint",
-]
+from .config import Config
+from .configs import config_class
 
 VERSION = "1"
 # What reading a file raises that holds something else than it should.

@@ -12,8 +12,6 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from ..errors import ConfigError
 
-__all__ = ["Config"]
-
 C = TypeVar("C", bound="Config")
 # A field's annotation carries its limits: comparisons with a number, or a tuple of choices. What no network comes
 # near is refused: beyond it a file is damaged, and building it would take hours or memory.

@@ -6,20 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from ..errors import ConfigError
-from .config import Config
+from .config import Config as Config  # research takes it from here
 from .motion_channels import units
-
-__all__ = [
-    "AudioEncoderConfig",
-    "AudioProjectionConfig",
-    "AutoencoderConfig",
-    "CarryConfig",
-    "Config",
-    "DiTConfig",
-    "FacesConfig",
-    "LipsConfig",
-    "config_class",
-]
 
 FUSIONS = ("direct", "siamese", "symbiotic")
 PREDICTIONS = ("epsilon", "v", "flow")

@@ -18,8 +18,6 @@ from ..protocols import Device, DType
 from .configs import FacesConfig
 from .face_points import EYES, LIPS, POINTS
 
-__all__ = ["CELL", "EYE_QUALITIES", "LOOKS", "QUALITIES", "Detections", "FaceNetworks", "Mesh", "look_centres"]
-
 CELL = 8  # pixels of the detector's input that one cell of its grid covers
 QUALITIES = ("face", "eyes_hidden", "mouth_hidden", "eyes_shut", "drawn")
 LOOKS = (LIPS, *EYES)  # groups of points that are looked at a second time

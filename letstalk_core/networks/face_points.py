@@ -6,25 +6,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "BROWS",
-    "CHIN",
-    "CORNERS",
-    "EARS",
-    "EYES",
-    "FOREHEAD",
-    "IRISES",
-    "LEFT_EYE",
-    "LIPS",
-    "LOWER_INNER",
-    "NOSE_TIP",
-    "OVAL",
-    "POINTS",
-    "RIGHT_EYE",
-    "RIGID",
-    "UPPER_INNER",
-]
-
 POINTS = 478
 CHIN, FOREHEAD, NOSE_TIP = 152, 10, 1
 EARS = (234, 454)  # where the outline passes them

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from .nn.attention import without_autocast
 
-__all__ = ["affine_flow", "gauss_newton", "grow", "pyramid_flow", "shrink", "warp"]
-
 LEVELS = (4, 2, 1)  # pixels of the finest level in one of each, along a side
 STEPS = (3, 3, 1)  # at each level
 WINDOW = 5  # pixels that share a step

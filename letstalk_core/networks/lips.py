@@ -16,8 +16,6 @@ from ..protocols import Device, DType, Operations
 from .configs import LipsConfig
 from .motion_channels import LIPS
 
-__all__ = ["Lips"]
-
 KERNEL = 5
 CONVOLUTIONS = 3  # over time
 # A mean over what may have been said leaves a jaw open where lips meet. A network that does not tell where they do

@@ -18,16 +18,12 @@ from .audio_encoder import AudioEncoder
 from .autoencoder.dc_ae import AutoencoderDC
 from .carry import Carry
 from .checkpoint import CheckpointHeader, check_keys, load_tensors, read_header
-from .configs import AudioEncoderConfig, Config
+from .config import Config
+from .configs import AudioEncoderConfig
 from .face_landmarks import FaceNetworks
 from .lips import Lips
 from .projection import AudioProjection
 from .transformer.dit import LetsTalkDiT
-
-__all__ = [
-    *("DEMO_FOLDER", "FILES", "PRESENTER_KEY", "ModelBundle"),
-    *("OPTIONAL", "build_model", "load_bundle", "load_model", "load_optional"),
-]
 
 PRESENTER_KEY = "letstalk.presenter"  # in the metadata of model files: whose model it is
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "demo"

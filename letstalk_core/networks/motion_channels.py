@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-__all__ = ["GAZE_LIMIT", "LIPS", "MOTION", "MOVEMENTS", "POSE", "SWAY", "relative", "units"]
-
 MOVEMENTS = ("smile", "blink", "gaze_x", "gaze_y", "brow", "shift_x", "shift_y", "roll", "yaw", "pitch", "scale")
 LIPS = ("jaw", "wide", "round", "teeth")  # 0..1; they follow the sound, and no network is told of them
 POSE = {"shift_x": 0.0, "shift_y": 0.0, "roll": 0.0, "yaw": 0.0, "pitch": 0.0, "scale": 1.0}  # at rest

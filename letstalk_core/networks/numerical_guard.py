@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from ..errors import NumericalError
 
-__all__ = ["NumericalGuard", "plain_attention"]
-
 N = TypeVar("N")
 REMEDY = "check the model files; use float32 (--dtype float32) or lower guidance scales"
 

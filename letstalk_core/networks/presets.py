@@ -18,8 +18,6 @@ from .configs import (
     LipsConfig,
 )
 
-__all__ = ["AUDIO_ENCODER", "AUDIO_PROJECTION", "AUTOENCODER", "CARRY", "DIT", "FACES", "LIPS"]
-
 WIDTHS = (128, 256, 512, 512, 1024, 1024, 2048, 2048)  # of the public models, as many as there are stages
 ATTENTION_FROM = 3  # the first stage with attention
 

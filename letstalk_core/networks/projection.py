@@ -15,8 +15,6 @@ from .configs import AudioProjectionConfig
 from .motion_channels import units
 from .nn.layers import Layers
 
-__all__ = ["AudioProjection"]
-
 
 class AudioProjection(nn.Module):
     """Three linears and a norm; trained and saved together with the denoiser.

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["VARIANCE_FLOOR", "WaveformMoments"]
-
 VARIANCE_FLOOR = 1e-7  # wav2vec2's own, so that digital silence stays silence
 
 

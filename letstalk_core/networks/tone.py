@@ -9,8 +9,6 @@ from torch import Tensor
 
 from .nn.attention import without_autocast
 
-__all__ = ["Tone"]
-
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 ONE_TONE, COLOURED = 0.015, 0.04  # deviation from one tone, pictures in [-1, 1]: surely grey, surely coloured
 

@@ -15,8 +15,6 @@ from .audio_encoder import AudioEncoder, filled_encoder, read_wav2vec2_config, w
 from .checkpoint import load_tensors
 from .configs import AudioEncoderConfig
 
-__all__ = ["infer_wav2vec2_config", "load_wav2vec2_file"]
-
 HEADS = {768: 12, 1024: 16, 1280: 16, 1920: 16}  # of the public models; tensors do not show it
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 LAYER = re.compile(r"encoder\.layers\.(\d+)\.")

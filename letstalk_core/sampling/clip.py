@@ -17,17 +17,6 @@ from .denoisers import ModelDenoiser
 from .guidance import GuidedDenoiser, Scale, check_scales
 from .solvers import STOCHASTIC, get_solver
 
-__all__ = [
-    "Blend",
-    "Clip",
-    "ClipSampler",
-    "ConditionedSampler",
-    "Guidance",
-    "SolverClipSampler",
-    "conditioned",
-    "seeded_generator",
-]
-
 
 def seeded_generator(*parts: object) -> torch.Generator:
     """A CPU generator seeded by all of `parts`; nearby numbers give unrelated streams."""

@@ -18,8 +18,6 @@ from ..networks.configs import DiTConfig
 from ..protocols import DType
 from .schedules import TRAIN_STEPS, sigma_to_step
 
-__all__ = ["EpsilonDenoiser", "FlowDenoiser", "ModelDenoiser", "VDenoiser", "make_denoiser"]
-
 
 class ModelDenoiser:
     """Base: scales the input, runs the network, hands its output to `combine`.

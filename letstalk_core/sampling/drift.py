@@ -16,8 +16,6 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-__all__ = ["SCORES", "DriftLog", "DriftScore", "drift_score"]
-
 CALM = 0.6  # part of the positions, the calmest, that count
 SCORES = ("identity", "colour", "sharpness")
 EPS = 1e-6

@@ -23,8 +23,6 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..protocols import Denoiser
 
-__all__ = ["GuidedDenoiser", "Scale", "as_scale", "check_scales", "combine_passes", "guidance_passes", "scales_at"]
-
 Scale = Union[float, tuple[float, ...]]  # the same in all steps, or values spread over them
 
 

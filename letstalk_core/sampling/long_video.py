@@ -13,8 +13,6 @@ from .clip import Blend, Clip, ClipSampler, seeded_generator
 from .drift import DriftLog, drift_score
 from .memory_bank import MemoryBank
 
-__all__ = ["Clip", "clip_noise", "generate_clips", "plan_clips", "remember", "sample_clip"]
-
 log = logging.getLogger(__name__)
 
 

@@ -27,8 +27,6 @@ from ..networks.checkpoint import load_tensors, read_header
 from ..networks.configs import DiTConfig
 from .clip import seeded_generator
 
-__all__ = ["FORMAT", "MemoryBank", "MemorySettings"]
-
 FORMAT = "letstalk.memory_bank"
 DIGEST = "sha256"
 RE_ANCHOR = 0.5  # of the way to the portrait

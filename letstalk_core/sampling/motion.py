@@ -21,8 +21,6 @@ from ..errors import ConfigError
 from ..networks.motion_channels import GAZE_LIMIT, SWAY, units
 from .motion_curves import MotionCurves
 
-__all__ = ["BLINK_SHAPE", "Movement", "check_amount", "sine_sway"]
-
 BLINK_SHAPE = (0.5, 1.0, 1.0, 0.6, 0.2)  # lids over five frames at 25 fps
 SHARE = {"pitch": 0.75, "shift_y": 0.75, "brow": 0.75}  # the rest of the range is left to stress of the voice
 SMILE = 0.12

@@ -24,8 +24,6 @@ from torch import Tensor
 from ..errors import ConfigError, MediaError
 from ..networks.motion_channels import ABSOLUTE, MOVEMENTS, units
 
-__all__ = ["EMOTIONS", "MotionCurves", "check_emotion"]
-
 # Added to whatever else moves, at strength 1: what a face shows beside the lips.
 EMOTIONS: dict[str, dict[str, float]] = {
     "neutral": {},

@@ -16,20 +16,6 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..networks.configs import PREDICTIONS, DiTConfig
 
-__all__ = [
-    "TRAIN_STEPS",
-    "ddpm_alphas_cumprod",
-    "ddpm_sigmas",
-    "ddpm_table",
-    "default_shift",
-    "default_steps",
-    "flow_sigmas",
-    "karras_sigmas",
-    "make_sigmas",
-    "sigma_to_step",
-    "step_to_sigma",
-]
-
 TRAIN_STEPS = 1000
 BETA_FIRST, BETA_LAST = 1e-4, 2e-2
 FLOW_SIGMA_MIN = 1 / TRAIN_STEPS

@@ -23,18 +23,6 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..protocols import Denoiser
 
-__all__ = [
-    "SOLVERS",
-    "STOCHASTIC",
-    "Solver",
-    "check_solver",
-    "get_solver",
-    "sample_ddpm",
-    "sample_dpmpp_2m",
-    "sample_euler",
-    "sample_heun",
-]
-
 Solver = Callable[..., Tensor]
 Args = Optional[dict[str, Any]]
 Callback = Optional[Callable[[dict[str, Any]], None]]

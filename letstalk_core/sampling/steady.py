@@ -12,8 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["steady"]
-
 FADE = 10  # frames at most over which the offset at a seam goes away
 PASSES = 2  # of a mean over three frames
 

@@ -36,8 +36,6 @@ from ...letstalk_core.networks.wav2vec2_files import load_wav2vec2_file
 from .folders import temp_folder
 from .progress import interruptible
 
-__all__ = ["LetsTalkAudioEncoder", "encode_audio", "load_audio_encoder", "reuse_output", "sound_of"]
-
 NO_GATE = -100.0  # dBFS; below what 16-bit sound can hold
 WINDOW_SECONDS, CONTEXT_SECONDS = 30.0, 2.0  # of native encoders, whose attention would else see everything
 HOP = 320  # samples at 16 kHz between two steps of any wav2vec2

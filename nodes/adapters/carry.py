@@ -25,11 +25,6 @@ from .clip_run import ClipRun
 from .pictures import rgb_image
 from .progress import watched
 
-__all__ = [
-    *("OFF", "SIZES", "aligned", "apply", "carry_frames", "face_motion", "masks_of", "result_size"),
-    "with_detail",
-]
-
 SIZES = ("frame size", "double size", "portrait size")
 OFF = "off"
 FRAMES = 8  # between looks for a cancelled run

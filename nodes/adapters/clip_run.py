@@ -23,8 +23,6 @@ from .conditions import NOT_OURS, check_portrait, check_track, movement_of
 from .guider import make_guider, make_model_sigmas
 from .model import letstalk_model
 
-__all__ = ["BankSettings", "ClipRun", "make_bank", "model_name", "prepare_run"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class BankSettings:

@@ -21,8 +21,6 @@ from ...letstalk_core.sampling.clip import Blend, Clip, seeded_generator
 from .dit import CACHE_OPTION, TOKENS_KEY, CacheStore
 from .progress import check_interrupt
 
-__all__ = ["ComfyClipSampler", "check_guider", "default_sampler"]
-
 REMEDY = (
     "use weight_dtype `default` in Load DiT, lower audio_scale and portrait_scale, and check LoRA files and model"
     " patches"

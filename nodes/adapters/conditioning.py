@@ -24,8 +24,6 @@ from .pictures import rgb_image
 from .progress import warn
 from .vae import float32_vae
 
-__all__ = ["encode_portrait", "make_conditioning"]
-
 
 def encode_portrait(
     image: Tensor, vae: Any, width: int, height: int, frame: int = 0, as_authors: bool = False

@@ -13,8 +13,6 @@ from ...letstalk_core.sampling.memory_bank import MemoryBank
 from ...letstalk_core.sampling.motion import Movement
 from ...letstalk_core.sampling.motion_curves import MotionCurves
 
-__all__ = ["check_conditioning", "model_conditions", "movement_of"]
-
 NOT_OURS = "{}: holds no speech and portrait; connect LetsTalk Conditioning"
 
 

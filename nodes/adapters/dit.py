@@ -21,8 +21,6 @@ from ...letstalk_core.networks.projection import AudioProjection
 from ...letstalk_core.networks.transformer.dit import LetsTalkDiT
 from ...letstalk_core.sampling.denoisers import make_denoiser
 
-__all__ = ["CACHE_OPTION", "TOKENS_KEY", "CacheStore", "ComfyDiT", "ExactInputs", "attention_of", "block_runner"]
-
 CACHE_OPTION = "letstalk_cache"
 TOKENS_KEY = "letstalk.audio_tokens"
 FAST_HEAD_DIMS = (64, 128)  # the sizes that every attention ComfyUI can be started with was made for

@@ -23,11 +23,11 @@ from ...letstalk_core.errors import DependencyError
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, cached_weights
 from ...letstalk_core.networks.checkpoint import CheckpointHeader, read_header
+from ...letstalk_core.networks.config import Config
 from ...letstalk_core.networks.configs import (
     AudioEncoderConfig,
     AudioProjectionConfig,
     AutoencoderConfig,
-    Config,
     DiTConfig,
 )
 from ...letstalk_core.networks.load import DEMO_FOLDER
@@ -38,8 +38,6 @@ from .folders import FOLDER, list_bundles, list_models, resolve_model
 from .model import LetsTalkModel
 from .provenance import known_sha256
 from .work import work_root
-
-__all__ = ["report"]
 
 PACKAGES = ("torch", "torchaudio", "transformers", "av", "kornia", "safetensors", "einops")
 KINDS = {"dit": "DiT", "autoencoder": "Autoencoder", "audio_encoder": "Audio encoder"}

@@ -33,8 +33,6 @@ from .video import TempFiles, encoder_choice
 from .video_input import video_file
 from .work import UNFINISHED, open_work, work_root
 
-__all__ = ["FPS", "dub_video"]
-
 CRF, FPS = 18, 25.0
 ROOM = 2  # times the size of the weights, which ComfyUI frees on a GPU
 

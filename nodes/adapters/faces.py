@@ -16,8 +16,6 @@ from ...letstalk_core.pixels import to_bytes
 from .folders import list_models, resolve_model
 from .progress import check_interrupt, warn
 
-__all__ = ["detector_weights", "face_detector", "good_frame", "usable_face"]
-
 GOOD = 0.8  # confidence of a face that looks at the camera, unhidden
 SEARCHED = 250  # frames; ten seconds without a good face have none
 

@@ -22,21 +22,6 @@ from ...letstalk_core.errors import CheckpointError, MediaError
 from ...letstalk_core.networks.checkpoint import read_header
 from ...letstalk_core.networks.load import DEMO_FOLDER
 
-__all__ = [
-    "DEMO_NAME",
-    "EXTENSIONS",
-    "FOLDER",
-    "fingerprint",
-    "list_bundles",
-    "list_inputs",
-    "list_models",
-    "register_folders",
-    "resolve_bundle",
-    "resolve_input",
-    "resolve_model",
-    "temp_folder",
-]
-
 FOLDER = "letstalk"
 EXTENSIONS = (".safetensors", ".sft")
 DEMO_NAME = "demo (bundled)"

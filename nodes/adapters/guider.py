@@ -22,8 +22,6 @@ from ...letstalk_core.sampling.schedules import default_steps, make_sigmas
 from .conditions import check_conditioning
 from .model import letstalk_model
 
-__all__ = ["LetsTalkGuider", "make_guider", "make_model_sigmas", "schedule_names"]
-
 OWN_SCHEDULES = ("model", "karras")
 NAMES = {(True, True): "positive", (True, False): "portrait", (False, False): "negative"}  # kept portrait, audio
 

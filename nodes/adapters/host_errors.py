@@ -17,8 +17,6 @@ import folder_paths
 
 from ...letstalk_core.errors import LetsTalkError
 
-__all__ = ["in_words_of_comfyui", "with_host_errors"]
-
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 WORDS = (  # (what the core or the command line says, what it is called here)
     (

@@ -34,8 +34,6 @@ from .progress import check_interrupt, watched
 from .video import encoder_choice
 from .video_input import lazy_frames, open_video
 
-__all__ = ["AUTO", "FACE_CHOICES", "WHOLE", "Cropped", "crop_pictures", "paste_frames", "paste_video"]
-
 AUTO, DETECTOR, MASK, BBOX, WHOLE = FACE_CHOICES = ["auto", "detector", "mask", "bbox", "whole picture"]
 FINDER = "finder"  # what auto does where neither mask nor bbox tells
 WARN_BYTES = 8 << 30  # of one IMAGE; from here on a video file is the better way

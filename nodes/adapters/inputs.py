@@ -20,8 +20,6 @@ from .folders import fingerprint, resolve_input
 from .host_errors import in_words_of_comfyui
 from .widgets import SCALES
 
-__all__ = ["file_checks", "load_audio", "load_image", "load_picture_file", "with_checked_inputs"]
-
 FILES = {"audio", "audio_encoder", "autoencoder", "image", "memory_file", "model"}  # combos looked up when used
 
 

@@ -12,8 +12,6 @@ from ...letstalk_core.errors import CheckpointError
 from ...letstalk_core.networks.checkpoint import read_header
 from ...letstalk_core.networks.configs import AutoencoderConfig
 
-__all__ = ["LetsTalkLatentFormat", "autoencoder_beside"]
-
 
 class LetsTalkLatentFormat(comfy.latent_formats.LatentFormat):
     """Clips (b, c, t, h, w) in model space: the VAE applies the autoencoder's factor, so none is left here."""

@@ -11,8 +11,6 @@ from ...letstalk_core.networks.checkpoint import read_header
 from ...letstalk_core.sampling.memory_bank import FORMAT
 from .folders import FOLDER
 
-__all__ = ["list_banks", "new_bank_path", "resolve_bank"]
-
 
 def new_bank_path(prefix: str) -> Path:
     """The next free name in ComfyUI's output folder. Raises: ConfigError for a prefix that leaves it."""

@@ -27,8 +27,6 @@ from .dit import CACHE_OPTION, CacheStore, ComfyDiT, ExactInputs
 from .latent_format import LetsTalkLatentFormat, autoencoder_beside
 from .progress import interruptible, warn
 
-__all__ = ["WEIGHT_DTYPES", "LetsTalkModel", "letstalk_model", "load_dit"]
-
 WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "default": None,  # what ComfyUI chooses for the device
     "bf16": torch.bfloat16,

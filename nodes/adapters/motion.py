@@ -12,11 +12,9 @@ from torch import Tensor
 from ...letstalk_core.errors import ConfigError, FaceNotFoundError
 from ...letstalk_core.media.filmed_motion import READ, read_motion
 from ...letstalk_core.networks.motion_channels import MOVEMENTS
-from ...letstalk_core.sampling.motion_curves import EMOTIONS, MotionCurves, check_emotion
+from ...letstalk_core.sampling.motion_curves import MotionCurves, check_emotion
 from .progress import check_interrupt
 from .video_input import retimed_frames
-
-__all__ = ["EMOTIONS", "make_motion"]
 
 FPS = 25.0
 

@@ -33,8 +33,6 @@ from .folders import FOLDER
 from .pictures import rgb_image
 from .progress import check_interrupt
 
-__all__ = ["EXISTING", "command", "model_folder", "personalize", "source_video"]
-
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 EXISTING = ["use it", "train anew"]

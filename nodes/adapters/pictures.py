@@ -11,8 +11,6 @@ from torch.utils import _pytree as pytree
 
 from ...letstalk_core.errors import ConfigError
 
-__all__ = ["LazyFrames", "rgb_image"]
-
 _PROPERTIES = ("shape", "dtype", "device", "layout", "ndim", "is_cuda", "requires_grad")
 _NEED_NO_PIXELS = frozenset(
     {

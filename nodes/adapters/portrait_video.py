@@ -26,8 +26,6 @@ from .render import IMAGES, TalkingVideo, render_video
 from .vae import LetsTalkVAE, load_vae
 from .video_input import lazy_frames
 
-__all__ = ["RESULTS", "Bundle", "PortraitVideo", "animate", "load_bundle", "place_face"]
-
 WHOLE_PICTURE, FACE = RESULTS = ["whole picture", "face only"]
 FPS = 25.0
 MARGIN, RAISE_BY, FEATHER = 0.6, 0.1, 0.1  # as Crop Portrait and Paste Back have them

@@ -20,8 +20,6 @@ from ...letstalk_core.generate.run import Watcher
 from ...letstalk_core.sampling.clip import Clip
 from ...letstalk_core.sampling.drift import DriftLog
 
-__all__ = ["RunReport", "browser", "check_interrupt", "interruptible", "say_on_node", "warn", "watched"]
-
 CLIP_EVENT = "letstalk.clip"
 
 Network = TypeVar("Network", bound=torch.nn.Module)

@@ -13,10 +13,8 @@ from ...letstalk_core import __version__
 from ...letstalk_core.files import file_sha256
 from ...letstalk_core.generate.retake import retake_details
 from ...letstalk_core.media.audio.track import AudioTrack
-from ...letstalk_core.media.video.writer import AI_MARKER
+from ...letstalk_core.media.video.container import AI_MARKER
 from ...letstalk_core.networks.load import OPTIONAL
-
-__all__ = ["known_sha256", "models_sha256", "plain_values", "tags"]
 
 
 def known_sha256(path: Path) -> str:

@@ -35,8 +35,6 @@ from .unfinished import forget_origin, note_origin
 from .video import ClipDecoder, ClipMedia, TempFiles, check_image_memory, cut_sound, encoder_choice
 from .work import UNFINISHED, fingerprint, open_work, work_root
 
-__all__ = ["IMAGES", "Part", "TalkingVideo", "render_latents", "render_video"]
-
 IMAGES = ("last frame", "all frames")
 
 

@@ -7,11 +7,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-__all__ = [
-    *("BoundingBox", "Crop", "Curve", "Memory", "MemorySettingsType", "Motion", "advanced", "make_schema"),
-    "with_search_words",
-]
-
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 _ALIASES: dict[str, list[str]] = {}  # search words of each node
 

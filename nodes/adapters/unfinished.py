@@ -19,8 +19,6 @@ from .clip_run import ClipRun
 from .progress import browser
 from .work import work_root
 
-__all__ = ["add_route", "forget_origin", "note_origin", "unfinished_runs"]
-
 ROUTE = "/letstalk/unfinished"
 SUFFIX = ".graph.json"
 MOST = 20  # told at once, the newest first

@@ -26,8 +26,6 @@ from ...letstalk_core.networks.checkpoint import check_keys
 from ...letstalk_core.networks.configs import AutoencoderConfig
 from .progress import interruptible
 
-__all__ = ["FrameAutoencoder", "LetsTalkVAE", "float32_vae", "load_vae"]
-
 CHUNK_PIXELS = 2**19  # pixels in one pass: 8 frames of 256x256, so that other models stay on the GPU meanwhile
 
 

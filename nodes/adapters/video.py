@@ -35,8 +35,6 @@ from .clip_run import ClipRun
 from .progress import RunReport
 from .vae import float32_vae
 
-__all__ = ["ClipDecoder", "ClipMedia", "TempFiles", "check_image_memory", "cut_sound", "encoder_choice"]
-
 GIB = 2**30
 MEDIA_SECONDS = 2.0  # of video in one file for the browser
 KEPT_RUNS = 8  # whose files for the browser stay: other tabs may still play them

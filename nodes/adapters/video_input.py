@@ -22,8 +22,6 @@ from .folders import temp_folder
 from .pictures import LazyFrames
 from .video import encoder_choice
 
-__all__ = ["VideoSource", "lazy_frames", "open_video", "retimed_frames", "video_file"]
-
 FINE = 8  # crf of frames that are encoded once more
 OF_THE_FILE = {
     "major_brand",

@@ -8,8 +8,6 @@ from comfy_api.latest import io
 
 from .work import UNFINISHED
 
-__all__ = ["MAX_SEED", "SCALES", "puppet", "references", "timing", "widget"]
-
 MAX_SEED = 0xFFFF_FFFF_FFFF_FFFF
 DAY, FRAMES = 86_400.0, 10_000_000  # seconds; more than any recording has
 SCALES = ("audio_scale", "portrait_scale")  # to which lists may be wired, one number a step

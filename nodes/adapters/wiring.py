@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["is_wired"]
-
 
 def is_wired(dynprompt: Any, node_id: str | None, output: int) -> bool:
     """Whether another node takes this output of a node in ComfyUI's running graph; False outside of one."""

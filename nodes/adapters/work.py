@@ -25,8 +25,6 @@ from ...letstalk_core.sampling.memory_bank import MemoryBank
 from .clip_run import ClipRun
 from .provenance import models_sha256
 
-__all__ = ["UNFINISHED", "fingerprint", "open_work", "work_root"]
-
 UNFINISHED = ("continue", "start anew")
 KEPT = 4  # unnamed folders of unfinished videos
 NAME = re.compile(r"\w[\w .-]{0,79}")

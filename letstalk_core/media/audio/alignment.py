@@ -14,16 +14,6 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = [
-    "SAMPLES_PER_FRAME",
-    "SAMPLE_RATE",
-    "frame_at",
-    "frame_count",
-    "frame_positions",
-    "resample_states",
-    "window_states",
-]
-
 SAMPLE_RATE = 16_000  # Hz, of everything the audio encoder hears
 SAMPLES_PER_FRAME = SAMPLE_RATE // 25  # of training data, whose videos all have 25 frames a second
 

@@ -23,17 +23,6 @@ from ...networks.statistics import WaveformMoments
 from ..av_input import audio_stream, decoded_frames, open_media, resampled_frames, start_seconds, video_stream
 from .alignment import SAMPLE_RATE, frame_count
 
-__all__ = [
-    "MIN_SAMPLES",
-    "AudioSource",
-    "Sound",
-    "WaveformSource",
-    "as_source",
-    "load_sound",
-    "load_video_sound",
-    "load_waveform",
-]
-
 MIN_SAMPLES = 400  # 25 ms at 16 kHz: what one step of the encoder hears
 BLOCK_SAMPLES = SAMPLE_RATE  # a second
 

@@ -25,8 +25,6 @@ from .alignment import frame_count, frame_positions, window_states
 from .decode import AudioSource, Sound, WaveformSource, as_source
 from .padding import PaddedSource
 
-__all__ = ["AudioFeatures", "AudioWindow", "encode_audio", "plan_windows"]
-
 Source = Union[AudioSource, WaveformSource, PaddedSource]
 REMEDY = "check the weights of the audio encoder"
 CONTEXT_MARGIN = 10  # frames of attention beyond the reach of the positional convolution

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = ["SPEECH_LUFS", "measure_loudness", "normalize_loudness"]
-
 SPEECH_LUFS = -23.0  # EBU R 128
 SHORTEST_SECONDS = 0.4  # one block of the measurement
 MOST_GAIN = 30.0  # dB; what needs more is noise

@@ -13,8 +13,6 @@ from ...networks.statistics import WaveformMoments
 from .alignment import SAMPLE_RATE
 from .decode import AudioSource, WaveformSource
 
-__all__ = ["PaddedSource"]
-
 
 class PaddedSource:
     """Any started frame counts, and zeros fill the last clip: `shown` frames of the sound, and then others.

@@ -11,8 +11,6 @@ from ...errors import ConfigError
 from .alignment import SAMPLE_RATE, frame_at
 from .decode import Sound, as_source
 
-__all__ = ["cut_at_pauses"]
-
 STEP = SAMPLE_RATE // 100  # samples of the level meter: 10 ms
 REACH = 20  # steps on both sides of a cut that are quiet, too: mouths close slower than sound ends
 FLOOR, SPEECH, QUIET = -100.0, 0.9, 20.0  # dB; share of the steps that are not louder than speech; dB below it

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = ["gate_silence"]
-
 STEP_SECONDS = 0.01  # of the level meter, and the length of a ramp
 
 

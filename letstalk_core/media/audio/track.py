@@ -17,8 +17,6 @@ from torch import Tensor
 from ...errors import ConfigError, NumericalError, OutputError
 from .alignment import SAMPLE_RATE, window_states
 
-__all__ = ["SPOOL_BYTES", "AudioTrack"]
-
 SPOOL_BYTES = 256 * 2**20  # above this, states go to a file: an hour of wav2vec2-base needs 3.3 GB
 
 

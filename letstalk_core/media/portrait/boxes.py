@@ -14,8 +14,6 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = ["NO_FACE", "boxes_of_masks", "parse_boxes"]
-
 NO_FACE = (math.nan,) * 4
 SHAPE_TOLERANCE = 0.02  # a mask of another size is scaled if its shape is that of the picture
 

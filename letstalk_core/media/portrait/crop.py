@@ -14,8 +14,6 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-__all__ = ["CropTransform", "check_image", "fit_to", "resize"]
-
 SHAPE_TOLERANCE = 0.02  # by which the ratio of the sides may differ when a picture was scaled
 
 

@@ -18,8 +18,6 @@ from ...networks.checkpoint import load_pickled_tensors, load_tensors
 from ...protocols import Device
 from .crop import check_image, resize
 
-__all__ = ["WEIGHTS_URL", "KorniaFaceDetector", "cached_weights", "largest_face"]
-
 WEIGHTS_URL = "https://github.com/kornia/data/raw/main/yunet_final.pth"
 DETECTION_SIDE = 640  # pixels; YuNet was trained at 320 and finds faces down to about 10 pixels
 GRID = 64  # its coarsest step

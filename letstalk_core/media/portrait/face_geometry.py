@@ -12,11 +12,6 @@ from torch import Tensor
 
 from ...networks.face_points import LEFT_EYE, LOWER_INNER, RIGHT_EYE, RIGID, UPPER_INNER
 
-__all__ = [
-    *("Fit", "Pose", "eye_distance", "eye_opening", "fit_head", "head_pose", "mouth_opening", "mouth_width"),
-    "upright_square",
-]
-
 EYE_CORNERS = (33, 133, 362, 263)  # outer right, inner right, inner left, outer left
 UPPER_LIDS, LOWER_LIDS = slice(3, 8), slice(10, 15)  # of an eye's list: the middle five of each lid
 

@@ -25,8 +25,6 @@ from ...networks.load import DEMO_FOLDER, load_model
 from .crop import check_image, resize
 from .face_geometry import eye_opening, head_pose, mouth_opening, upright_square
 
-__all__ = ["Face", "FaceFinder", "check_face", "default_finder", "find_face", "portrait_notes"]
-
 WEIGHTS = DEMO_FOLDER / "faces.safetensors"
 SIDES = (128, 256)  # pixels of the longer side that the detector sees
 FAR_SIDE = 512  # only if nothing was found, for faces that are small in the picture

@@ -18,8 +18,6 @@ from torch import Tensor
 from ...errors import ConfigError, DependencyError, MediaError
 from ..av_input import check_file
 
-__all__ = ["MIN_SIDE", "load_portrait", "load_with_alpha", "read_texts", "save_image"]
-
 MIN_SIDE = 32  # pixels
 MAX_PIXELS = 50_000_000  # what cameras of 50 megapixels take; a larger claim may be a decompression bomb
 # Decoders of Pillow that need about a second a megapixel, being written in Python, and JPEG 2000, half of that.

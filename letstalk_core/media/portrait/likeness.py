@@ -17,8 +17,6 @@ from .crop import check_image
 from .face_geometry import eye_distance
 from .find import Face, FaceFinder, default_finder
 
-__all__ = ["FAR", "Likeness", "compare_portrait", "far_from_portrait"]
-
 # Detail is what lies between these two widths, in parts of the picture's height (3 and 17 pixels of 256): finer is
 # texture that is hard to see, coarser is tone, which every autoencoder keeps.
 FINE, COARSE = 3 / 256, 17 / 256

@@ -20,8 +20,6 @@ from ...networks.face_points import CHIN, EARS, FOREHEAD, OVAL
 from .crop import CropTransform
 from .face_geometry import fit_head
 
-__all__ = ["HeadPlace", "MouthBlend"]
-
 Array = NDArray[np.float64]
 
 NOSE_BASE = 2

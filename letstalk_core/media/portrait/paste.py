@@ -11,8 +11,6 @@ from ...pixels import from_bytes, to_bytes
 from .crop import SHAPE_TOLERANCE, CropTransform, resize
 from .track import CropTrack
 
-__all__ = ["PasteTrack", "feather_mask"]
-
 MAX_GAIN = 1.25  # of the colour match: more would be a wrong match
 
 

@@ -12,8 +12,6 @@ from .crop import resize
 from .face_geometry import fit_head
 from .find import Face, FaceFinder, default_finder
 
-__all__ = ["align_references"]
-
 FINEST = 2.0  # pixels of a reference for one of the portrait; more is scaled down
 
 

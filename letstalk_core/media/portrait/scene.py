@@ -16,8 +16,6 @@ from .find import FaceFinder, check_face, find_face
 from .paste import PasteTrack
 from .track import CropTrack
 
-__all__ = ["PastingSink", "Scene", "frame_face"]
-
 MARGIN, RAISE_BY = 0.4, 0.09  # the face gets 0.56 of the crop's height, its middle 0.05 of it below the crop's
 WHOLE = 0.75  # a picture of the right shape of which a crop takes this part is a portrait already
 

@@ -14,8 +14,6 @@ from ...errors import ConfigError, FaceNotFoundError
 from .boxes import NO_FACE
 from .crop import CropTransform
 
-__all__ = ["CropTrack", "averaged", "bridged", "follow_face", "steady_boxes"]
-
 REACH = 3.0  # standard deviations; what lies farther away has no weight
 CUT = 1.0  # a face that jumps farther than its own longer side is another shot
 

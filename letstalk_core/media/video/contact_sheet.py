@@ -17,8 +17,6 @@ from ...files import atomic_path
 from ..av_input import open_media, video_stream
 from .reader import rgb_frame
 
-__all__ = ["ContactSheet", "sheet_frames"]
-
 
 class ContactSheet:
     """A FrameSink that writes one PNG with up to `count` frames, row by row in time order. Raises: OutputError."""

@@ -9,18 +9,6 @@ from typing import Any, Union
 
 from ...errors import DependencyError, LetsTalkError, OutputError
 
-__all__ = [
-    "AI_MARKER",
-    "DIGITAL_SOURCE_TYPE",
-    "SUFFIXES",
-    "Metadata",
-    "as_output_error",
-    "check_video",
-    "import_av",
-    "open_output",
-    "video_tags",
-]
-
 AI_MARKER = "AI-generated video"
 # The term of the IPTC vocabulary for media made by a trained model.
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"

@@ -15,9 +15,7 @@ from typing import Any
 from ... import __version__
 from ...errors import ConfigError, DependencyError, OutputError
 from ...files import atomic_path
-from .writer import DIGITAL_SOURCE_TYPE
-
-__all__ = ["ContentSigner", "read_credentials"]
+from .container import DIGITAL_SOURCE_TYPE
 
 FORMATS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".png": "image/png"}
 SETTINGS_LABEL = "io.github.letstalk.generation"

@@ -10,8 +10,6 @@ from torch import Tensor
 from ...errors import MediaError
 from .reader import read_video
 
-__all__ = ["Film", "back_and_forth"]
-
 HELD_BYTES = 128 * 2**20  # of frames that are held to be given out backwards
 
 

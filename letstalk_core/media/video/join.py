@@ -12,8 +12,6 @@ from ...errors import OutputError
 from .container import open_output
 from .soundtrack import Soundtrack, SoundtrackSource
 
-__all__ = ["Joiner"]
-
 LIVE = {
     # A fragment reaches the file when it lasts this long (microseconds), and the index waits for the first one.
     "movflags": "use_metadata_tags+delay_moov+default_base_moof",

@@ -16,8 +16,6 @@ from torch import Tensor
 from ...errors import ConfigError, MediaError
 from ..av_input import decoded_frames, open_media, video_stream
 
-__all__ = ["VideoInfo", "probe", "read_video", "rgb_frame"]
-
 BT709, BT601 = 1, 5  # SWS_CS_ITU709, SWS_CS_ITU601
 UNSPECIFIED, LIMITED, FULL = 2, 1, 2  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 MAX_GAP_SECONDS = 60.0  # between two frames; what claims more is damaged, and would be repeated for hours

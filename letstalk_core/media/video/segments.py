@@ -27,8 +27,6 @@ from .join import Joiner
 from .soundtrack import SoundtrackSource, check_sound
 from .writer import ENCODERS, Sink, VideoWriter, available_encoder, check_video_name, frame_rate, frame_size
 
-__all__ = ["SO_FAR", "SegmentedVideo", "join_videos", "segment_clips", "segment_path"]
-
 SO_FAR = "so_far.mp4"
 PASTED = 4  # frames pasted at once: whole pictures may be large
 BOX_BYTES = 4 + 4 + 8 + 32

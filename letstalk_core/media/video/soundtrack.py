@@ -14,8 +14,6 @@ from ...errors import MediaError
 from ..audio.alignment import SAMPLE_RATE
 from ..av_input import audio_stream, decoded_frames, open_media, resampled_frames
 
-__all__ = ["Soundtrack", "SoundtrackSource", "check_sound"]
-
 SoundtrackSource = Union[str, "os.PathLike[str]", "tuple[Tensor, int]", Any]
 BLOCK = 48_000  # samples
 

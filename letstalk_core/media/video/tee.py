@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ...protocols import FrameSink, ResumableSink
 
-__all__ = ["Tee"]
-
 
 class Tee:
     """Writes to every sink. If one fails to close, those not yet closed are dropped and its error passes on."""

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ...protocols import ResumableSink
 
-__all__ = ["ThreadedSink"]
-
 
 class ThreadedSink:
     """Hands frames or clips to another sink in a worker thread; `write` waits when `capacity` of them are queued.

@@ -19,8 +19,6 @@ from torch import Tensor
 from ...errors import ConfigError, DependencyError, OutputError
 from ...files import FileLock, atomic_path, new_temporary, remove_leftovers, sync_to_disk
 from .container import (
-    AI_MARKER,
-    DIGITAL_SOURCE_TYPE,
     SUFFIXES,
     Metadata,
     as_output_error,
@@ -30,18 +28,6 @@ from .container import (
     video_tags,
 )
 from .soundtrack import Soundtrack, SoundtrackSource
-
-__all__ = [
-    "AI_MARKER",
-    "DIGITAL_SOURCE_TYPE",
-    "PngSequenceWriter",
-    "Sink",
-    "VideoWriter",
-    "available_encoder",
-    "check_video_name",
-    "frame_rate",
-    "frame_size",
-]
 
 ENCODERS: dict[str, dict[str, str]] = {  # in order of preference
     "libx264": {"crf": "18", "preset": "veryfast"},

@@ -21,17 +21,6 @@ from ..nn.layers import PLAIN, Layers
 from ..nn.norms import RMSNorm2d
 from .convolutions import PhaseConv, PointwiseGroups, grouped_conv, phase_conv
 
-__all__ = [
-    "DownBlock",
-    "EfficientViTBlock",
-    "MultiScaleLinearAttention",
-    "ResBlock",
-    "UpBlock",
-    "activation",
-    "average_channels",
-    "repeat_channels",
-]
-
 EXPANSION = 4  # of the feed-forward in an EfficientViTBlock
 
 

@@ -26,19 +26,6 @@ from ..configs import AutoencoderConfig
 from ..presets import AUTOENCODER
 from .dc_ae import AutoencoderDC
 
-__all__ = [
-    "config_from_diffusers",
-    "config_to_diffusers",
-    "detect_scheme",
-    "from_original",
-    "infer_config",
-    "load_autoencoder",
-    "original_key",
-    "read_autoencoder",
-    "to_original",
-    "unwrap",
-]
-
 BLOCK_KEYS = {  # inside one block: diffusers format -> original format
     "conv1": "main.conv1.conv",
     "conv2": "main.conv2.conv",

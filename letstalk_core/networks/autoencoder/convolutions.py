@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["PhaseConv", "PointwiseGroups", "grouped_conv", "phase_conv"]
-
 
 class PhaseConv:
     """A 3x3 convolution whose output is twice as high and wide, as the four phases of that output.

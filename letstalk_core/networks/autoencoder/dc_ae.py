@@ -30,8 +30,6 @@ from .blocks import (
 )
 from .tiling import Tiling, map_frames, tiled_decode, tiled_encode
 
-__all__ = ["AutoencoderDC", "Decoder", "Encoder"]
-
 
 class Encoder(nn.Module):
     """Images to latents. Shapes: (b, 3, H, W) in [-1, 1] -> (b, C, H/f, W/f), f = config.spatial_factor."""

@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-__all__ = ["fit_latent_preview"]
-
 
 def fit_latent_preview(
     latents: Tensor, images: Tensor

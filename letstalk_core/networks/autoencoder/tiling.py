@@ -12,8 +12,6 @@ from torch import Tensor
 from ...errors import ConfigError
 from ..configs import AutoencoderConfig
 
-__all__ = ["Tiling", "map_frames", "tile_starts", "tiled_decode", "tiled_encode"]
-
 
 class _Autoencoder(Protocol):
     config: AutoencoderConfig

@@ -13,17 +13,6 @@ from torch import Tensor, nn
 
 from .layers import PLAIN, Layers
 
-__all__ = [
-    "Attend",
-    "CrossAttention",
-    "KeyValue",
-    "LinearAttention",
-    "SoftmaxAttention",
-    "TemporalAttention",
-    "softmax_attention",
-    "without_autocast",
-]
-
 KeyValue = tuple[Tensor, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (b, h, n, d), k and v (b, h, j, d) -> (b, h, n, d)
 EPS = 1e-8

@@ -15,17 +15,6 @@ from torch import Tensor, nn
 
 from .layers import PLAIN, Layers
 
-__all__ = [
-    "PatchEmbedding",
-    "TimestepEmbedding",
-    "axis_positions",
-    "sincos",
-    "space_table",
-    "time_positions",
-    "time_table",
-    "timestep_features",
-]
-
 TIMESTEP_FEATURES = 256
 
 

@@ -8,8 +8,6 @@ from .inplace import silu_of_own
 from .layers import PLAIN, Layers
 from .norms import RMSNorm2d
 
-__all__ = ["GLUMBConv"]
-
 
 class GLUMBConv(nn.Module):
     """Gated inverted bottleneck ("Mix-FFN"): 1x1 to 2 * hidden, SiLU, 3x3 depth-wise, value * SiLU(gate), 1x1.

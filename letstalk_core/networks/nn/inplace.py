@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["add_residual", "silu_of_own"]
-
 
 def silu_of_own(x: Tensor) -> Tensor:
     """SiLU; without gradients it overwrites x."""

@@ -9,8 +9,6 @@ from torch import nn
 
 from ...protocols import Device, DType, Operations
 
-__all__ = ["PLAIN", "Layers"]
-
 
 @dataclass(frozen=True)
 class Layers:

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ...protocols import Device, DType
 
-__all__ = ["RMSNorm2d"]
-
 
 class RMSNorm2d(nn.Module):
     """Divide every position by the root mean square of its channels, then weight *and* bias.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from ..configs import DiTConfig
 from .fusion import guide_widths
 
-__all__ = ["peak_activation_elements"]
-
 
 def peak_activation_elements(
     config: DiTConfig,

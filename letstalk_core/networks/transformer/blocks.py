@@ -22,16 +22,6 @@ from ..nn.feed_forward import GLUMBConv
 from ..nn.inplace import add_residual
 from ..nn.layers import PLAIN, Layers
 
-__all__ = [
-    "Block",
-    "FinalLayer",
-    "Modulation",
-    "layer_norm",
-    "mix_feed_forward",
-    "norm_modulate",
-    "spatial_attention",
-]
-
 NORM_EPS = 1e-6
 
 

@@ -23,17 +23,6 @@ from ..nn.embeddings import sincos, space_table
 from ..presets import AUDIO_PROJECTION, AUTOENCODER, DIT
 from .official_layout import find_networks, flat_names
 
-__all__ = [
-    "OfficialCheckpoint",
-    "dit_config_from_official",
-    "dit_from_official",
-    "dit_to_official",
-    "load_official",
-    "projection_config_from_official",
-    "projection_from_official",
-    "projection_to_official",
-]
-
 _DIT = {
     "x_embedder.proj": "patch_embed.proj",
     "t_embedder.mlp.0": "time_embed.linear_1",

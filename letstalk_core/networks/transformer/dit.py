@@ -20,8 +20,6 @@ from ..nn.layers import Layers
 from .blocks import Block, FinalLayer, Modulation
 from .fusion import EncodedConditions, SiameseBranch, beside, guide_widths
 
-__all__ = ["LetsTalkDiT"]
-
 CACHE_KEY = "letstalk.conditions"
 
 

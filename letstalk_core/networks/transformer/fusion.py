@@ -19,8 +19,6 @@ from ..nn.feed_forward import GLUMBConv
 from ..nn.layers import PLAIN, Layers
 from .blocks import layer_norm, mix_feed_forward, spatial_attention
 
-__all__ = ["EncodedConditions", "SiameseBlock", "SiameseBranch", "beside", "guide_widths"]
-
 
 @dataclass(frozen=True)
 class EncodedConditions:

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 
-__all__ = ["find_networks", "flat_names", "holds_denoiser"]
-
 DENOISER, PROJECTION = "x_embedder.proj.weight", "proj1.weight"  # by which a network is known
 WRAPPERS = ("module", "_orig_mod")
 UNNAMED = ("", "state_dict.")  # where weights lie that nobody calls ema or model

@@ -14,8 +14,9 @@ import torch
 from letstalk_core.cli.info import describe
 from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.media.video import content_credentials
+from letstalk_core.media.video.container import DIGITAL_SOURCE_TYPE
 from letstalk_core.media.video.content_credentials import ContentSigner, read_credentials
-from letstalk_core.media.video.writer import DIGITAL_SOURCE_TYPE, VideoWriter
+from letstalk_core.media.video.writer import VideoWriter
 
 DETAILS = {"version": "0.1.0", "models_sha256": {"dit": "ab" * 32}, "settings": {"seed": 7}}
 CURVES = {"p256": ("prime256v1", "Es256"), "p384": ("secp384r1", "Es384")}
