@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 from workflow_style import (
     APP_INPUTS,
@@ -56,6 +56,9 @@ class Link:
     source: Node
     slot: int
     type: str
+
+
+Socket = Union[Node, Link]  # a node stands for its first output
 
 
 @dataclass
@@ -118,7 +121,7 @@ class Workflow:
         unlisted: str = "",
         **inputs: Any,
     ) -> Node:
-        """A node in the current column, `wide` pixels; inputs are values or `Link`s, defaults need not be given.
+        """A node in the current column, `wide` pixels; inputs are values or `Socket`s, defaults need not be given.
 
         `unlisted` names a combo whose value may be missing on this server (a file that the user chooses).
         Raises: WorkflowError.
@@ -263,7 +266,7 @@ def _fill(kind: str, info: dict[str, Any], given: dict[str, Any], unlisted: str)
     for name, type_, options, optional in specs(info):
         offered = choices(type_, options)
         if name in given:
-            value = given[name]
+            value = given[name][0] if isinstance(given[name], Node) else given[name]
         elif is_widget(type_, options):
             value = options.get("default", offered[0] if offered else None)
         elif optional:
