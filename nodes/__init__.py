@@ -18,11 +18,12 @@ MODULES = (
 
 
 class LetsTalkExtension(ComfyExtension):
-    """The list of nodes of the pack."""
+    """The list of nodes of the pack: every node class of `MODULES`, in their order."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         modules = [importlib.import_module(f".{name}", __package__) for name in MODULES]
-        nodes = [node for module in modules for node in module.NODES]
+        found = [thing for module in modules for thing in vars(module).values()]
+        nodes = [thing for thing in found if isinstance(thing, type) and issubclass(thing, io.ComfyNode)]
         return [with_search_words(with_host_errors(with_checked_inputs(node))) for node in nodes]
 
 

@@ -193,6 +193,3 @@ class LetsTalkConditioning(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         return io.NodeOutput(*make_conditioning(**inputs))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkEncodeAudio, LetsTalkEncodePortrait, LetsTalkConditioning]

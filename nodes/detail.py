@@ -45,6 +45,3 @@ class LetsTalkCarryDetail(io.ComfyNode):
     @classmethod
     def execute(cls, frames: Any, portrait: Any, vae: Any, size: str = SIZES[0]) -> io.NodeOutput:
         return io.NodeOutput(carry_frames(frames, portrait, vae, size))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkCarryDetail]

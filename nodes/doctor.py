@@ -57,6 +57,3 @@ class LetsTalkDoctor(io.ComfyNode):
     ) -> io.NodeOutput:
         text = report(model, vae, audio_encoder, steps, audio_guidance)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkDoctor]

@@ -97,6 +97,3 @@ class LetsTalkDub(io.ComfyNode):
         )
         saved = ui.SavedResult(path.name, "", io.FolderType.temp)
         return io.NodeOutput(video, FPS, frames, ui=ui.PreviewVideo([saved]))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkDub]

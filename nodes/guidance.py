@@ -116,6 +116,3 @@ class LetsTalkSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, steps: int, schedule: str, shift: float) -> io.NodeOutput:
         return io.NodeOutput(make_model_sigmas(model, steps, schedule, shift))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkGuiderNode, LetsTalkScaleSchedule, LetsTalkSigmas]

@@ -177,12 +177,3 @@ class LetsTalkLoadSpeech(io.ComfyNode):
     @classmethod
     def execute(cls, audio: str) -> io.NodeOutput:
         return io.NodeOutput(load_audio(audio))
-
-
-NODES: list[type[io.ComfyNode]] = [
-    LetsTalkLoadAutoencoder,
-    LetsTalkLoadDiT,
-    LetsTalkLoadAudioEncoder,
-    LetsTalkLoadPortrait,
-    LetsTalkLoadSpeech,
-]

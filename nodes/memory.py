@@ -128,6 +128,3 @@ class LetsTalkLoadMemory(io.ComfyNode):
     @classmethod
     def execute(cls, memory_file: str) -> io.NodeOutput:
         return io.NodeOutput(MemoryBank.load(resolve_bank(memory_file)))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkMemorySettings, LetsTalkSaveMemory, LetsTalkLoadMemory]

@@ -81,6 +81,3 @@ class LetsTalkMotionCurves(io.ComfyNode):
         video = inputs.pop("video", None)
         film = video[0] if video else None
         return io.NodeOutput(make_motion(inputs, film, emotion[0], strength[0], back_and_forth[0]))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkMotionCurves]

@@ -114,6 +114,3 @@ class LetsTalkPersonalize(io.ComfyNode):
             str(folder),
             report,
         )
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkPersonalize]

@@ -142,6 +142,3 @@ class LetsTalkPasteBack(io.ComfyNode):
         if frames is not None:
             return io.NodeOutput(*paste_frames(frames=frames, **inputs))
         return io.NodeOutput(*paste_video(video=video, **inputs))
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkCropPortrait, LetsTalkPasteBack]

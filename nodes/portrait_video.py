@@ -143,6 +143,3 @@ class LetsTalkPortraitVideo(io.ComfyNode):
         saved = ui.SavedResult(video.path.name, "", io.FolderType.temp)
         shown = {**ui.PreviewVideo([saved]).as_dict(), "letstalk": [run.summary]}
         return io.NodeOutput(video.video, video.images, video.last, FPS, run.frames, ui=shown)
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkPortraitVideo]

@@ -260,6 +260,3 @@ class LetsTalkTalkingVideo(io.ComfyNode):
         frames = result.images if everything else lazy_frames(result.path, run.frames, size)
         more = (run.bank, run.drift_image(), last, run.fps, run.frames)
         return io.NodeOutput(result.video, frames, *more, ui=shown)
-
-
-NODES: list[type[io.ComfyNode]] = [LetsTalkLongVideoSampler, LetsTalkTalkingVideo]

@@ -69,8 +69,7 @@ class Zygote:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the zygote died with status {self._process.wait()}")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        return json.loads(line)
 
     def start(
         self, command: Sequence[str], watched: Path, kill: Kill | None = None, limit: int = 0, synced: str = ""

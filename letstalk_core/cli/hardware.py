@@ -61,8 +61,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """A dtype by name; "auto" is bfloat16 on GPUs and processors that multiply it, else float32."""
     if name == "auto":
         name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    return getattr(torch, name)
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

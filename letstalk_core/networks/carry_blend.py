@@ -31,8 +31,7 @@ def carry_from(
     Raises: ConfigError.
     """
     if len(references) == 1:
-        found: Tensor = carry(frames, references[0], layers)
-        return found
+        return carry(frames, references[0], layers)
     result: list[Tensor] = []
     for part in frames.float().clamp(-1, 1).split(AT_ONCE):
         maps = [carry.estimate(part, reference) for reference in references]

@@ -85,8 +85,7 @@ class NumericalGuard:
         """The network in float32, made at the first call."""
         if id(network) not in self._exact:
             self._exact[id(network)] = (network, self._make(network))  # held on to, so that the id stays its own
-        found: N = self._exact[id(network)][1]
-        return found
+        return self._exact[id(network)][1]
 
 
 def _attempt(

@@ -66,8 +66,7 @@ class AudioProjection(nn.Module):
             )
         x = F.relu(self.linear_1(windows.flatten(2)))
         x = F.relu(self.linear_2(x))
-        tokens: Tensor = self.norm(self.linear_3(x).unflatten(-1, (config.tokens, config.token_dim)))
-        return tokens
+        return self.norm(self.linear_3(x).unflatten(-1, (config.tokens, config.token_dim)))
 
     def movement_of(self, rows: Tensor, dtype: DType = None) -> Tensor | None:
         """Movement (b, f, channels) as `Movement.rows` gives it -> tokens (b, f, movement_tokens, token_dim).

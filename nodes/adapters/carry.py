@@ -32,8 +32,7 @@ FRAMES = 8  # between looks for a cancelled run
 
 def masks_of(vae: VAE, anyone: bool = False) -> Carry | None:
     """The masks in the folder of a VAE's file; with `anyone` those of the bundled model for others. None: none."""
-    found: Carry | None = _beside(vae, "carry", anyone)
-    return found
+    return _beside(vae, "carry", anyone)
 
 
 def face_motion(vae: VAE, run: ClipRun) -> FaceMotion | None:

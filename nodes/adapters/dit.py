@@ -104,8 +104,7 @@ class ComfyDiT(LetsTalkDiT):
         given = x
         x = x.clone()  # in float32 it is the sampler's own tensor, and some wrappers add to it in place
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._predict, self, wrappers)
-        result: Tensor = executor.execute(x, timestep, context, options, exact=exact, cache=cache, given=given)
-        return result
+        return executor.execute(x, timestep, context, options, exact=exact, cache=cache, given=given)
 
     def _predict(
         self,

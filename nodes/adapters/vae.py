@@ -57,8 +57,7 @@ class FrameAutoencoder(AutoencoderDC):
     def _by_frames(self, function: Any, x: Tensor, factor: int) -> Tensor:
         def part(frames: Tensor) -> Tensor:
             mm.throw_exception_if_processing_interrupted()
-            result: Tensor = function(frames).to(self.output_device).float()
-            return result
+            return function(frames).to(self.output_device).float()
 
         frames = rearrange(x, "b c t h w -> (b t) c h w") if x.ndim == 5 else x
         batch = frames_at_once(frames.shape[-2] * factor, frames.shape[-1] * factor)
@@ -117,8 +116,7 @@ class LetsTalkVAE(comfy.sd.VAE):
 
     def encode(self, pixel_samples: Tensor, *args: Any, **keywords: Any) -> Tensor:
         """IMAGE (n, H, W, 3), or grey (n, H, W, 1), in 0..1 -> latents (1, C, n, h, w)."""
-        latents: Tensor = super().encode(_coloured(pixel_samples), *args, **keywords)
-        return latents
+        return super().encode(_coloured(pixel_samples), *args, **keywords)
 
     def decode(self, samples_in: Tensor, *args: Any, **keywords: Any) -> Tensor:
         """Latents (b, C, t, h, w) -> (b, t, H, W, 3) in 0..1; without t, images without t. Raises: ConfigError."""

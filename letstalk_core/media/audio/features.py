@@ -137,8 +137,7 @@ def _encode_window(encoder: AudioEncoder, heard: _Heard, moments: WaveformMoment
     below = positions.floor().long().clamp(max=last) - first
     weight = (positions - positions.floor()).to(device, features.dtype)[:, None]
     features = torch.lerp(features[below], features[(below + 1).clamp(max=last - first)], weight)
-    states: Tensor = encoder.contextualise(features[None])[0]
-    return states
+    return encoder.contextualise(features[None])[0]
 
 
 class _Samples:

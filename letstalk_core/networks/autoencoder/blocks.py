@@ -46,8 +46,7 @@ def _norm(kind: str, dim: int, layers: Layers) -> nn.Module:
 
 def _normalise(norm: nn.Module, y: Tensor) -> Tensor:
     """The norm of what a layer has just returned."""
-    out: Tensor = norm(y, own=True) if isinstance(norm, RMSNorm2d) else norm(y)
-    return out
+    return norm(y, own=True) if isinstance(norm, RMSNorm2d) else norm(y)
 
 
 def average_channels(x: Tensor, channels: int) -> Tensor:

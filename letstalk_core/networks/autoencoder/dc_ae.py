@@ -104,8 +104,7 @@ class Decoder(nn.Module):
             x = x + repeat_channels(z, self.width_in)
         for stage in reversed(self.up_blocks):
             x = stage(x)
-        y: Tensor = self.conv_out(self.conv_act(self.norm_out(x)))
-        return y
+        return self.conv_out(self.conv_act(self.norm_out(x)))
 
 
 class AutoencoderDC(nn.Module):
@@ -133,13 +132,11 @@ class AutoencoderDC(nn.Module):
                 f"image size {width}x{height} is not a multiple of {factor}, which this autoencoder needs;"
                 " crop or resize the image"
             )
-        latents: Tensor = self.encoder(x)
-        return latents
+        return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Raw latents to images: (b, C, h, w) -> (b, 3, h*f, w*f), about [-1, 1], not clamped."""
-        images: Tensor = self.decoder(z)
-        return images
+        return self.decoder(z)
 
     def encode_frames(self, x: Tensor, batch: int = 8, tiling: Tiling | None = None) -> Tensor:
         """`encode` a few frames at a time to bound memory, in tiles if asked: (n, 3, H, W) -> (n, C, H/f, W/f)."""

@@ -57,8 +57,7 @@ class LinearAttention(nn.Module):
         # Nothing here holds the projection: `attend` can free it as soon as it has its copy.
         y = self.attend(rearrange(self.qkv(x), "b n (s h d) -> s b h n d", s=3, d=self.head_dim), queries)
         y = y.to(x.dtype)
-        out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)"))
-        return out
+        return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
     def attend(self, qkv: Tensor, queries: int | None = None) -> Tensor:
         """Queries, keys and values (3, b, h, n, d) -> (b, h, n or queries, d)."""
@@ -101,8 +100,7 @@ class TemporalAttention(nn.Module):
         qkv = rearrange(self.qkv(x), "b t n (s h d) -> s b t (n h) d", s=3, h=self.num_heads)
         q, k, v = qkv.transpose(2, 3).unbind(0)
         y = attend(q, k, v)
-        out: Tensor = self.out(rearrange(y, "b (n h) t d -> b t n (h d)", h=self.num_heads))
-        return out
+        return self.out(rearrange(y, "b (n h) t d -> b t n (h d)", h=self.num_heads))
 
 
 class CrossAttention(nn.Module):
@@ -128,5 +126,4 @@ class CrossAttention(nn.Module):
         key, value = key_value
         q = self.query(x).reshape(key.shape[0], -1, x.shape[-1])
         y = attend(rearrange(q, "b n (h d) -> b h n d", h=self.num_heads), key, value)
-        out: Tensor = self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))
-        return out
+        return self.out(rearrange(y, "b h n d -> b n (h d)").reshape(x.shape))

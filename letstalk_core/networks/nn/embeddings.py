@@ -82,8 +82,7 @@ class PatchEmbedding(nn.Module):
         self.proj = layers.conv2d(channels, dim, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = rearrange(self.proj(x), "b d h w -> b (h w) d")
-        return tokens
+        return rearrange(self.proj(x), "b d h w -> b (h w) d")
 
 
 class TimestepEmbedding(nn.Module):
@@ -96,5 +95,4 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """`dtype` is that of the activations: the sinusoids themselves need float32."""
-        out: Tensor = self.linear_2(F.silu(self.linear_1(timestep_features(timestep).to(dtype))))
-        return out
+        return self.linear_2(F.silu(self.linear_1(timestep_features(timestep).to(dtype))))

@@ -137,5 +137,4 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x (b, f, n, d), embedding (b, d) -> (b, f, n, patch**2 * out_channels)."""
         shift, scale = self.modulation(embedding)
-        out: Tensor = self.linear(norm_modulate(x, shift, scale))
-        return out
+        return self.linear(norm_modulate(x, shift, scale))

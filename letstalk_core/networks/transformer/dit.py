@@ -135,8 +135,7 @@ class LetsTalkDiT(nn.Module):
             else:
                 tokens, state, carried = block(*inputs)
         pattern = "b f (h w) (p q c) -> b f c (h p) (w q)"
-        out: Tensor = rearrange(self.final(tokens, embedding), pattern, h=grid[0], p=patch, q=patch)
-        return out
+        return rearrange(self.final(tokens, embedding), pattern, h=grid[0], p=patch, q=patch)
 
     def encode_conditions(
         self, portrait: Tensor, memory: Tensor, audio: Tensor, attend: Attend = softmax_attention
