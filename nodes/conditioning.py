@@ -46,22 +46,15 @@ class LetsTalkEncodeAudio(io.ComfyNode):
                     tooltip="Instead of audio_encoder: what AudioEncoderEncode made of the same, whole audio."
                     " silence_threshold does nothing then.",
                 ),
-                widget(
-                    "fps",
-                    "Video frames per second. Models are trained at 25; other rates are less exact.",
-                ),
+                widget("fps", "Video frames per second. Models are trained at 25; other rates are less exact."),
                 widget(
                     "silence_threshold",
                     "dB of full scale. The encoder hears silence where the sound is quieter, so that"
                     " noise in pauses moves no mouth. -100: off. The video keeps its sound.",
                 ),
+                widget("start_seconds", "Seconds of the audio to skip: the video starts there."),
                 widget(
-                    "start_seconds",
-                    "Seconds of the audio to skip: the video starts there.",
-                ),
-                widget(
-                    "length_seconds",
-                    "Seconds of audio to use, and so the length of the video. 0: to the end.",
+                    "length_seconds", "Seconds of audio to use, and so the length of the video. 0: to the end."
                 ),
                 io.Boolean.Input(
                     "normalize",
@@ -161,8 +154,7 @@ class LetsTalkConditioning(io.ComfyNode):
                 io.Latent.Input("portrait", tooltip="From LetsTalk Encode Portrait."),
                 io.AudioEncoderOutput.Input("audio", tooltip="From LetsTalk Encode Audio."),
                 widget(
-                    "first_frame",
-                    "Frame of the speech at which the video starts (25 are one second at 25 fps).",
+                    "first_frame", "Frame of the speech at which the video starts (25 are one second at 25 fps)."
                 ),
                 widget(
                     "clip_frames",

@@ -48,10 +48,7 @@ class LetsTalkMotionCurves(io.ComfyNode):
                     default="neutral",
                     tooltip="A look that is added to all other movement within the first second.",
                 ),
-                widget(
-                    "strength",
-                    "How strong the emotion is; 1 is usual.",
-                ),
+                widget("strength", "How strong the emotion is; 1 is usual."),
                 io.Boolean.Input(
                     "back_and_forth",
                     default=False,

@@ -97,8 +97,7 @@ class LetsTalkPasteBack(io.ComfyNode):
             inputs=[
                 Crop.Input("crop", tooltip="From LetsTalk Crop Portrait. Frames without a face stay as they are."),
                 widget(
-                    "feather",
-                    "Width of the soft edge, as a part of the shorter side of the crop. 0: a hard edge.",
+                    "feather", "Width of the soft edge, as a part of the shorter side of the crop. 0: a hard edge."
                 ),
                 io.Boolean.Input(
                     "match_colour",

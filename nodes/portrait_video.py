@@ -57,10 +57,7 @@ class LetsTalkPortraitVideo(io.ComfyNode):
                 ),
                 widget("seed", "Noise seed. Another seed changes the motion, not the person."),
                 widget("movement", "How much head, brows and gaze move: 0 holds the head still, 1 is usual."),
-                widget(
-                    "max_seconds",
-                    "Length of the video, for a quick test. 0: all of the audio.",
-                ),
+                widget("max_seconds", "Length of the video, for a quick test. 0: all of the audio."),
                 io.Combo.Input(
                     "result",
                     options=list(RESULTS),
