@@ -35,7 +35,7 @@ from .topology import (
 )  # fmt: skip
 
 __all__ = [
-    *("BASES", "CLOSED_GAP", "GRID", "JAW_DEGREES", "LOWER_RIM", "UPPER_RIM"),
+    *("BASES", "CLOSED_GAP", "GRID", "JAW_DEGREES"),
     *("Head", "depth_map", "expression_fields", "lid_field"),
 ]
 
@@ -44,7 +44,9 @@ BASES = ("jaw", "wide", "round", "teeth", "smile", "gap", "brow", "blink", "clos
 JAW_DEGREES = 9.6  # rotation about the ears at jaw = 1
 STEEPEST = 1.5  # slope of the depth: a steeper cheek would fold over itself when turned
 CLOSED_GAP = 0.03  # of the mouth's width: lips that meet
-UPPER_RIM, LOWER_RIM = 0.018, 0.045  # of parted lips, in mouth widths, where landmarks may lie on teeth
+RIMS = (0.018, 0.045)  # of parted lips, in mouth widths, where landmarks may lie on teeth
+OVERLAP = 0.009  # of lips that meet, each
+SEEN_RIMS = (0.018, 0.032)  # where the picture tells where the lips end
 BROW_LIFT = 0.040  # of the face's height
 _LIPS = [i for ring in (*UPPER_LIP, *LOWER_LIP) for i in ring]
 _EYE_POINTS = [i for e in EYES for i in (*e.corners, *e.upper, *e.lower, *e.crease, *e.under_brow, *e.under)]
@@ -53,10 +55,14 @@ CONTROL = sorted(_FEATURES | set(range(0, MESH_POINTS, 3)))  # the points that c
 
 
 class Head:
-    """Axes and sizes of faces. points (b, 478, 3); all lengths in halves of a frame."""
+    """Axes and sizes of faces. points (b, 478, 3); all lengths in halves of a frame. seen (b,): whether the edges
+    of parted lips are from the picture, not landmarks that may lie on teeth."""
 
-    def __init__(self, points: Tensor) -> None:
+    def __init__(self, points: Tensor, seen: Tensor | None = None) -> None:
         self.points = points
+        wide, narrow = (points.new_tensor(rims) for rims in (RIMS, SEEN_RIMS))
+        # Of the upper and the lower lip (b, 2)
+        self.rims = wide.expand(len(points), 2) if seen is None else torch.where(seen[:, None], narrow, wide)
         x = F.normalize(points[:, EYES[1].corners[0]] - points[:, EYES[0].corners[0]], dim=-1)
         y = points[:, CHIN] - points[:, TOP]
         y = F.normalize(y - x * (x * y).sum(-1, keepdim=True), dim=-1)
@@ -123,7 +129,7 @@ def _displacements(head: Head) -> Tensor:
     d[..., k["smile"], 0] = 0.095 * mw * pull
     d[..., k["smile"], 2] = 0.05 * mw * pull.abs()
     d[:, list(CHEEKS), k["smile"], 1] -= 0.040 * mw
-    _close(q, arc, mw, d[..., k["close"], 1])
+    _close(q, arc, mw, head.rims, d[..., k["close"], 1])
 
     d[:, list(BROWS), k["brow"], 1] = -BROW_LIFT * fh
     forehead = list(FOREHEAD)
@@ -164,13 +170,13 @@ def _jaw(head: Head, q: Tensor, u: Tensor, out: Tensor) -> None:
     out[..., 0] -= 0.05 * mw * u * near  # an opening mouth narrows, and cheeks fall in
 
 
-def _close(q: Tensor, arc: Tensor, mw: Tensor, out: Tensor) -> None:
+def _close(q: Tensor, arc: Tensor, mw: Tensor, rims: Tensor, out: Tensor) -> None:
     """Parted lips meet, without the rim that may be teeth; the outer edges share a part of the way."""
     inner = q[:, list(LOWER_LIP[3]), 1] - q[:, list(UPPER_LIP[3]), 1]
     parted = (inner.amax(1, keepdim=True) > CLOSED_GAP * mw).float()
     rim = mw * arc[:, list(UPPER_LIP[3])] * parted
-    for lip, sign, own in ((UPPER_LIP, 1.0, UPPER_RIM), (LOWER_LIP, -1.0, LOWER_RIM)):
-        way = 0.5 * inner.clamp(min=0) + (own + 0.006) * rim
+    for lip, sign, own in ((UPPER_LIP, 1.0, rims[:, :1]), (LOWER_LIP, -1.0, rims[:, 1:])):
+        way = 0.5 * inner.clamp(min=0) + (own + OVERLAP) * rim
         for r, ring in enumerate(lip):
             out[:, list(ring)] = sign * way * (0.45 + 0.55 * r / 3)
 

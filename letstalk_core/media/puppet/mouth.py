@@ -13,14 +13,17 @@ from torch import Tensor
 
 from .geometry import smooth_step
 
-__all__ = ["MOUTH_NUMBERS", "Mouth"]
+__all__ = ["MOUTH_NUMBERS", "SHADE_LOW", "SHADE_UP", "UPPER_EDGE", "Mouth"]
 
 UPPER_JOINTS, UPPER_LENGTH = (0.0, 0.335, 0.585, 0.80, 0.97), (0.0, -0.014, -0.004, -0.020)
 LOWER_JOINTS, LOWER_LENGTH = (0.0, 0.205, 0.42, 0.64, 0.84), (0.0, 0.002, -0.010, 0.012)
 UPPER_EDGE, LOWER_EDGE = 0.052, 0.006  # heights of the cutting edges at rest
 TALL = 0.20  # of a tooth
-CAVITY, TONGUE, GUM, WHITE = (0.25, 0.085, 0.080), (0.80, 0.42, 0.41), (0.74, 0.42, 0.42), (1.08, 1.04, 0.95)
+CAVITY, TONGUE, GUM = (0.25, 0.085, 0.080), (0.80, 0.42, 0.41), (0.74, 0.42, 0.42)
+YELLOW = (0.0, 0.02, 0.07)  # what teeth differ in
+WARM = (0.20, -0.04, -0.20)  # light in the mouth's shadow has met its red walls
 MOUTH_NUMBERS = 6
+SHADE_UP, SHADE_LOW = 0.32, 0.25  # of the lips on what is behind them
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Mouth:
 
     light (b, 3): colour of a white thing in this mouth's light; slope (b,): more light to the right; drop (b,):
     way of the lower lip at jaw = 1 in mouth widths; pixel (b,): a frame's pixel in mouth widths; numbers (b,
-    MOUTH_NUMBERS): standard normal, what makes these teeth this person's; colour (b,): 0 for a grey picture.
+    MOUTH_NUMBERS): standard normal, what makes these teeth this person's; colour (b,): 0 for a grey picture; white
+    (b, 3): colour of the teeth; own (b,): 1 for people whose portrait shows their upper teeth.
     """
 
     light: Tensor
@@ -38,11 +42,13 @@ class Mouth:
     pixel: Tensor
     numbers: Tensor
     colour: Tensor
+    white: Tensor
+    own: Tensor
 
     def draw(self, uv: Tensor, curves: dict[str, Tensor], shade_up: Tensor, shade_low: Tensor) -> Tensor:
-        """Colours (b, 3, t, h, w). uv (b, 2, t, h, w), curves (b, t); shades (b, 1, t, h, w): nearness of a
-        lip."""
-        u, v = uv[:, :1], uv[:, 1:]
+        """Colours (b, 3, t, h, w). uv (b, 2 or 6, t, h, w): u, v, and colour and cover of the portrait's own
+        teeth; curves (b, t); shades (b, 1, t, h, w): nearness of a lip."""
+        u, v = uv[:, :1], uv[:, 1:2]
         n = self.numbers.clamp(-2, 2)[:, :, None, None, None, None].unbind(1)
         u = u + 0.02 * n[0]  # the middle of the teeth is rarely that of the lips
         jaw, round_, bared, out, tip = (
@@ -66,15 +72,15 @@ class Mouth:
         groove = 1 - 0.16 * torch.exp(-((u / 0.07) ** 2)) * (1 - tip)
         picture = torch.lerp(picture, light * self._tone(TONGUE) * bright * groove, 0.94 * body)
 
-        white = light * self._tone(WHITE) * (1 + 0.045 * n[2])
-        yellow = 1 - torch.tensor([0.0, 0.02, 0.07], device=u.device).view(1, 3, 1, 1, 1) * (1 + n[3]).clamp(0, 2)
-        white = white * torch.lerp(torch.ones_like(yellow), yellow, _wide(self.colour))
+        yellow = self._three(YELLOW) * n[3].clamp(-1, 2) - 0.045 * n[2]
+        white = _wide3(self.white) * (1 - yellow * (1 - _wide(self.own))) * (light / _wide3(self.light))
+        warm = self._three(WARM)
         x, length = _teeth(u, LOWER_JOINTS, LOWER_LENGTH)
         edge = LOWER_EDGE + 0.006 * n[4] + length + 0.02 * u**2 + 0.012 * x.abs() ** 4
         cover = smooth_step(-soft, soft, low - edge) * smooth_step(0.86, 0.74, u.abs()) * (1 - 0.9 * hidden)
         up = (low - edge) / TALL
         lit = _tooth_light(x, up, soft, 0.205) * (0.74 - 0.40 * smooth_step(0.30, 0.85, u.abs()))
-        picture = torch.lerp(picture, white * lit, cover)
+        picture = torch.lerp(picture, white * lit * (1 + warm * (1 - lit)), cover)
 
         # th: the tip lies on the lower teeth, a round thing in the light.
         blade = smooth_step(0.58, 0.46, u.abs()) * smooth_step(-soft, 2 * soft, v - edge_up + 0.05)
@@ -86,13 +92,23 @@ class Mouth:
         corner = 0.020 * x.abs() ** 5 + 0.004 * n[5] * torch.sin(9 * u + 5 * n[0])
         edge = edge_up + length - corner
         cover = smooth_step(soft, -soft, v - edge) * smooth_step(0.97, 0.86, u.abs()) * (1 - 0.55 * hidden)
+        cover = cover * (1 - _wide(self.own))
         up = (edge - v) / TALL
         lit = _tooth_light(x, up, soft, 0.335) * (1.0 - 0.62 * smooth_step(0.34, 0.95, u.abs()))
         lit = lit * (1 - 0.45 * hidden)
         tooth = torch.lerp(white, light * self._tone(GUM), smooth_step(0.86, 0.98, up + 0.10 * x**2))
-        picture = torch.lerp(picture, tooth * lit, cover)
+        picture = torch.lerp(picture, tooth * lit * (1 + warm * (1 - lit)), cover)
+        if uv.shape[1] > 2:
+            dim = 0.62 * hidden
+            picture = torch.lerp(
+                picture, uv[:, 2:5] * (1 - dim) * (1 + warm * dim), uv[:, 5:] * (1 - 0.55 * hidden)
+            )
         # The lips shade what is behind them.
-        return picture * (1 - 0.32 * shade_up) * (1 - 0.25 * shade_low)
+        return picture * (1 - SHADE_UP * shade_up) * (1 - SHADE_LOW * shade_low)
+
+    def _three(self, rgb: tuple[float, float, float]) -> Tensor:
+        """Numbers of the colours, which no grey picture has: (b, 3, 1, 1, 1)."""
+        return _wide3(torch.tensor(rgb, device=self.light.device) * self.colour[:, None])
 
     def _tone(self, rgb: tuple[float, float, float]) -> Tensor:
         colour = torch.tensor(rgb, device=self.light.device)[None]

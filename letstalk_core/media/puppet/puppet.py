@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fields import CLOSED_GAP, GRID, LOWER_RIM, UPPER_RIM, Head, depth_map, expression_fields, lid_field
+from .fields import CLOSED_GAP, GRID, Head, depth_map, expression_fields, lid_field
 from .geometry import EXTENT, axis_grid, curve_height, grow, sample, smooth_step
 from .glasses import Glasses, draw_glasses
 from .matting import head_matte
-from .mouth import MOUTH_NUMBERS, Mouth
-from .topology import CHEEKS, EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
+from .mouth import MOUTH_NUMBERS, SHADE_LOW, SHADE_UP, UPPER_EDGE, Mouth
+from .mouth_light import mouth_light
+from .own_teeth import OwnTeeth, find_teeth, lips_at, teeth_layer
+from .topology import EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
 
 __all__ = ["Portraits", "Puppets", "make_puppets"]
 
@@ -66,7 +68,8 @@ class Puppets:
     iris_radius: Tensor
     eye_width: Tensor
     mouth: Mouth
-    glasses: Tensor | None = None  # colour and cover (b, 4, T, T)
+    teeth: Tensor | None = None  # those of the portraits: colour and cover (b, 4, T, T)
+    glasses: Tensor | None = None  # the same
 
     def __len__(self) -> int:
         return len(self.texture)
@@ -90,10 +93,12 @@ def make_puppets(
     points, texture = portraits.points, portraits.texture
     b, device = len(points), points.device
     head = Head(points)
+    teeth = find_teeth(head, texture)
+    head = Head(lips_at(head, teeth), teeth.shown)
     upper, lower, drop = expression_fields(head)
     box = _face_box(head, texture.shape[-1])
-    maps = _Maps(head, texture, box)
-    light, slope = _mouth_light(head, texture, maps.full(maps.opening))
+    maps = _Maps(head, texture, box, teeth)
+    light, slope, white = mouth_light(head, texture, maps.full(maps.opening))
     mouth = Mouth(
         light,
         slope,
@@ -101,6 +106,8 @@ def make_puppets(
         2 / size / head.mouth_width,
         points.new_zeros(b, MOUTH_NUMBERS) if mouth_numbers is None else mouth_numbers.to(device),
         points.new_ones(b) if colour is None else colour.to(device),
+        torch.where(teeth.shown[:, None], teeth.colour, white),
+        teeth.shown.to(points.dtype),
     )
     iris = points[:, [list(e.iris) for e in EYES], :2]  # (b, 2, 5, 2)
     q = head.local(points)
@@ -125,6 +132,7 @@ def make_puppets(
         (iris[:, :, 1:] - iris[:, :, :1]).norm(dim=-1).mean(-1),
         width,
         mouth,
+        maps.teeth(texture) if bool(teeth.shown.any()) else None,
         draw_glasses(head, list(glasses), texture.shape[-1], light) if any(glasses) else None,
     )
 
@@ -159,8 +167,8 @@ def _face_box(head: Head, size: int) -> tuple[slice, slice]:
 class _Maps:
     """Masks round lips and eyes, made in the box of the face only."""
 
-    def __init__(self, head: Head, texture: Tensor, box: tuple[slice, slice]) -> None:
-        self.head, self.size, self.box = head, texture.shape[-1], box
+    def __init__(self, head: Head, texture: Tensor, box: tuple[slice, slice], teeth: OwnTeeth) -> None:
+        self.head, self.size, self.box, self.own = head, texture.shape[-1], box, teeth
         self.pixel = 2 * EXTENT / self.size
         self.q = head.local(head.points)[..., :2]
         places = axis_grid(self.size, EXTENT, texture.device)[box]
@@ -187,8 +195,14 @@ class _Maps:
         seam = middle + curve_height(self._seam(texture), self.u)
         corner = 1 - (self.u / (0.5 * self.width)).abs().clamp(0, 1) ** 4
         closed = gap < CLOSED_GAP * self.width
-        self.top = torch.where(closed, seam, top - UPPER_RIM * self.width * corner)
-        self.bottom = torch.where(closed, seam, bottom + LOWER_RIM * self.width * corner)
+        shown = self.own.shown[:, None, None]
+        if bool(shown.any()):
+            seen = (curve_height(line, self.u) for line in (self.own.top, self.own.bottom))
+            top, bottom = (torch.where(shown, a, b) for a, b in zip(seen, (top, bottom), strict=True))
+            middle = torch.where(shown, bottom - UPPER_EDGE * self.width * corner, middle)
+        rims = self.head.rims[..., None, None] * (self.width * corner)[:, None]
+        self.top = torch.where(closed, seam, top - rims[:, 0])
+        self.bottom = torch.where(closed, seam, bottom + rims[:, 1])
         self.middle = torch.where(closed, seam, middle)
 
     def _seam(self, texture: Tensor) -> Tensor:
@@ -222,13 +236,25 @@ class _Maps:
         zone = zone * smooth_step(-0.60, -0.40, self.v / self.width)
         below = torch.sigmoid((self.v - self.bottom) / soft) * zone
         above = 1 - zone * (1 - torch.sigmoid((self.top - self.v) / soft))
-        wide = 0.05 * self.width
-        shade_up = torch.exp(-((self.v - self.top).clamp(min=0) / wide))
-        shade_low = torch.exp(-((self.bottom - self.v).clamp(min=0) / wide))
+        shade_up, shade_low = self._shades()
         u, v = self.u / (self.width / 2), (self.v - self.middle) / self.width
         first = self.full(above[:, None], 1.0)
         rest = self.full(torch.stack([below, shade_up, shade_low], 1))
         return torch.cat([first, rest, self.full(torch.stack([u, v], 1), 9.0)], 1)
+
+    def _shades(self) -> tuple[Tensor, Tensor]:
+        """Nearness of the upper and of the lower lip."""
+        wide = 0.05 * self.width
+        return (
+            torch.exp(-((self.v - self.top).clamp(min=0) / wide)),
+            torch.exp(-((self.bottom - self.v).clamp(min=0) / wide)),
+        )
+
+    def teeth(self, texture: Tensor) -> Tensor:
+        """Colour and cover of the teeth that portraits show (b, 4, T, T)."""
+        above, below = self._shades()
+        lit = self.full((1 - SHADE_UP * above) * (1 - SHADE_LOW * below), 1.0)
+        return self.full(teeth_layer(self.head, texture, self.own, self.u, self.v, 1 - lit))
 
     def _eye_masks(self) -> None:
         soft = 0.5 * self.pixel
@@ -282,25 +308,6 @@ class _Maps:
         drop = -0.14 * cheek - 0.10 * corners + 0.10 * fold
         border = smooth_step(0.98, 0.80, x.abs()) * smooth_step(-0.85, -0.68, y) * smooth_step(0.85, 0.62, y)
         return self.full(torch.stack([smile, pursed, drop], 1) * border[:, None])
-
-
-def _mouth_light(head: Head, texture: Tensor, opening: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour of a white thing (b, 3) and its change to the right (b,): the whites of the eyes tell."""
-    inside = (opening > 0.8).flatten(1)
-    light = texture.mean(1).flatten(1)
-    level = torch.where(inside, light, torch.full_like(light, float("nan"))).nanquantile(0.8, 1, keepdim=True)
-    bright = (inside & (light >= level)).float()[:, None]
-    count = bright.sum(-1)
-    white = (texture.flatten(2) * bright).sum(-1) / count.clamp(min=1)
-    white = torch.where(count > 3, white, torch.full_like(white, 0.66))
-    mean = white.mean(1, keepdim=True)
-    colour = 0.5 * white / mean.clamp(min=0.05) + 0.5
-    # Deep eyes lie in shadow: teeth are never darker than the skin beside the mouth.
-    at = head.points[:, [i for ids in NASOLABIAL for i in ids[1:]] + list(CHEEKS), None, :2]
-    skin = sample(F.avg_pool2d(texture, 5, 1, 2), at)[..., 0].mean(1)  # (b, k)
-    left, right = skin[:, 4:8].mean(1), skin[:, :4].mean(1)
-    level = torch.maximum(1.2 * mean, 1.25 * skin.mean(1, keepdim=True)).clamp(0.40, 0.88)
-    return colour * level, (0.5 * (left - right) / (left + right).clamp(min=0.1)).clamp(-0.3, 0.3)
 
 
 def _grown_eyes(texture: Tensor, opening: Tensor) -> Tensor:

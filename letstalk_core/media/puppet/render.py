@@ -28,6 +28,7 @@ TURN_DEGREES = 20.0  # of yaw and pitch at 1: what `letstalk generate` asks for,
 EXTRAS = ("tongue_tip", "tongue_out", "teeth_kept")
 CHUNK = 8  # frames at once on a CPU
 DEVICE_CHUNK = 64
+SEAM = 0.7  # how dark
 GAZE_X, GAZE_Y = 0.24, 0.16  # way of an iris at gaze = 1, in widths of the eye
 
 
@@ -285,12 +286,15 @@ def _draw_mouth(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
     total = a_up + a_low
     skin = (top * a_up + low[:, :3] * a_low) / total.clamp(min=1e-3)
     share = a_low / total.clamp(min=1e-3)
+    if p.teeth is not None:  # what is left of them between lips that meet is a dark seam
+        skin = skin * (1 - SEAM * p.mouth.own[:, None, None, None, None] * (1 - total).clamp(min=0))
     folds = torch.lerp(sample_frames(p.shades, s), sample_frames(p.shades, sl), share)
     strength = torch.stack([c["smile"] + 0.35 * c["wide"], c["round"], c["jaw"]], 1)[..., None, None]
     skin = skin * torch.exp((folds * strength).sum(1, keepdim=True))
     if bool((c["jaw"] > 0.005).any()):
         skull = _double(invert(pose.skull(), places, steps=3))
-        uv = sample_frames(p.lips[:, 4:], skull)
+        known = p.lips[:, 4:] if p.teeth is None else torch.cat([p.lips[:, 4:], p.teeth], 1)
+        uv = sample_frames(known, skull)
         inside = (1 - total).clamp(min=0) * smooth_step(1.12, 0.98, uv[:, :1].abs())
         curves = {**c, "jaw": c["jaw"] * (1 - 0.22 * c["round"])}
         inner = p.mouth.draw(uv, curves, up[:, 1:2], low[:, 4:5])
