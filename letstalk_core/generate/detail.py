@@ -45,10 +45,11 @@ class PortraitDetail:
             scaled = (fit_to(picture, own_size(picture, sampled)), fit_to(picture, sampled))
             whole, small = (to_unit(part[None].to(device)) for part in scaled)
             self.references.append(carry.prepare(whole, again.to(device), small, size or sampled))
-        self.face = None if motion is None else self._face(fit_to(portrait, own_size(portrait, sampled)))
+        whole = fit_to(portrait, own_size(portrait, sampled))
+        self.face = None if motion is None else self._face(whole, motion.pose_told)
         self._motion = motion
 
-    def _face(self, portrait: Tensor) -> PortraitFace | None:
+    def _face(self, portrait: Tensor, pose_told: bool) -> PortraitFace | None:
         """Of a photograph that looks into the camera with open eyes; networks draw drawn faces well."""
         try:
             face = find_face(portrait)
@@ -59,7 +60,7 @@ class PortraitDetail:
             return None
         (height, width), (h, w) = self.size, portrait.shape[:2]
         scale = torch.tensor([width / w, height / h, width / w])
-        return PortraitFace(self.references[0].portrait, face.points * scale)
+        return PortraitFace(self.references[0].portrait, face.points * scale, pose_told)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..networks.lips import Lips
-from ..networks.motion_channels import LIPS, MOTION
+from ..networks.motion_channels import LIPS, MOTION, POSE
 from ..sampling.motion import Movement
 
 
@@ -37,10 +37,12 @@ class Hearing:
 
 
 class FaceMotion:
-    """`rows(first, count)` -> (count, len(MOTION)) float32 on the CPU, for any frames of a video."""
+    """`rows(first, count)` -> (count, len(MOTION)) float32 on the CPU, for any frames of a video. `pose_told`:
+    whether anybody says where the head is."""
 
     def __init__(self, lips: Lips, sound: Heard, moves: Movement) -> None:
         self.lips, self.sound, self.moves = lips, sound, moves
+        self.pose_told = set(POSE) <= set(moves.names)
 
     @torch.no_grad()
     def rows(self, first: int, count: int) -> Tensor:

@@ -10,6 +10,9 @@ S decoded frame, P portrait, S_p its round trip; a = b = 1: the portrait's pixel
 in the frame's own light; a = b = 0: the frame as it is. Pictures in, pictures out: it follows any decoder.
 Matching and masks work on small pictures, and the portrait is sampled at the size of the result, which may exceed
 that of the frames.
+
+Where `Layer`s are given, they say where the head is to be, too: a decoded head that is elsewhere is moved there
+before masks are found, and a background that stays is the portrait's.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..protocols import Device, DType, Operations
 from .configs import CarryConfig
-from .flow import affine_flow, gauss_newton, grow, pyramid_flow, shrink, warp
+from .flow import affine_flow, gauss_newton, grow, places_led, pyramid_flow, shrink, warp
 from .tone import Tone
 
 PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
 AT_ONCE = 8  # frames that are matched in one pass, at the small working size
 SHAPE_TOLERANCE = 0.02  # between the ratios of the sides of portrait and frames
+FURTHEST = 0.12  # from where a network put a head it is moved no further, -1..1: hair would tear
+COARSE, CHANGED = 8, 0.5  # pixels of a cell, difference of cells in [-1, 1], by which a background has changed
 EXCESS = 4.0  # what is left and detail are small beside the frame itself
 
 
@@ -63,27 +68,53 @@ class CarryReference:
 
 @dataclass(frozen=True)
 class CarryMaps:
-    """What was found for frames: flow (n, 2, h/2, w/2) and masks (n, 2, h, w), a and b."""
+    """What was found for frames: flow (n, 2, h/2, w/2) and masks (n, 2, h, w), a and b. shift (n, 2, h/2, w/2), if
+    there is one: from where in a frame its places must be taken, before anything else."""
 
     flow: Tensor
     masks: Tensor
+    shift: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> CarryMaps:
+        return CarryMaps(self.flow[part], self.masks[part], None if self.shift is None else self.shift[part])
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Maps (1, 1, h, w) of a portrait, 0..1: how far places follow the head, how surely they are background."""
+
+    follow: Tensor
+    still: Tensor
 
 
 @dataclass(frozen=True)
 class Layer:
     """A picture with cover (1, 4, *reference.size) in the portrait's place, to be laid over a frame.
 
-    places (k, 2), -1..1: of the portrait, what moves as one piece; drawn (k, 2): where the picture has them.
+    places (k, 2), -1..1: of the portrait, what moves as one piece; drawn (k, 2): where the picture has them;
+    told (k, 2): where the frame is to have them, or None: where it has them. around: of the portrait.
     """
 
     picture: Tensor
     places: Tensor
     drawn: Tensor
+    told: Tensor | None
+    around: Surroundings
+
+    def shift(self, flow: Tensor) -> Tensor:
+        """From where a frame with this flow (1, 2, h, w) must be taken to have the head as told: like the flow."""
+        if self.told is None:
+            return torch.zeros_like(flow)
+        found = places_led(flow, self.places)
+        apart = found - self.told
+        near = (FURTHEST / apart.mean(0).norm().clamp(min=1e-6)).clamp(max=1)
+        size = flow.shape[-2], flow.shape[-1]
+        return affine_flow(found - near * apart, found, size) * grow(self.around.follow, size)
 
     def over(self, frame: Tensor, flow: Tensor) -> Tensor:
         """A frame (1, 3, *size) under the picture, which has gone where the flow (1, 2, ...) found its places."""
-        height, width = frame.shape[-2:]
-        moved = warp(self.picture, affine_flow(flow, self.places, self.drawn, (height, width)))
+        size = frame.shape[-2], frame.shape[-1]
+        moved = warp(self.picture, affine_flow(places_led(flow, self.places), self.drawn, size))
         return torch.lerp(frame, moved[:, :3], moved[:, 3:])
 
 
@@ -172,12 +203,11 @@ class Carry(nn.Module):
         result = frames.new_empty(len(frames), 3, *reference.size, dtype=torch.float32)
         for first in range(0, len(frames), AT_ONCE):
             part = frames[first : first + AT_ONCE].float().clamp(-1, 1)
-            maps = self.estimate(part, reference.of(first, len(part)))
+            maps = self.estimate(part, reference.of(first, len(part)), layers[first : first + len(part)])
             for i in range(len(part)):  # one by one, which stays in the processor's cache
-                own = CarryMaps(maps.flow[i : i + 1], maps.masks[i : i + 1])
-                mixed = self.mix(part[i : i + 1], own, reference.of(first + i, 1))
+                mixed = self.mix(part[i : i + 1], maps[i : i + 1], reference.of(first + i, 1))
                 if layers and (layer := layers[first + i]) is not None:
-                    mixed = layer.over(mixed, own.flow)
+                    mixed = layer.over(mixed, maps.flow[i : i + 1])
                 torch.clamp(mixed, -1, 1, out=result[first + i : first + i + 1])
         return result
 
@@ -186,6 +216,8 @@ class Carry(nn.Module):
         size, own = reference.size, (frames.shape[-2], frames.shape[-1])
         # S + a (warp(S_p) - S) + b warp(P - S_p), sorted by what must be sampled at the size of the result
         masks, flow = grow(maps.masks, own), grow(maps.flow, own)
+        if maps.shift is not None:
+            frames = warp(frames, grow(maps.shift, own))
         forms, detail = masks[:, :1], masks[:, 1:]
         warped = warp(reference.decoded, flow)
         moved = warped[:, :3]
@@ -195,8 +227,10 @@ class Carry(nn.Module):
         rest, detail = _scale(rest, size), grow(maps.masks[:, 1:], size)
         return reference.tone(torch.addcmul(rest, detail, warp(reference.portrait, grow(maps.flow, size))))
 
-    def estimate(self, frames: Tensor, reference: CarryReference) -> CarryMaps:
-        """Flow and masks of frames (n, 3, h, w)."""
+    def estimate(
+        self, frames: Tensor, reference: CarryReference, layers: Sequence[Layer | None] = ()
+    ) -> CarryMaps:
+        """Flow and masks of frames (n, 3, h, w), and their shift if there are layers: one for each, or None."""
         parts = reference.parts
         size = parts.shape[-2], parts.shape[-1]
         half = size[0] // 2, size[1] // 2
@@ -207,9 +241,22 @@ class Carry(nn.Module):
         unit = flow.new_tensor([2 / size[1], 2 / size[0]]).view(1, 2, 1, 1)
         flow = flow + grow(self.correct_out(features).float() * unit, half)
         flow = gauss_newton(small, target, flow, steps=1)
+        shift = still = None
+        if any(layers):
+            shift = torch.cat(
+                [
+                    torch.zeros_like(one) if layer is None else layer.shift(one)
+                    for layer, one in zip(layers, flow.split(1), strict=True)
+                ]
+            )
+            pictures, flow = warp(pictures, grow(shift, size)), warp(flow, shift) + shift
+            still = _still(layers, pictures, parts[:, :3])
+            flow = flow * (1 - grow(still, half))
         x = self.masks(self._parts(pictures, parts, grow(flow, size)), self.context(features))
-        masks = F.pixel_shuffle(self.masks_out(x).float().contiguous(), 2)
-        return CarryMaps(flow, masks.sigmoid())
+        masks = F.pixel_shuffle(self.masks_out(x).float().contiguous(), 2).sigmoid()
+        if still is not None:
+            masks = torch.lerp(masks, torch.ones_like(masks), grow(still, (masks.shape[-2], masks.shape[-1])))
+        return CarryMaps(flow, masks, shift)
 
     def _parts(self, pictures: Tensor, parts: Tensor, flow: Tensor) -> Tensor:
         """Frame, what is left of it after the warp, and warped detail: (n, PARTS, h, w)."""
@@ -221,6 +268,22 @@ class Carry(nn.Module):
         """Near `working_size` pixels on the shorter side, multiples of 8."""
         scale = self.config.working_size / min(height, width)
         return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
+
+
+def _still(layers: Sequence[Layer | None], pictures: Tensor, decoded: Tensor) -> Tensor:
+    """Where pictures (n, 3, h, w) show the portrait's background (n, 1, h, w): as its layer knows it, but where
+    they look different altogether something else has come there."""
+    size = pictures.shape[-2], pictures.shape[-1]
+    known = torch.cat(
+        [
+            torch.zeros_like(one[:, :1]) if layer is None else grow(layer.around.still, size)
+            for layer, one in zip(layers, pictures.split(1), strict=True)
+        ]
+    )
+    coarse = size[0] // COARSE, size[1] // COARSE
+    apart = (shrink(pictures, coarse) - shrink(decoded, coarse)).abs().mean(1, keepdim=True)
+    changed = grow(F.max_pool2d(apart, 3, 1, 1), size) / CHANGED
+    return known * (2 - 2 * changed).clamp(0, 1)
 
 
 def _scale(pictures: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ any part of a video, made at any time, gets the same frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +35,16 @@ def carry_from(
         return carry(frames, references[0], layers)
     result: list[Tensor] = []
     for part in frames.float().clamp(-1, 1).split(AT_ONCE):
-        maps = [carry.estimate(part, reference) for reference in references]
+        own = carry.estimate(part, references[0], layers[len(result) : len(result) + len(part)])
+        if own.shift is not None:  # the same head for all
+            part, own = warp(part, grow(own.shift, (part.shape[-2], part.shape[-1]))), replace(own, shift=None)
+        maps = [own, *(carry.estimate(part, reference) for reference in references[1:])]
         weights = _weights(part, maps, references)
         for i in range(len(part)):
             total = torch.zeros(1, 3, *references[0].size, device=part.device)
             for reference, own, weight in zip(references, maps, weights, strict=True):
-                one = CarryMaps(own.flow[i : i + 1], own.masks[i : i + 1])
-                total.addcmul_(carry.mix(part[i : i + 1], one, reference), grow(weight[i : i + 1], reference.size))
+                mixed = carry.mix(part[i : i + 1], own[i : i + 1], reference)
+                total.addcmul_(mixed, grow(weight[i : i + 1], reference.size))
             if layers and (layer := layers[len(result)]) is not None:
                 total = layer.over(total, maps[0].flow[i : i + 1])
             result.append(total.clamp_(-1, 1))

@@ -101,15 +101,19 @@ def pyramid_flow(frames: Tensor, other: Tensor, size: tuple[int, int]) -> Tensor
     return flow
 
 
-def affine_flow(flow: Tensor, places: Tensor, drawn: Tensor, size: tuple[int, int]) -> Tensor:
-    """The flow to a picture of something that moves as one piece, (1, 2, *size): an affine map from where `flow`
-    (1, 2, h, w) leads to `places` (k, 2) of the other picture, to `drawn` (k, 2), where this picture has them; all
-    -1..1. Places that disagree count less."""
+def places_led(flow: Tensor, places: Tensor) -> Tensor:
+    """Where of the frame a flow (1, 2, h, w) leads to `places` (k, 2) of the other picture: (k, 2), all -1..1."""
     at = places
     for _ in range(INVERSIONS):
         led = F.grid_sample(flow, at[None, None], align_corners=False, padding_mode="border")[0, :, 0].mT
         at = places - led
-    known, led = F.pad(at, (0, 1), value=1.0), drawn - at
+    return at
+
+
+def affine_flow(at: Tensor, to: Tensor, size: tuple[int, int]) -> Tensor:
+    """The flow of something that moves as one piece, (1, 2, *size): the affine map that takes places `at` (k, 2)
+    of a frame to places `to` (k, 2) of another picture, all -1..1. Places that disagree count less."""
+    known, led = F.pad(at, (0, 1), value=1.0), to - at
     weights = torch.ones_like(at[:, :1])
     ridge = torch.diag(at.new_tensor([STIFF, STIFF, 0])) * len(at)
     for _ in range(REWEIGHTED):
@@ -117,4 +121,4 @@ def affine_flow(flow: Tensor, places: Tensor, drawn: Tensor, size: tuple[int, in
         off = (known @ solved - led).norm(dim=1, keepdim=True)
         weights = 1 / (1 + (off / (off.median() + 1e-4)) ** 2)
     across, down, shift = solved.view(3, 2, 1, 1)
-    return (_centres(size[1], flow) * across + _centres(size[0], flow)[:, None] * down + shift)[None]
+    return (_centres(size[1], at) * across + _centres(size[0], at)[:, None] * down + shift)[None]

@@ -167,7 +167,7 @@ def test_what_goes_back_into_a_picture_has_its_pixels(
 ) -> None:
     """Where nothing moves and masks are open, the face's part comes back as it was, which 32 px could not hold."""
 
-    def still(self: Carry, frames: Tensor, reference: CarryReference) -> CarryMaps:
+    def still(self: Carry, frames: Tensor, reference: CarryReference, layers: object) -> CarryMaps:
         return CarryMaps(torch.zeros(len(frames), 2, 16, 16), torch.ones(len(frames), 2, 32, 32))
 
     monkeypatch.setattr(Carry, "estimate", still)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from copy import copy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...networks.carry import Layer
+from ...networks.carry import Layer, Surroundings
 from ...networks.face_points import OVAL, RIGID
 from ...networks.motion_channels import MOTION, POSE
 from .geometry import EXTENT, axis_grid, smooth_step
 from .puppet import Portraits, make_puppets
 from .render import Pose, render
+from .surroundings import surroundings
 
 __all__ = ["PortraitFace"]
 
@@ -29,11 +32,12 @@ OUTER = 1 + SOFT / 2
 class PortraitFace:
     """portrait (1, 3, h, w) in [-1, 1] and points of its face (478, 3) in its pixels -> layers of its size.
 
-    Yaw and pitch are drawn; the rest of the head's pose is not, for `Layer` moves a face as the frame under it has
-    moved. Only a square around the face is drawn.
+    Yaw and pitch are drawn; `Layer` moves the drawing, and the head under it, to the rest of the pose, or with a
+    head whose pose nobody told (`pose_told`). Only a square around the face is drawn.
     """
 
-    def __init__(self, portrait: Tensor, points: Tensor) -> None:
+    def __init__(self, portrait: Tensor, points: Tensor, pose_told: bool = True) -> None:
+        self.pose_told = pose_told
         self.device, (height, width) = portrait.device, portrait.shape[-2:]
         place = portrait.device if portrait.device.type == "cuda" else torch.device("cpu")  # solves in float64
         portrait, points = portrait.to(place, torch.float32), points.to(place, torch.float32)
@@ -53,20 +57,36 @@ class PortraitFace:
         self.puppet = make_puppets(Portraits(self._texture(portrait), plane[None]), size=self.side, matte=False)
         nothing = torch.cat([portrait, torch.zeros_like(portrait[:, :1])], 1)
         self.base = self._within(nothing, self._cover(middle, half), 3).to(self.device)
+        self.shares = {"shift_x": width / self.square, "shift_y": height / self.square}
+        self.around = Surroundings(*(one.to(self.device) for one in surroundings(portrait, points)))
 
     def __call__(self, motion: Tensor) -> list[Layer]:
         """One layer for each row of motion (t, len(MOTION))."""
-        told = motion.to(self.rigid.device, torch.float32).clone()
+        told = motion.to(self.rigid.device, torch.float32)
+        still = told.clone()
         for name, rest in POSE.items():
             if name not in DRAWN:
-                told[:, MOTION.index(name)] = rest
-        pose = Pose(self.puppet, told[None])
+                still[:, MOTION.index(name)] = rest
+        pose = Pose(self.puppet, still[None])
         pictures = (render(pose, size=self.side)[0] * 2 - 1).to(self.device)
-        drawn = self._placed(pose.rigid(self.rigid.mT[None, None])[0].mT)  # (t, k, 2)
+        drawn = self._moved(pose)
+        goals: Sequence[Tensor | None] = [None] * len(told)
+        if self.pose_told:
+            whole = copy(pose)
+            whole.curves = pose.curves | {name: self._column(told, name) for name in POSE}
+            goals = list(self._moved(whole))
         return [
-            Layer(self._within(self.base.clone(), one[None], 0), self.places, at)
-            for one, at in zip(pictures, drawn, strict=True)
+            Layer(self._within(self.base.clone(), one[None], 0), self.places, at, goal, self.around)
+            for one, at, goal in zip(pictures, drawn, goals, strict=True)
         ]
+
+    def _column(self, told: Tensor, name: str) -> Tensor:
+        """A channel of the pose (1, t) as the puppet has it, whose frame is the square."""
+        return told[None, :, MOTION.index(name)] * self.shares.get(name, 1.0) + POSE[name]
+
+    def _moved(self, pose: Pose) -> Tensor:
+        """Where a pose takes what moves as one piece: (t, k, 2), -1..1 of the portrait."""
+        return self._placed(pose.rigid(self.rigid.mT[None, None])[0].mT)
 
     def _texture(self, portrait: Tensor) -> Tensor:
         """The portrait in the puppet's plane, (1, 3, T, T) in 0..1; edges go on outside."""

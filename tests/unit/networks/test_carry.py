@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.networks.carry import Carry, CarryReference, Layer
+from letstalk_core.networks.carry import FURTHEST, Carry, CarryReference, Layer, Surroundings
 from letstalk_core.networks.carry_blend import carry_from
 from letstalk_core.networks.configs import CarryConfig
 
@@ -189,6 +189,22 @@ def test_bad_configs_are_refused(change: dict[str, int]) -> None:
         dataclasses.replace(CarryConfig(), **change)
 
 
+PLACES = torch.cartesian_prod(torch.linspace(-0.5, 0.5, 4), torch.linspace(-0.5, 0.5, 4))
+WHOLE, NOTHING = torch.ones(1, 1, 128, 128), torch.zeros(1, 1, 128, 128)
+
+
+def layer(
+    told: torch.Tensor | None = None,
+    *,
+    cover: torch.Tensor = NOTHING,
+    follow: torch.Tensor = WHOLE,
+    still: torch.Tensor = NOTHING,
+) -> Layer:
+    """A white picture, of which `cover` is seen."""
+    picture = torch.cat([torch.ones(1, 3, 128, 128), cover], dim=1)
+    return Layer(picture, PLACES, PLACES, told, Surroundings(follow, still))
+
+
 def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
     portrait = picture()
     decoded = round_trip(portrait)
@@ -197,12 +213,46 @@ def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
     reference = carry.prepare(portrait, decoded)
     cover = torch.zeros(1, 1, 128, 128)
     cover[..., 48:80, 48:80] = 1
-    places = torch.cartesian_prod(torch.linspace(-0.5, 0.5, 4), torch.linspace(-0.5, 0.5, 4))
-    layer = Layer(torch.cat([torch.ones(1, 3, 128, 128), cover], dim=1), places, places)
-    plain, found = carry(frames, reference), carry(frames, reference, [None, layer])
+    plain, found = carry(frames, reference), carry(frames, reference, [None, layer(cover=cover)])
     torch.testing.assert_close(found[0], plain[0])
     assert float(found[1, :, 52:76, 56:80].min()) > 0.9
     torch.testing.assert_close(found[1, :, :40], plain[1, :, :40])
+
+
+def test_a_head_goes_where_it_is_told_and_no_further_than_hair_lets_it() -> None:
+    portrait = picture()
+    decoded = round_trip(portrait)
+    carry = fixed_carry(0.5, 0.99)
+    reference = carry.prepare(portrait, decoded)
+    inside = (..., slice(16, -16), slice(16, -16))
+    pixels = 2 / 128  # of places, -1..1
+    for frame, told in ((moved(decoded, 4), 1), (decoded, 3), (decoded, -2)):
+        goal = PLACES + torch.tensor([told * pixels, 0.0])
+        found = carry(frame, reference, [layer(goal)])
+        assert psnr(found[inside], moved(portrait, told)[inside]) > psnr(found[inside], frame[inside]) + 4
+    far = carry(decoded, reference, [layer(PLACES + torch.tensor([40 * pixels, 0.0]))])
+    assert psnr(far[inside], moved(portrait, round(FURTHEST / pixels))[inside]) > 24
+    beside = WHOLE.clone()
+    beside[..., :64] = 0  # does not follow the head
+    found = carry(decoded, reference, [layer(PLACES + torch.tensor([4 * pixels, 0.0]), follow=beside)])
+    torch.testing.assert_close(found[..., 16:56], carry(decoded, reference)[..., 16:56], atol=0.05, rtol=0)
+
+
+def test_a_background_stays_unless_something_else_comes_there() -> None:
+    portrait = picture()
+    decoded = round_trip(portrait)
+    carry = fixed_carry(0.5, 0.5)
+    reference = carry.prepare(portrait, decoded)
+    still = NOTHING.clone()
+    still[..., :64] = 1
+    frame = moved(decoded, 2)
+    frame[..., 96:, :32] = 1 - 2 * (decoded[..., 96:, :32].mean() > 0)  # as unlike as can be
+    found = carry(frame, reference, [layer(still=still)])
+    torch.testing.assert_close(found[..., 8:72, :56], portrait[..., 8:72, :56], atol=0.02, rtol=0)
+    without = carry(frame, reference)
+    assert float((without - portrait)[..., 8:72, :56].abs().mean()) > 0.02
+    torch.testing.assert_close(found[..., 104:, :16], without[..., 104:, :16], atol=0.02, rtol=0)
+    torch.testing.assert_close(found[..., 80:], without[..., 80:], atol=0.02, rtol=0)
 
 
 def references(carry: Carry, *pictures: torch.Tensor) -> list[CarryReference]:

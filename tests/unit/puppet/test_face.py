@@ -76,6 +76,32 @@ def test_a_turned_head_is_drawn_and_says_where_its_places_went() -> None:
     torch.testing.assert_close(step[[nose, corner]], seen, atol=0.04, rtol=0)
 
 
+def test_the_frame_is_told_the_whole_pose_unless_nobody_tells_it() -> None:
+    picture, found = portrait("eva")
+    face = PortraitFace(picture, found.points)
+    shifted, larger = (face(pose)[0] for pose in (told(shift_x=0.05, shift_y=-0.03), told(scale=0.1, roll=0.2)))
+    step = torch.tensor([0.1, -0.06]).expand_as(shifted.places)  # halves of the picture
+    torch.testing.assert_close(shifted.told - shifted.places, step, atol=1e-4, rtol=0)
+    spread = [(at - at.mean(0)).norm(dim=1) for at in (larger.told, larger.places)]
+    torch.testing.assert_close(spread[0], 1.1 * spread[1], atol=1e-3, rtol=0)
+    assert PortraitFace(picture, found.points, pose_told=False)(told(yaw=0.3))[0].told is None
+
+
+def test_hair_follows_the_head_and_a_plain_background_stays() -> None:
+    picture, found = portrait("goro")
+    around = PortraitFace(picture, found.points).around
+    x0, y0, x1, y1 = (int(v) for v in found.box)
+    assert around.follow.shape == around.still.shape == (1, 1, 256, 256)
+    face = (..., slice(y0, y1), slice(x0, x1))
+    assert float(around.still[face].max()) < 0.01
+    assert float(around.follow[..., y0 + 20 : y1 - 20, x0 + 20 : x1 - 20].min()) > 0.95
+    corners = around.still[..., :16, [*range(16), *range(240, 256)]]
+    assert float(corners.min()) > 0.95
+    assert float(around.follow[..., :16, :16].max()) < 0.05
+    cut = PortraitFace(picture[..., 40:216], found.points - torch.tensor([40.0, 0.0, 0.0])).around
+    assert cut.still.shape[-2:] == (256, 176)
+
+
 def test_what_is_far_from_the_face_is_not_covered() -> None:
     picture, found = portrait("eva")
     cover = PortraitFace(picture, found.points)(told())[0].picture[0, 3]
