@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fields import CLOSED_GAP, GRID, Head, depth_map, expression_fields, lid_field
-from .geometry import EXTENT, axis_grid, curve_height, grow, sample, smooth_step
+from .geometry import EXTENT, axis_grid, blur, curve_height, grow, sample, smooth_step
 from .glasses import Glasses, draw_glasses
 from .matting import head_matte
 from .mouth import MOUTH_NUMBERS, SHADE_LOW, SHADE_UP, UPPER_EDGE, Mouth
@@ -27,6 +27,8 @@ from .topology import EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
 __all__ = ["Portraits", "Puppets", "make_puppets"]
 
 SEAM_COLUMNS, SEAM_ROWS = 25, 21
+LID_LIGHT = 0.16  # widths of the eye: smaller things are no light but skin
+LID_SHARE = 0.7  # of how much lighter than the eye's hollow it is below
 
 
 @dataclass
@@ -44,10 +46,10 @@ class Portraits:
 class Puppets:
     """Portraits ready to move. Maps are (b, c, T, T) pictures like the texture; G fields as in `fields`.
 
-    lips: above the line between the lips, below it, nearness of the upper lip, of the lower one, u, v of the
-    mouth; eyes: cover of the upper lids, opening, lashes; eyeballs: the texture with the eyes grown under the
-    lids; shades: folds of a smile, of rounded lips, of an open jaw; irises (b, 2, 2), with radius and eye width
-    (b, 2).
+    lips: above the line between the lips, below it, nearness of the upper lip, of the lower one; inside: u, v of
+    the mouth and, where a portrait shows teeth, their colour and cover; eyes: cover of the upper lids, opening,
+    lashes, logarithm of the light, the same on shut lids; eyeballs: the texture with the eyes grown below lids;
+    shades: folds of a smile, of rounded lips, of an open jaw; irises (b, 2, 2), with radius and eye width (b, 2).
     """
 
     portraits: Portraits
@@ -61,6 +63,7 @@ class Puppets:
     texture: Tensor  # with the alpha of the head as fourth channel
     background: Tensor  # (b, 3, T, T)
     lips: Tensor
+    inside: Tensor
     eyes: Tensor
     eyeballs: Tensor
     shades: Tensor
@@ -68,8 +71,7 @@ class Puppets:
     iris_radius: Tensor
     eye_width: Tensor
     mouth: Mouth
-    teeth: Tensor | None = None  # those of the portraits: colour and cover (b, 4, T, T)
-    glasses: Tensor | None = None  # the same
+    glasses: Tensor | None = None  # colour and cover (b, 4, T, T)
 
     def __len__(self) -> int:
         return len(self.texture)
@@ -125,14 +127,14 @@ def make_puppets(
         torch.cat([texture, alpha], 1),
         background,
         maps.lips(),
-        maps.full(torch.stack([maps.cover, maps.opening, maps.lash], 1)),
+        maps.inside(texture),
+        torch.cat([maps.full(torch.stack([maps.cover, maps.opening, maps.lash], 1)), maps.lid_light(texture)], 1),
         _grown_eyes(texture, maps.full(maps.opening)),
         maps.shades(),
         iris[:, :, 0],
         (iris[:, :, 1:] - iris[:, :, :1]).norm(dim=-1).mean(-1),
         width,
         mouth,
-        maps.teeth(texture) if bool(teeth.shown.any()) else None,
         draw_glasses(head, list(glasses), texture.shape[-1], light) if any(glasses) else None,
     )
 
@@ -228,7 +230,7 @@ class _Maps:
         return torch.stack([x, F.pad(found, (1, 1))], -1)
 
     def lips(self) -> Tensor:
-        """(b, 6, T, T): above, below, nearness of the upper and the lower lip, u, v."""
+        """(b, 4, T, T): above, below, nearness of the upper and the lower lip."""
         soft = 0.5 * self.pixel
         # Beyond the lips both layers move alike, and the upper one shows everything.
         x = self.u.abs() / self.width
@@ -237,10 +239,8 @@ class _Maps:
         below = torch.sigmoid((self.v - self.bottom) / soft) * zone
         above = 1 - zone * (1 - torch.sigmoid((self.top - self.v) / soft))
         shade_up, shade_low = self._shades()
-        u, v = self.u / (self.width / 2), (self.v - self.middle) / self.width
-        first = self.full(above[:, None], 1.0)
         rest = self.full(torch.stack([below, shade_up, shade_low], 1))
-        return torch.cat([first, rest, self.full(torch.stack([u, v], 1), 9.0)], 1)
+        return torch.cat([self.full(above[:, None], 1.0), rest], 1)
 
     def _shades(self) -> tuple[Tensor, Tensor]:
         """Nearness of the upper and of the lower lip."""
@@ -250,11 +250,16 @@ class _Maps:
             torch.exp(-((self.bottom - self.v).clamp(min=0) / wide)),
         )
 
-    def teeth(self, texture: Tensor) -> Tensor:
-        """Colour and cover of the teeth that portraits show (b, 4, T, T)."""
+    def inside(self, texture: Tensor) -> Tensor:
+        """u, v of the mouth and, if anybody shows teeth, their colour and cover: (b, 2 or 6, T, T)."""
+        u, v = self.u / (self.width / 2), (self.v - self.middle) / self.width
+        places = self.full(torch.stack([u, v], 1), 9.0)
+        if not bool(self.own.shown.any()):
+            return places
         above, below = self._shades()
         lit = self.full((1 - SHADE_UP * above) * (1 - SHADE_LOW * below), 1.0)
-        return self.full(teeth_layer(self.head, texture, self.own, self.u, self.v, 1 - lit))
+        own = self.full(teeth_layer(self.head, texture, self.own, self.u, self.v, 1 - lit))
+        return torch.cat([places, own], 1)
 
     def _eye_masks(self) -> None:
         soft = 0.5 * self.pixel
@@ -277,6 +282,26 @@ class _Maps:
             self.cover = torch.maximum(self.cover, cover)
             self.opening = torch.maximum(self.opening, inside)
             self.lash = torch.maximum(self.lash, lash)
+
+    def lid_light(self, texture: Tensor) -> Tensor:
+        """Logarithms of the light round the eyes, without what is fine (b, 2, T, T): as it is, and as it would be
+        on shut lids, which are lit like the skin below them."""
+        ends = [self.q[:, e.corners[0]] - self.q[:, e.corners[1]] for e in EYES]
+        widths = torch.stack(ends).norm(dim=-1).mean(0)  # (b,)
+        width = widths[:, None, None]
+        above = torch.zeros_like(self.u)
+        for eye in EYES:
+            edge = self.line((eye.corners[0], *eye.lower, eye.corners[1]))
+            middle = self.q[:, list(eye.corners), 0].mean(1)[:, None, None]
+            near = smooth_step(0.8, 0.6, (self.u - middle).abs() / width)
+            above = torch.maximum(above, near * (self.v < edge) * (self.v > edge - 1.2 * width))
+        light, sigmas = texture.mean(1, keepdim=True), (LID_LIGHT * widths / self.pixel).tolist()
+        lit = []
+        for hidden in (torch.maximum(self.opening, self.lash), above):
+            skin = 1 - self.full(hidden)[:, None]
+            lit.append(_blur_each(grow(light * skin, skin), sigmas).clamp(min=0.03).log())
+        shut = LID_SHARE * _blur_each(self.full(self.opening)[:, None], [0.5 * sigma for sigma in sigmas])
+        return torch.cat([lit[0], torch.lerp(lit[0], lit[1], shut)], 1)
 
     def shades(self) -> Tensor:
         """Logarithms of light (b, 3, T, T): folds beside a smiling mouth, of rounded lips, of an open jaw."""
@@ -308,6 +333,10 @@ class _Maps:
         drop = -0.14 * cheek - 0.10 * corners + 0.10 * fold
         border = smooth_step(0.98, 0.80, x.abs()) * smooth_step(-0.85, -0.68, y) * smooth_step(0.85, 0.62, y)
         return self.full(torch.stack([smile, pursed, drop], 1) * border[:, None])
+
+
+def _blur_each(image: Tensor, sigmas: Sequence[float]) -> Tensor:
+    return torch.cat([blur(one[None], sigma) for one, sigma in zip(image, sigmas, strict=True)])
 
 
 def _grown_eyes(texture: Tensor, opening: Tensor) -> Tensor:

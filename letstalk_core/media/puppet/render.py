@@ -247,9 +247,12 @@ def _draw_eyes(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
     if len(shut):
         places = window.places(half)[:, shut]
         source = _double(invert(pose[shut].lid(), places, steps=12, pace=0.55))
-        layer = sample_frames(torch.cat([p.texture[:, :3], p.eyes[:, [0, 2]]], 1), source)
+        layer = sample_frames(torch.cat([p.texture[:, :3], p.eyes[:, [0, 2, 3]]], 1), source)
         amount = _wide(c["blink"][:, shut].clamp(0, 1))
-        lids = layer[:, :3] * (1 - 0.42 * amount * layer[:, 4:])
+        # The lid goes down, the shadow of the brow stays
+        here, on_lids = sample_frames(p.eyes[:, 3:], s[:, shut]).split(1, 1)
+        relit = (torch.lerp(here, on_lids, amount) - layer[:, 5:]).clamp(-0.4, 0.4).exp()
+        lids = layer[:, :3] * relit * (1 - 0.42 * amount * layer[:, 4:5])
         patch[:, :, shut] = torch.lerp(patch[:, :, shut], lids, layer[:, 3:4] * (amount * 8).clamp(0, 1))
     window.put(picture, patch)
 
@@ -286,15 +289,14 @@ def _draw_mouth(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
     total = a_up + a_low
     skin = (top * a_up + low[:, :3] * a_low) / total.clamp(min=1e-3)
     share = a_low / total.clamp(min=1e-3)
-    if p.teeth is not None:  # what is left of them between lips that meet is a dark seam
+    if p.inside.shape[1] > 2:  # what is left of them between lips that meet is a dark seam
         skin = skin * (1 - SEAM * p.mouth.own[:, None, None, None, None] * (1 - total).clamp(min=0))
     folds = torch.lerp(sample_frames(p.shades, s), sample_frames(p.shades, sl), share)
     strength = torch.stack([c["smile"] + 0.35 * c["wide"], c["round"], c["jaw"]], 1)[..., None, None]
     skin = skin * torch.exp((folds * strength).sum(1, keepdim=True))
     if bool((c["jaw"] > 0.005).any()):
         skull = _double(invert(pose.skull(), places, steps=3))
-        known = p.lips[:, 4:] if p.teeth is None else torch.cat([p.lips[:, 4:], p.teeth], 1)
-        uv = sample_frames(known, skull)
+        uv = sample_frames(p.inside, skull)
         inside = (1 - total).clamp(min=0) * smooth_step(1.12, 0.98, uv[:, :1].abs())
         curves = {**c, "jaw": c["jaw"] * (1 - 0.22 * c["round"])}
         inner = p.mouth.draw(uv, curves, up[:, 1:2], low[:, 4:5])

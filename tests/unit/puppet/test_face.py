@@ -12,6 +12,7 @@ from torch import Tensor
 from letstalk_core.media.portrait.find import Face, find_face
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.puppet.face import PortraitFace
+from letstalk_core.media.puppet.topology import EYES
 from letstalk_core.networks.face_points import RIGID
 from letstalk_core.networks.load import DEMO_FOLDER
 from letstalk_core.networks.motion_channels import MOTION
@@ -51,6 +52,21 @@ def test_jaw_opens_the_mouth_and_blink_shuts_the_eyes(name: str) -> None:
     assert wide > 0.12  # of the eye distance
     shut = read(shown(picture, face, blink=1.0))
     assert sum(shut.eye_openings) < 0.6 * sum(rest.eye_openings)
+
+
+@pytest.mark.parametrize(("name", "least"), [("eva", 0.63), ("finn", 0.55), ("imani", 0.70), ("jamal", 0.63)])
+def test_the_shadow_of_the_brow_does_not_come_down_with_the_lid(name: str, least: float) -> None:
+    picture, found = portrait(name)
+    light = shown(picture, PortraitFace(picture, found.points), blink=1.0)[0].mean(0) / 2 + 0.5
+    shares = []
+    for eye in EYES:
+        width = float((found.points[eye.corners[0], :2] - found.points[eye.corners[1], :2]).norm())
+        middle = float(found.points[list(eye.corners), 0].mean())
+        columns = slice(int(middle - 0.3 * width), int(middle + 0.3 * width))
+        top, bottom = int(found.points[list(eye.upper), 1].min()), int(found.points[list(eye.lower), 1].max())
+        below = light[bottom + 2 : bottom + int(0.35 * width), columns]
+        shares.append(float(light[top:bottom, columns].mean() / below.mean()))
+    assert sum(shares) / 2 > least
 
 
 def test_gaze_moves_the_irises_and_pose_is_left_to_the_frame() -> None:

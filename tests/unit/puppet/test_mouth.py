@@ -81,8 +81,8 @@ def test_lips_that_close_hide_the_teeth() -> None:
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_lips_that_are_closed_show_no_teeth_of_their_own(name: str) -> None:
-    assert person(name)[1].puppet.teeth is None
-    assert person(SMILING)[1].puppet.teeth is not None
+    assert not person(name)[1].puppet.mouth.own
+    assert person(SMILING)[1].puppet.mouth.own
 
 
 def drawn_teeth(name: str) -> Tensor:
