@@ -37,3 +37,8 @@ class NumericalError(LetsTalkError):
 
 class DependencyError(LetsTalkError):
     """An optional program or package that is not installed."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; the name of its class where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

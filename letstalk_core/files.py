@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -13,6 +14,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
@@ -24,6 +26,7 @@ LONGEST = 100  # bytes of a name that its temporary files repeat; file systems a
 FAR = 1 << 30  # the locked byte on Windows, where nobody else can read locked ones
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def sync_to_disk(path: Path) -> None:
@@ -49,7 +52,8 @@ def new_temporary(path: Path) -> Path:
     It is made exclusively, so never through a link, and its name fits wherever that of `path` does.
     """
     while True:
-        name = f".{_stem(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp{_ending(path)}"
+        ending = path.suffix if len(os.fsencode(path.suffix)) <= 16 else ""
+        name = f".{_stem(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp{ending}"
         temporary = path.with_name(name)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
@@ -79,10 +83,6 @@ def _stem(path: Path) -> str:
     if len(name) <= LONGEST:
         return path.name
     return name[: LONGEST // 2].decode("utf-8", "ignore") + "~" + hashlib.sha256(name).hexdigest()[:16]
-
-
-def _ending(path: Path) -> str:
-    return path.suffix if len(os.fsencode(path.suffix)) <= 16 else ""
 
 
 @contextlib.contextmanager
@@ -118,6 +118,27 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def while_unchanged(most: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """For functions of a file: asked again only when the file has changed. Keeps the last `most` results."""
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        @functools.lru_cache(maxsize=most)
+        def known(path: Path, modified: int, size: int, *more: Any) -> T:
+            return function(path, *more)
+
+        @functools.wraps(function)
+        def ask(path: Path, *more: Any) -> T:
+            status = path.stat()
+            return known(path, status.st_mtime_ns, status.st_size, *more)
+
+        return ask
+
+    return decorate
+
+
+known_sha256 = while_unchanged(256)(file_sha256)
 
 
 class FileLock:

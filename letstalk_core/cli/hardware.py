@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 
 
 def at_least(least: int, **values: int | None) -> None:
@@ -52,8 +52,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"device {name!r} cannot be used ({reason}); choose cpu or another") from None
+        raise ConfigError(f"device {name!r} cannot be used ({first_line(error)}); choose cpu or another") from None
     return device
 
 

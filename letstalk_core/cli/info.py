@@ -31,9 +31,15 @@ def describe(path: Path) -> dict[str, Any]:
     """All that `info` shows. Raises: CheckpointError, MediaError."""
     if path.suffix == ".safetensors" or path.is_dir():
         return _describe_model(path)
-    if path.suffix.lower() == ".png":
-        return _describe_picture(path)
-    return _describe_media(path)
+    from ..media.video.content_credentials import read_credentials
+
+    found = _describe_picture(path) if path.suffix.lower() == ".png" else _describe_media(path)
+    credentials = read_credentials(path)
+    return found if credentials is None else {**found, "content_credentials": credentials}
+
+
+def _about(path: Path, kind: str) -> dict[str, Any]:
+    return {"file": str(path), "bytes": path.stat().st_size, "type": kind}
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
@@ -41,14 +47,12 @@ def _describe_model(path: Path) -> dict[str, Any]:
     from ..sampling.memory_bank import FORMAT
 
     header = read_header(path)
-    found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
     if FORMAT in header.metadata:
-        found["type"] = "memory bank"
-        found["memory_bank"] = _maybe_json(header.metadata[FORMAT])
+        found = _about(path, "memory bank") | {"memory_bank": _maybe_json(header.metadata[FORMAT])}
         if not isinstance(found["memory_bank"], dict):
             raise CheckpointError(f"{path}: is a damaged memory bank; save it again")
     else:
-        found["type"] = "LetsTalk model" if header.parts else "safetensors file without LetsTalk config"
+        found = _about(path, "LetsTalk model" if header.parts else "safetensors file without LetsTalk config")
     found["parts"] = {
         name: {
             "kind": config.kind,
@@ -68,19 +72,14 @@ def _describe_model(path: Path) -> dict[str, Any]:
 def _describe_picture(path: Path) -> dict[str, Any]:
     """A PNG; frames of `letstalk generate --png` say in it how they were made."""
     from ..media.portrait.image import read_texts
-    from ..media.video.content_credentials import read_credentials
 
-    size, texts = read_texts(path)
-    found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size, "type": "picture (PNG)"}
-    found |= {"width": size[1], "height": size[0]}
-    found["metadata"] = {k: _maybe_json(v) for k, v in texts.items()}
-    credentials = read_credentials(path)
-    return found if credentials is None else {**found, "content_credentials": credentials}
+    (height, width), texts = read_texts(path)
+    metadata = {k: _maybe_json(v) for k, v in texts.items()}
+    return _about(path, "picture (PNG)") | {"width": width, "height": height, "metadata": metadata}
 
 
 def _describe_media(path: Path) -> dict[str, Any]:
     from ..media.av_input import open_media
-    from ..media.video.content_credentials import read_credentials
 
     with open_media(path) as container:
         streams = []
@@ -95,16 +94,11 @@ def _describe_media(path: Path) -> dict[str, Any]:
                 else:
                     entry |= {"sample_rate": context.sample_rate, "channels": context.channels}
             streams.append(entry)
-        found = {
-            "file": str(path),
-            "bytes": path.stat().st_size,
-            "type": f"media ({container.format.long_name})",
+        return _about(path, f"media ({container.format.long_name})") | {
             "seconds": container.duration / 1e6 if container.duration else None,
             "streams": streams,
             "metadata": {k: _maybe_json(v) for k, v in container.metadata.items()},
         }
-    credentials = read_credentials(path)
-    return found if credentials is None else {**found, "content_credentials": credentials}
 
 
 def _maybe_json(text: str) -> Any:

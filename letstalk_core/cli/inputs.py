@@ -41,14 +41,13 @@ def find_scene(args: argparse.Namespace, settings: GenerateSettings) -> Scene | 
         raise FaceNotFoundError(
             f"{args.portrait}: {error}, or add --no-crop to animate the whole picture as it is"
         ) from None
-    if not args.quiet:
-        _tell(args, scene.notes)
+    _tell(args, scene.notes)
     return scene
 
 
 def _tell(args: argparse.Namespace, notes: list[str]) -> None:
     for note in notes:
-        say(f"note: {args.portrait}: {note}")
+        say(f"note: {args.portrait}: {note}", args.quiet)
 
 
 def output_size(
@@ -79,10 +78,11 @@ def motion_of(args: argparse.Namespace, settings: GenerateSettings, bundle: Mode
 def vocals_of(args: argparse.Namespace, sound: AudioSource) -> AudioSource:
     """What the model hears of a recording. Raises: ConfigError for the vocals of another one."""
     if args.vocals is None:
-        if args.as_authors and not args.quiet:
+        if args.as_authors:
             say(
                 "note: the authors separate the voice from AUDIO before the model hears it; give it as --vocals"
-                " FILE, if AUDIO holds more than speech"
+                " FILE, if AUDIO holds more than speech",
+                args.quiet,
             )
         return sound
     vocals = AudioSource(args.vocals)

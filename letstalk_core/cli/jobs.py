@@ -8,12 +8,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import ConfigError
-from ..files import file_sha256
+from ..files import known_sha256
 from . import generate
 from .output import check_apart
 
@@ -190,13 +189,4 @@ def _contents(path: Path) -> str:
     """A hash of a file, or of the model files of a folder; the name where there is none."""
     if path.is_dir():
         return " ".join(f"{file.name} {_contents(file)}" for file in sorted(path.glob("*.safetensors")))
-    if not path.is_file():
-        return str(path)
-    state = path.stat()
-    return _sha256(path, state.st_mtime_ns, state.st_size)
-
-
-@cache
-def _sha256(path: Path, *state: int) -> str:
-    """Many jobs read the same files."""
-    return file_sha256(path)
+    return known_sha256(path) if path.is_file() else str(path)  # many jobs read the same files

@@ -103,8 +103,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def say(text: str) -> None:
-    """A line on stderr, if somebody listens: a video must not be lost because nobody does."""
+def say(text: str, quiet: bool = False) -> None:
+    """A line on stderr, if somebody listens: a video must not be lost because nobody does. quiet: no line."""
+    if quiet:
+        return
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()

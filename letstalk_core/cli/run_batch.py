@@ -49,8 +49,8 @@ def run_batch(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, jobs: list[Job], table: _Table) -> int:
     started = time.monotonic()
     todo = table.begin(jobs)
-    if len(todo) < len(jobs) and not args.quiet:
-        say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs are done already")
+    if len(todo) < len(jobs):
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} jobs are done already", args.quiet)
     tasks, splits = share(todo, args.split)
     alone = args.ray is None and args.workers is None
 
@@ -58,8 +58,8 @@ def _run(args: argparse.Namespace, jobs: list[Job], table: _Table) -> int:
         table.put(job, row)
         if row["state"] == "failed":
             say(f"failed: {job.place}: {row['error']}")
-        elif row["state"] == "done" and not alone and not args.quiet:
-            say(f"{table.count('done')} of {len(jobs)} done: {job.output}")
+        elif row["state"] == "done" and not alone:
+            say(f"{table.count('done')} of {len(jobs)} done: {job.output}", args.quiet)
 
     try:
         for split in set(splits.values()):
@@ -72,9 +72,8 @@ def _run(args: argparse.Namespace, jobs: list[Job], table: _Table) -> int:
                 note(task if owner is None else owner.job, known)
     finally:
         done, failed = table.count("done"), table.count("failed")
-        if not args.quiet:
-            seconds = time.monotonic() - started
-            say(f"{done} of {len(jobs)} done, {failed} failed, in {seconds:.1f} s; see {table.path}")
+        seconds = time.monotonic() - started
+        say(f"{done} of {len(jobs)} done, {failed} failed, in {seconds:.1f} s; see {table.path}", args.quiet)
     if args.json:
         write_out(json.dumps(table.rows, indent=2) + "\n")
     return 130 if table.count("stopped") else 2 if failed else 0
@@ -84,8 +83,7 @@ def _here(todo: Sequence[Job], args: argparse.Namespace) -> Iterator[tuple[Job, 
     """One after another in this process, each when it begins and when it ends."""
     models, threads = Models(), torch.get_num_threads()
     for number, job in enumerate(todo, 1):
-        if not args.quiet:
-            say(f"job {number} of {len(todo)}: {job.output}")
+        say(f"job {number} of {len(todo)}: {job.output}", args.quiet)
         job.args.threads = job.args.threads or threads  # not those of the run that another job continued
         yield job, {"state": "running"}
         row = attempt(job, models, args.retries)
@@ -101,8 +99,7 @@ def _on_ray(todo: Sequence[Job], args: argparse.Namespace) -> Iterator[tuple[Job
     for job in todo:
         job.args.quiet = True
     with Cluster(args.ray or "local", args.workers) as cluster:
-        if not args.quiet:
-            say(f"{cluster.workers} workers, {cluster.threads} threads each")
+        say(f"{cluster.workers} workers, {cluster.threads} threads each", args.quiet)
         yield from cluster.run(todo, args.retries)
 
 

@@ -48,8 +48,8 @@ def run_dub(args: argparse.Namespace) -> int:
         puppet=not args.no_puppet,
     ).resolve(bundle)
     assert settings.fps is not None
-    if resuming and not args.quiet:
-        say(f"note: continues from {folder}")
+    if resuming:
+        say(f"note: continues from {folder}", args.quiet)
     first = next(iter(read_video(args.video, fps=settings.fps, max_frames=1)))
     sound = AudioSource(args.audio)
     sound.pin()
@@ -69,8 +69,8 @@ def run_dub(args: argparse.Namespace) -> int:
     )
 
     def followed(frames: int) -> None:
-        if frames % SHOWN_EVERY == 0 and not args.quiet:
-            say(f"followed the face through {frames} frames")
+        if frames % SHOWN_EVERY == 0:
+            say(f"followed the face through {frames} frames", args.quiet)
 
     with Interrupt(ProgressLine(quiet=args.quiet)) as interrupt:
         summary = Dubbing(bundle).dub(
@@ -83,8 +83,7 @@ def run_dub(args: argparse.Namespace) -> int:
             work=work,
             followed=followed,
         )
-    if not args.quiet:
-        say(outcome_line(summary, str(output), folder if args.resume else None))
+    say(outcome_line(summary, str(output), folder if args.resume else None), args.quiet)
     if args.json:
         write_out(json.dumps({"output": args.output, **summary.to_dict()}, indent=2) + "\n")
     return 130 if summary.interrupted else 0

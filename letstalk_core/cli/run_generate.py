@@ -48,8 +48,8 @@ def load_models(args: argparse.Namespace) -> ModelBundle:
     if args.compile:
         bundle.dit.compile()
         bundle.autoencoder.decoder.compile()
-    if bundle.is_demo and not args.quiet:
-        say(DEMO_NOTE)
+    if bundle.is_demo:
+        say(DEMO_NOTE, args.quiet)
     return bundle
 
 
@@ -59,19 +59,18 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
     `load` gives the models, after all has been checked that needs none. Raises: LetsTalkError.
     """
     folder = _work_folder(args)
-    resuming = folder is not None and (folder / RUN_FILE).is_file()
-    check_outputs(args, folder, resuming=resuming and not args.restart)
+    resuming = folder is not None and (folder / RUN_FILE).is_file() and not args.restart
+    check_outputs(args, folder, resuming)
     check_temporary_folder()
     settings, size = _settings(args), parse_size(args.size)
     signer = make_signer(args)
     use_threads(args.threads)
-    if resuming and not args.restart:
+    if resuming:
         same_threads(args, folder)
     bundle = load(args)
     settings = choose_size(settings, size, bundle).resolve(bundle)
-    if resuming and not args.restart and not args.quiet:
-        say(f"note: continues from {folder}")
-    line = ProgressLine(quiet=args.quiet)
+    if resuming:
+        say(f"note: continues from {folder}", args.quiet)
     scene = find_scene(args, settings)
     pastes = scene is not None and not scene.is_whole and not args.crop_face
     if settings.carry:
@@ -83,7 +82,7 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
     sound.pin()  # before anything is read from it: what is encoded must be what the video plays
     heard = vocals_of(args, sound)
     motion = motion_of(args, settings, bundle)
-    with Interrupt(line) as interrupt:
+    with Interrupt(ProgressLine(quiet=args.quiet)) as interrupt:
         if args.retake is not None:
             assert folder is not None
             video, work = make_video(args, settings, bundle, folder, sound, signer, pasted)
@@ -131,8 +130,7 @@ def same_threads(args: argparse.Namespace, folder: Path | None) -> None:
     if threads is None or threads == torch.get_num_threads():
         return
     use_threads(threads)
-    if not args.quiet:
-        say(f"note: uses {threads} CPU threads, as when this run began, for the same frames")
+    say(f"note: uses {threads} CPU threads, as when this run began, for the same frames", args.quiet)
 
 
 def _settings(args: argparse.Namespace) -> GenerateSettings:
@@ -214,13 +212,13 @@ def outcome_line(summary: Summary, wrote: str, work: Path | None) -> str:
 
 def _report(args: argparse.Namespace, summary: Summary, work: Path | None) -> None:
     outputs = {name: getattr(args, name) for name in ("output", "png", "contact_sheet", "drift_plot")}
-    if not args.quiet:
-        say(outcome_line(summary, ", ".join(str(p) for p in outputs.values() if p is not None), work))
-        if summary.drift_level > 0 and summary.drift.scores:
-            found = summary.drift.to_dict()
-            say(
-                f"likeness to the portrait {found['mean']:.2f}, lowest {found['lowest']:.2f}; re-anchored after"
-                f" {len(found['re_anchored'])} of {len(summary.drift.scores)} clips"
-            )
+    say(outcome_line(summary, ", ".join(str(p) for p in outputs.values() if p is not None), work), args.quiet)
+    if summary.drift_level > 0 and summary.drift.scores:
+        found = summary.drift.to_dict()
+        say(
+            f"likeness to the portrait {found['mean']:.2f}, lowest {found['lowest']:.2f}; re-anchored after"
+            f" {len(found['re_anchored'])} of {len(summary.drift.scores)} clips",
+            args.quiet,
+        )
     if args.json:
         write_out(json.dumps({**outputs, **summary.to_dict()}, indent=2) + "\n")

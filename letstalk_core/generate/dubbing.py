@@ -27,7 +27,7 @@ from .run import Run, generate
 from .settings import GenerateSettings, Summary
 from .sinks import DecodingSink
 from .stages import Stages
-from .talking_portrait import TalkingPortrait, run_fingerprint, timed
+from .talking_portrait import TalkingPortrait, aborting, finished, run_fingerprint
 from .work_folder import WorkFolder
 
 DUBBING_VERSION = 2  # of where and how mouths are blended in
@@ -58,17 +58,9 @@ class Dubbing:
         which comes first. `work`, stopping and errors as in `TalkingPortrait.generate`, and FaceNotFoundError.
         """
         started = time.monotonic()
-        try:
+        with aborting(sink, work):
             run, summary, decoded = self._prepare(film, audio, sink, settings, length, progress, work, followed)
-        except BaseException:
-            sink.abort()
-            if work is not None:
-                work.leave()
-            raise
-        outcome = generate(run, ThreadedSink(decoded, capacity=1), work)
-        summary.frames, summary.resumed_clips = outcome.frames, outcome.resumed_clips
-        summary.interrupted = outcome.interrupted
-        return timed(summary, started, outcome.frames - outcome.resumed_frames)
+        return finished(summary, generate(run, ThreadedSink(decoded, capacity=1), work), started)
 
     def _prepare(
         self,

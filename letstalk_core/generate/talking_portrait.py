@@ -38,7 +38,7 @@ from .machine import machine
 from .parts import Part, first_heard, plan_part, run_up
 from .progress import Progress, Reporter
 from .retake import Retake, retake
-from .run import Run, Watcher, generate
+from .run import Outcome, Run, Watcher, generate
 from .settings import GenerateSettings as GenerateSettings  # research takes it from here
 from .settings import Summary
 from .sinks import DecodingSink
@@ -90,16 +90,13 @@ class TalkingPortrait:
         """
         started = time.monotonic()
         report = Reporter(progress)
-        with _aborting(sink):
+        with aborting(sink):
             run, stages, summary = self._prepare(portrait, audio, settings, report, motion, references, part)
             decoded = report.sink = DecodingSink(sink, stages.decode)
             if part is not None:
                 run_up(run, part)
         # One clip is decoded and written while the next is sampled.
-        outcome = generate(run, ThreadedSink(decoded, capacity=1), work)
-        summary.frames, summary.resumed_clips = outcome.frames, outcome.resumed_clips
-        summary.interrupted = outcome.interrupted
-        return timed(summary, started, outcome.frames - outcome.resumed_frames)
+        return finished(summary, generate(run, ThreadedSink(decoded, capacity=1), work), started)
 
     @torch.no_grad()
     def retake(
@@ -123,7 +120,7 @@ class TalkingPortrait:
         """
         started = time.monotonic()
         report = Reporter(progress)
-        with _aborting(video):
+        with aborting(video):
             run, stages, summary = self._prepare(portrait, audio, settings, report, motion, references)
         again = Retake(
             seconds=seconds, seed=seed, sample=run.sample, video=video, decode=stages.decode, watch=report
@@ -132,7 +129,7 @@ class TalkingPortrait:
         part = retake(run, DecodingSink(video, stages.decode), work, again)
         summary.frames = run.frames
         summary.retaken = [part[0].first, part[-1].first + part[-1].count]
-        return timed(summary, started, summary.retaken[1] - summary.retaken[0])
+        return _timed(summary, started, summary.retaken[1] - summary.retaken[0])
 
     def _prepare(
         self,
@@ -240,16 +237,25 @@ def _aligned(references: Sequence[Portrait], portrait: Tensor, settings: Generat
 
 
 @contextmanager
-def _aborting(sink: FrameSink) -> Iterator[None]:
-    """Nothing is left in a sink if the block fails."""
+def aborting(sink: FrameSink, work: WorkFolder | None = None) -> Iterator[None]:
+    """Nothing is left in a sink if the block fails, and a work folder is let go of."""
     try:
         yield
     except BaseException:
         sink.abort()
+        if work is not None:
+            work.leave()
         raise
 
 
-def timed(summary: Summary, started: float, frames: int) -> Summary:
+def finished(summary: Summary, outcome: Outcome, started: float) -> Summary:
+    """What came of a run that began at a moment of `time.monotonic`."""
+    summary.frames, summary.resumed_clips = outcome.frames, outcome.resumed_clips
+    summary.interrupted = outcome.interrupted
+    return _timed(summary, started, outcome.frames - outcome.resumed_frames)
+
+
+def _timed(summary: Summary, started: float, frames: int) -> Summary:
     summary.seconds = summary.frames / summary.fps
     summary.elapsed_seconds = time.monotonic() - started
     summary.frames_per_second = frames / max(summary.elapsed_seconds, 1e-9)

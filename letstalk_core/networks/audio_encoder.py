@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError, DependencyError, LetsTalkError
+from ..errors import CheckpointError, ConfigError, DependencyError, LetsTalkError, first_line
 from ..protocols import Device, DType
 from .checkpoint import check_keys, load_into, load_pickled_tensors, load_tensors, save_checkpoint
 from .configs import AudioEncoderConfig
@@ -167,8 +167,7 @@ def _build(config: AudioEncoderConfig, device: Device, dtype: DType) -> Any:
         with torch.device(device if device is not None else "cpu"):
             model = library.Wav2Vec2Model(wav2vec2_config)
     except Exception as error:  # of many kinds, by version of the library
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"audio_encoder config: its layers cannot be made ({reason})") from None
+        raise ConfigError(f"audio_encoder config: its layers cannot be made ({first_line(error)})") from None
     return model if dtype is None else model.to(dtype)
 
 

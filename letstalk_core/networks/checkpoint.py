@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, DependencyError
+from ..errors import CheckpointError, DependencyError, first_line
 from ..files import atomic_path
 from .config import Config
 from .configs import config_class
@@ -128,9 +128,8 @@ def load_pickled_tensors(path: str | os.PathLike[str], *, device: str = "cpu") -
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; give the path of a checkpoint") from None
     except Exception as error:  # torch raises many kinds for damaged and for refused files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path}: is damaged, or holds more than plain tensors, which is never loaded ({reason});"
+            f"{path}: is damaged, or holds more than plain tensors, which is never loaded ({first_line(error)});"
             " get the file again"
         ) from None
     if not isinstance(content, Mapping):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import CheckpointError, ConfigError, LetsTalkError
 from ..files import file_sha256
@@ -84,15 +84,11 @@ def load_model(
             model = build_model(config, dtype=dtype)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    _assign(model, tensors, device, dtype)
-    return model.eval().requires_grad_(False)
-
-
-def _assign(model: nn.Module, tensors: Mapping[str, Tensor], device: Device, dtype: DType) -> None:
     placed = {k: v.to(device=device, dtype=dtype if v.is_floating_point() else None) for k, v in tensors.items()}
     model.load_state_dict(placed, assign=True)
     if device is not None:
         model.to(device)
+    return model.eval().requires_grad_(False)
 
 
 @dataclass

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import NumericalError
 
@@ -21,15 +21,6 @@ N = TypeVar("N")
 REMEDY = "check the model files; use float32 (--dtype float32) or lower guidance scales"
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Inside the block, torch's softmax attention is the plain product of matrices."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 def bad_numbers(result: Tensor) -> str | None:
@@ -74,7 +65,7 @@ class NumericalGuard:
         result, cause = _attempt(run, network, judge)
         if cause is not None:
             log.warning("%s: %s; done again in float32 with plain attention", stage, cause)
-            with plain_attention():
+            with sdpa_kernel(SDPBackend.MATH):  # the plain product of matrices
                 result, again = _attempt(run, self.exact(network), judge)
             if again is None:
                 cause = None

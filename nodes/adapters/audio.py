@@ -18,7 +18,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from ...letstalk_core.errors import ConfigError, MediaError
+from ...letstalk_core.errors import ConfigError, MediaError, first_line
 from ...letstalk_core.media.audio.alignment import SAMPLE_RATE, frame_count, frame_positions, resample_states
 from ...letstalk_core.media.audio.decode import MIN_SAMPLES, WaveformSource
 from ...letstalk_core.media.audio.features import encode_audio as encode_blocks
@@ -147,7 +147,7 @@ def reuse_output(
     track = output.get("letstalk_track")
     if track is None:
         states = _native_states(output, round(seconds * SAMPLE_RATE))
-        known = {"kind": _describe_native(states)}
+        known = {"kind": f"native encoder, {states.shape[1]} layers of {states.shape[2]}"}
     else:
         states, known = track.states, {"kind": track.kind, "encoder_file": track.encoder_file}
     frames = frame_count(seconds, fps)
@@ -176,8 +176,8 @@ def _check_audio(audio: Mapping[str, Any]) -> Tensor:
     except mm.InterruptProcessingException:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MediaError(f"audio: its sound cannot be read ({reason}); use a file with a sound track") from None
+        why = first_line(error)
+        raise MediaError(f"audio: its sound cannot be read ({why}); use a file with a sound track") from None
     if not isinstance(waveform, Tensor):
         raise MediaError("audio: there is no sound; a video without a sound track gives none")
     if waveform.ndim != 3 or waveform.shape[0] != 1 or waveform.shape[1] < 1:
@@ -276,10 +276,6 @@ def _native_states(output: Mapping[str, Any], samples: int) -> Tensor:
             " wav2vec2 (whisper and others keep another time), or use LetsTalk's Load Audio Encoder"
         )
     return torch.stack([layer[0].float().cpu() for layer in layers[1:]], dim=1)
-
-
-def _describe_native(states: Tensor) -> str:
-    return f"native encoder, {states.shape[1]} layers of {states.shape[2]}"
 
 
 def _with_progress(blocks: Iterator[Tensor], frames: int) -> Iterator[Tensor]:

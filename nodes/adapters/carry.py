@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...letstalk_core.errors import ConfigError
+from ...letstalk_core.files import while_unchanged
 from ...letstalk_core.generate.detail import PortraitDetail, own_size
 from ...letstalk_core.generate.face_motion import FaceMotion
 from ...letstalk_core.media.portrait.crop import fit_to
@@ -49,14 +49,13 @@ def _beside(vae: VAE, kind: str, anyone: bool = False) -> Any:
     for folder in [*folders, *([DEMO_FOLDER] if anyone else [])]:
         file = folder / f"{kind}.safetensors"
         if file.is_file():
-            return _load(folder, kind, file.stat().st_mtime_ns)
+            return _load(file)
     return None
 
 
-@lru_cache(maxsize=8)
-def _load(folder: Path, kind: str, modified: int) -> Any:
-    """`modified` is there to notice another file of the same name."""
-    return load_optional(folder, kind)
+@while_unchanged(8)
+def _load(file: Path) -> Any:
+    return load_optional(file.parent, file.stem)
 
 
 def result_size(choice: str, frames: tuple[int, int], portrait: Tensor) -> tuple[int, int]:

@@ -129,7 +129,7 @@ class ComfyDiT(LetsTalkDiT):
             portrait=exact.portrait,
             audio=self._audio_tokens(exact, dtype, cache),
             memory=exact.memory,
-            movement=self._movement_tokens(exact, dtype),
+            movement=None if exact.movement is None else self.audio_projection.movement_of(exact.movement, dtype),
             cache=cache,
         )
         return prediction_of(
@@ -145,12 +145,6 @@ class ComfyDiT(LetsTalkDiT):
         if cache is not None:
             cache[TOKENS_KEY] = tokens
         return tokens
-
-    def _movement_tokens(self, exact: ExactInputs, dtype: torch.dtype) -> Tensor | None:
-        """Tokens (b, f, n, d): a few small products, not worth keeping."""
-        if exact.movement is None:
-            return None
-        return self.audio_projection.movement_of(exact.movement, dtype)
 
 
 class _Network:

@@ -19,7 +19,8 @@ import torch
 from comfy.cli_args import args
 
 from ...letstalk_core import __version__
-from ...letstalk_core.errors import DependencyError
+from ...letstalk_core.errors import DependencyError, first_line
+from ...letstalk_core.files import known_sha256
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.media.portrait.detect import WEIGHTS_URL, cached_weights
 from ...letstalk_core.networks.checkpoint import CheckpointHeader, read_header
@@ -36,7 +37,6 @@ from .conditioning import make_conditioning
 from .faces import detector_weights
 from .folders import FOLDER, list_bundles, list_models, resolve_model
 from .model import LetsTalkModel
-from .provenance import known_sha256
 from .work import work_root
 
 PACKAGES = ("torch", "torchaudio", "transformers", "av", "kornia", "safetensors", "einops")
@@ -151,22 +151,13 @@ def _shape(config: Config) -> str:
 
 
 def _tools() -> list[str]:
-    from ...letstalk_core.media.video.writer import available_encoder
-
-    try:
-        encoder = available_encoder()
-        note = "" if "264" in encoder else " (no H.264 here: not every player shows this; install another PyAV)"
-        lines = [f"video encoder: {encoder}{note}"]
-    except DependencyError as error:
-        lines = [f"video encoder: {error}"]
-    weights = detector_weights()
-    if weights is not None:
-        return [*lines, f"face detector: {weights}"]
-    return [
-        *lines,
-        f"face detector: no weights of YuNet, so the pack's own finds faces; YuNet's are at {WEIGHTS_URL}, for"
-        f" models/{FOLDER}/face_detector or {cached_weights()}",
-    ]
+    encoder, works = _encoder()
+    note = " (no H.264 here: not every player shows this; install another PyAV)" if works is False else ""
+    faces = detector_weights() or (
+        f"no weights of YuNet, so the pack's own finds faces; YuNet's are at {WEIGHTS_URL}, for"
+        f" models/{FOLDER}/face_detector or {cached_weights()}"
+    )
+    return [f"video encoder: {encoder}{note}", f"face detector: {faces}"]
 
 
 def _next(model: Any, vae: Any) -> list[str]:
@@ -176,7 +167,7 @@ def _next(model: Any, vae: Any) -> list[str]:
         found.append(f"update torch to {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer: {torch.__version__} is old")
     if mm.get_torch_device().type == "cpu":
         found.append("install torch for your graphics card: on the CPU a model larger than the demo takes hours")
-    if "264" not in _encoder():
+    if not _encoder()[1]:
         found.append("install another PyAV (pip install --upgrade av): without H.264 few players show videos")
     if len(list_bundles()) == 1:
         found.append(f"put a model folder into models/{FOLDER} for better photographs: the demo is small")
@@ -190,13 +181,15 @@ def _next(model: Any, vae: Any) -> list[str]:
     return found or ["nothing: everything is there"]
 
 
-def _encoder() -> str:
+def _encoder() -> tuple[str, bool | None]:
+    """The video encoder, and whether every player shows its videos; or why there is none, and None."""
     from ...letstalk_core.media.video.writer import available_encoder
 
     try:
-        return available_encoder()
-    except DependencyError:
-        return ""
+        encoder = available_encoder()
+    except DependencyError as error:
+        return str(error), None
+    return encoder, "264" in encoder
 
 
 def _speed(model: Any, vae: Any, audio_encoder: Any, steps: int, audio_guidance: bool) -> list[str]:
@@ -231,8 +224,7 @@ def _measured(measure: Callable[[], float]) -> tuple[float | None, str]:
     except (mm.InterruptProcessingException, KeyboardInterrupt):
         raise
     except Exception as error:  # a model that does not fit, an encoder of another kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return None, f"could not be measured ({reason})"
+        return None, f"could not be measured ({first_line(error)})"
     return seconds, f"{seconds:.3f} s"
 
 

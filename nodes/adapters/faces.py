@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ...letstalk_core.errors import FaceNotFoundError, LetsTalkError
+from ...letstalk_core.files import while_unchanged
 from ...letstalk_core.media.portrait.detect import KorniaFaceDetector, cached_weights
 from ...letstalk_core.media.portrait.find import Face, check_face, default_finder, find_face
 from ...letstalk_core.pixels import to_bytes
@@ -32,12 +32,11 @@ def detector_weights() -> Path | None:
 def face_detector() -> Detector | None:
     """Finds faces: (h, w, 3) uint8 -> boxes (n, 5) with confidence. None where there are no weights for it."""
     path = detector_weights()
-    return None if path is None else _detector(path, path.stat().st_mtime_ns)
+    return None if path is None else _detector(path)
 
 
-@lru_cache(maxsize=1)
-def _detector(path: Path, modified: int) -> KorniaFaceDetector:
-    """Loaded once; `modified` is there to notice another file of the same name."""
+@while_unchanged(1)
+def _detector(path: Path) -> KorniaFaceDetector:
     with torch.inference_mode(False):
         return KorniaFaceDetector(path)
 

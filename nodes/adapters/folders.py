@@ -13,12 +13,12 @@ import mimetypes
 import re
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
 from ...letstalk_core.errors import CheckpointError, MediaError
+from ...letstalk_core.files import while_unchanged
 from ...letstalk_core.networks.checkpoint import read_header
 from ...letstalk_core.networks.load import DEMO_FOLDER
 
@@ -128,7 +128,7 @@ def _models(kind: str) -> dict[str, Path]:
         level = logging.WARNING if folder == FOLDER else logging.DEBUG  # others' files are not ours to complain of
         for name in folder_paths.get_filename_list(folder):
             path = folder_paths.get_full_path(folder, name)
-            if path is not None and name.endswith(EXTENSIONS) and _is_of_kind(Path(path), kind, level):
+            if path is not None and name.endswith(EXTENSIONS) and kind in _kinds_of(Path(path), level):
                 models[f"{name} [{folder}]" if name in models else name] = Path(path)
     return models
 
@@ -143,22 +143,18 @@ def _face_detectors() -> dict[str, Path]:
     return found
 
 
-def _is_of_kind(path: Path, kind: str, level: int) -> bool:
+def _kinds_of(path: Path, level: int) -> frozenset[str]:
+    """What a file can be loaded as; an unreadable one is logged at `level`."""
     try:
-        status = path.stat()
-    except OSError:
-        return False
-    return kind in _kinds(path, level, status.st_mtime_ns, status.st_size)
+        return _kinds(path, level)
+    except OSError:  # it has just gone
+        return frozenset()
 
 
-@lru_cache(maxsize=4096)
-def _kinds(path: Path, level: int, modified: int, size: int) -> frozenset[str]:
-    """What a file can be loaded as; an unreadable one is logged at `level`.
-
-    `modified` and `size` are there to notice another file of the same name.
-    """
+@while_unchanged(4096)
+def _kinds(path: Path, level: int) -> frozenset[str]:
     try:
-        if not _may_be_ours(path, size):
+        if not _may_be_ours(path):
             return frozenset()
         header = read_header(path)
     except CheckpointError as error:
@@ -169,11 +165,11 @@ def _kinds(path: Path, level: int, modified: int, size: int) -> frozenset[str]:
     return frozenset(kind for kind, key in FOREIGN.items() if any(map(key.search, header.shapes)))
 
 
-def _may_be_ours(path: Path, size: int) -> bool:
+def _may_be_ours(path: Path) -> bool:
     """Whether the header is worth parsing: it has a trace of ours, or is damaged, which `read_header` explains."""
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
+            (length,), size = struct.unpack("<Q", file.read(8)), path.stat().st_size
             if MAX_HEADER_BYTES < length <= size - 8:
                 return False
             header = file.read(length) if length <= size - 8 else b""

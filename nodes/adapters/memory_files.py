@@ -27,7 +27,7 @@ def new_bank_path(prefix: str) -> Path:
 
 def list_banks() -> list[str]:
     """Names for a file input, saved ones with the highest number first, then those of the model folders."""
-    return list(_banks())
+    return [name for name, path in _files().items() if _is_bank(path)]
 
 
 def resolve_bank(name: str) -> Path:
@@ -39,10 +39,6 @@ def resolve_bank(name: str) -> Path:
             " Memory, or press R to read the folders again"
         )
     return found
-
-
-def _banks() -> dict[str, Path]:
-    return {name: path for name, path in _files().items() if _is_bank(path)}
 
 
 def _files() -> dict[str, Path]:

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from comfy.cli_args import args
 
 from ...letstalk_core import __version__
-from ...letstalk_core.files import file_sha256
+from ...letstalk_core.files import known_sha256
 from ...letstalk_core.generate.retake import retake_details
 from ...letstalk_core.media.audio.track import AudioTrack
 from ...letstalk_core.media.video.container import AI_MARKER
 from ...letstalk_core.networks.load import OPTIONAL
-
-
-def known_sha256(path: Path) -> str:
-    """SHA-256 of a file as it is now; read once for as long as it does not change. Raises: OSError."""
-    status = path.stat()
-    return _sha256(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, modified: int, size: int) -> str:
-    """`modified` and `size` are there to notice another file of the same name."""
-    return file_sha256(path)
 
 
 def models_sha256(model: Any, vae: Any, track: AudioTrack) -> dict[str, str]:

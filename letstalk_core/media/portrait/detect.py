@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ...errors import CheckpointError, DependencyError, FaceNotFoundError
+from ...errors import CheckpointError, DependencyError, FaceNotFoundError, first_line
 from ...networks.checkpoint import load_pickled_tensors, load_tensors
 from ...protocols import Device
 from .crop import check_image, resize
@@ -102,5 +102,6 @@ def _load(network: Any, path: Path) -> None:
         load = load_tensors if path.suffix == ".safetensors" else load_pickled_tensors
         network.load_state_dict(load(path))
     except (CheckpointError, RuntimeError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: is not a YuNet file ({reason}); download {WEIGHTS_URL}") from None
+        raise CheckpointError(
+            f"{path}: is not a YuNet file ({first_line(error)}); download {WEIGHTS_URL}"
+        ) from None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ConfigError, DependencyError, MediaError
+from ...errors import ConfigError, DependencyError, MediaError, first_line
 from ..av_input import check_file
 
 MIN_SIDE = 32  # pixels
@@ -26,22 +26,7 @@ ROWS = 64  # that are converted at once
 WORKING_SIDE = 4096  # larger pictures are reduced while they are read: no model needs more
 ORIENTATION = 0x0112  # EXIF
 # Only formats that Pillow decodes by itself: EPS, for one, would start another program.
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "MPO",
-    "WEBP",
-    "BMP",
-    "DIB",
-    "GIF",
-    "TIFF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "TGA",
-    "ICO",
-    "QOI",
-)
+FORMATS = "PNG JPEG MPO WEBP BMP DIB GIF TIFF PPM JPEG2000 AVIF TGA ICO QOI".split()
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -97,7 +82,9 @@ def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T], leas
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sizes are checked below, and damaged EXIF is no reason to stop
             with Image.open(path, formats=formats) as image:
-                _check_size(path, image.width, image.height, least, _most_pixels(image))
+                # As many as its decoder gets through in about two seconds, a few at worst.
+                most = min([MAX_PIXELS, *(SLOW[tile[0]] for tile in image.tile or () if tile[0] in SLOW)])
+                _check_size(path, image.width, image.height, least, most)
                 return function(path, image)
     except MediaError:
         raise
@@ -106,13 +93,7 @@ def _read(path: str | os.PathLike[str], function: Callable[[Path, Any], T], leas
     except UnidentifiedImageError:
         raise MediaError(f"{path}: is not a picture that can be read; save it as PNG or JPEG") from None
     except Exception as error:  # decoders fail in many ways on damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MediaError(f"{path}: is damaged or cut short ({reason}); get the file again") from None
-
-
-def _most_pixels(image: Any) -> int:
-    """How many its decoder gets through in about two seconds, a few at worst."""
-    return min([MAX_PIXELS, *(SLOW[tile[0]] for tile in image.tile or () if tile[0] in SLOW)])
+        raise MediaError(f"{path}: is damaged or cut short ({first_line(error)}); get the file again") from None
 
 
 def _scale_to(pixels: int) -> str:

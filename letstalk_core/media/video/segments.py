@@ -131,14 +131,14 @@ class SegmentedVideo(Sink):
         if self._closed:
             raise OutputError(f"{self.path}: is closed; make a new writer")
         held = self.held
-        if (
-            len(frames) and self._next == held and held % self.segment_frames
-        ):  # it ended here once; now it is longer
+        if len(frames) and self._next == held and held % self.segment_frames:  # it ended here once
             raise ConfigError(f"{self.folder}: holds a whole video of {held} frames")
         try:
             while len(frames):
                 if self._writer is None:
-                    self._writer = self._segment(self._next // self.segment_frames)
+                    index = self._next // self.segment_frames
+                    self._live = self._live or self._so_far(index)
+                    self._writer = self._encoder(segment_path(self.folder, index))
                 count = min(len(frames), self.segment_frames - self._writer.frames)
                 self._put(self._writer, frames[:count])
                 self._next += count
@@ -148,11 +148,6 @@ class SegmentedVideo(Sink):
         except Exception as error:
             self.abort()
             raise as_output_error(error, self.path) from None
-
-    def _segment(self, index: int) -> VideoWriter:
-        if self._live is None:
-            self._live = self._so_far(index)
-        return self._encoder(segment_path(self.folder, index))
 
     def _encoder(self, path: Path) -> VideoWriter:
         return _SegmentWriter(path, self.fps, self.size, encoder=self.encoder, encoder_options=self._options)

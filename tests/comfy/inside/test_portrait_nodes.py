@@ -104,7 +104,7 @@ def test_the_detector_is_used_when_its_weights_are_there(
     weights = tmp_path / "yunet_final.pth"
     weights.touch()
     monkeypatch.setattr(faces, "detector_weights", lambda: weights)
-    monkeypatch.setattr(faces, "_detector", lambda path, modified: lambda image: boxes[int(image[0, 0, 0]) - 1])
+    monkeypatch.setattr(faces, "_detector", lambda path: lambda image: boxes[int(image[0, 0, 0]) - 1])
     video = torch.stack([torch.full((120, 160, 3), (i + 1) / 255) for i in range(3)])
     _, way_back, _ = crop(video, face="detector", width=64, height=64)
     assert way_back.track.faces == (True, False, True)
