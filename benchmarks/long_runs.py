@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Options, Row, randomise
-from benchmarks.tiny import tiny_autoencoder, tiny_encoder
+from benchmarks.tiny import tiny_autoencoder, tiny_encoder, write_speech
 from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
@@ -219,13 +218,7 @@ def _measure(minutes: float) -> dict[str, int]:
     """Generate once from a file of so many minutes; the peak of this process in bytes."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16000)
-            second = (torch.randn(16000) * 3000).short().numpy().tobytes()
-            for _ in range(round(minutes * 60)):
-                file.writeframes(second)
+        write_speech(path, minutes * 60)
         portrait = torch.full((64, 64, 3), 128, dtype=torch.uint8)
         TalkingPortrait(tiny_bundle()).generate(portrait, path, _Sink(), GenerateSettings(steps=1))
     return {"peak": _peak_bytes()}

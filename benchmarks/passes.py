@@ -48,10 +48,11 @@ def footprint() -> dict[str, int]:
     return found
 
 
-def resident() -> int:
-    """Bytes of memory; 0 where this system does not say."""
+def resident(process: int | str = "self") -> int:
+    """Bytes of memory of a process; 0 for one that has ended, and where this system does not say."""
     try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

@@ -1,10 +1,13 @@
-"""Networks so small that whole runs take a moment, for tests and damaged files: configurations, and files."""
+"""Networks so small that whole runs take a moment, for tests and damaged files, and sound of any length."""
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.configs import AudioEncoderConfig, AudioProjectionConfig, AutoencoderConfig, DiTConfig
@@ -87,3 +90,19 @@ def save_models(folder: Path, models: Mapping[str, Any], notes: dict[str, str] |
         kinds = [name, "audio_projection"] if name == "dit" else [name]
         parts = {kind: (models[kind].config, models[kind].state_dict()) for kind in kinds}
         save_checkpoint(folder / f"{name}.safetensors", parts, notes if name == "dit" else None)
+
+
+def write_speech(path: Path, seconds: float, rate: int = 16_000) -> None:
+    """Noise in syllables, another in every second, written as a stream."""
+    generator = torch.Generator().manual_seed(1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        syllables = torch.sin(torch.arange(rate) / rate * 6.2832 * 4).clamp(min=0)
+        left = round(seconds * rate)
+        while left > 0:
+            count = min(left, rate)
+            sound = torch.randn(rate, generator=generator) * syllables * 6000
+            file.writeframes(sound[:count].clamp(-32768, 32767).short().numpy().tobytes())
+            left -= count

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import random
 import shutil
-import time
-import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.soak.zygote import Zygote
-from benchmarks.tiny import save_models
+from benchmarks.tiny import save_models, write_speech
 from letstalk_core.media.video.segments import SO_FAR, segment_path
 
 
@@ -125,22 +123,6 @@ def save_bundle(folder: Path) -> None:
     temporary.rename(folder)
 
 
-def write_speech(path: Path, seconds: float, rate: int = 16_000) -> None:
-    """Noise in syllables, another in every second, written as a stream."""
-    generator = torch.Generator().manual_seed(1)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        syllables = torch.sin(torch.arange(rate) / rate * 6.2832 * 4).clamp(min=0)
-        left = round(seconds * rate)
-        while left > 0:
-            count = min(left, rate)
-            sound = torch.randn(rate, generator=generator) * syllables * 6000
-            file.writeframes(sound[:count].clamp(-32768, 32767).short().numpy().tobytes())
-            left -= count
-
-
 def decoded(path: Path) -> int:
     """Frames that a player gets out of a file, up to where it is cut off."""
     import av
@@ -173,7 +155,3 @@ def safe_frames(work: Path, segment_frames: int) -> tuple[int, int]:
         segments += 1
     so_far = work / SO_FAR
     return segments * segment_frames, decoded(so_far) if segments and so_far.exists() else 0
-
-
-def now() -> float:
-    return time.monotonic()

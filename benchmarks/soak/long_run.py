@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.soak.harness import Outcome, Soak, now, safe_frames, scenario
+from benchmarks.passes import resident
+from benchmarks.soak.harness import Outcome, Soak, safe_frames, scenario
 from benchmarks.soak.runs import SEGMENT_FRAMES
 
 FLAT = 1.05  # largest resident memory of the last tenth against that of the second tenth
@@ -24,12 +24,13 @@ def long_run(soak: Soak) -> Outcome:
     folder = soak.fresh("long")
     seconds = soak.long_minutes * 60
     speech, out = soak.speech(seconds), folder / "v.mp4"
-    begin = now()
+    begin = time.monotonic()
     pid = soak.zygote.start(soak.generate(out, speech=speech), folder)
     memory: list[tuple[float, int]] = []  # part of the video, bytes
     peak = 0
-    while (resident := _resident(pid)) > 0 and not out.exists():
-        memory.append((_segments(folder) * SEGMENT_FRAMES / (seconds * FPS), resident))
+    while (held := resident(pid)) > 0 and not out.exists():
+        segments = len(list(folder.glob("v.mp4.work/video-*")))
+        memory.append((segments * SEGMENT_FRAMES / (seconds * FPS), held))
         peak = max(peak, _disk(folder))
         time.sleep(0.2 if seconds < 300 else 2.0)
     ended = soak.zygote.wait(pid)
@@ -40,7 +41,7 @@ def long_run(soak: Soak) -> Outcome:
     late = max((m for part, m in memory if part >= 0.9), default=0)
     outcome.figures |= {
         "minutes of video": soak.long_minutes,
-        "minutes it took": round((now() - begin) / 60, 1),
+        "minutes it took": round((time.monotonic() - begin) / 60, 1),
         "resident MiB, second tenth": round(early / 2**20),
         "resident MiB, last tenth": round(late / 2**20),
         "video MB": round(out.stat().st_size / 1e6, 1),
@@ -61,7 +62,7 @@ def so_far(soak: Soak) -> Outcome:
     folder = soak.fresh("looks")
     out = folder / "v.mp4"
     pid = soak.zygote.start(soak.generate(out, speech=soak.speech(5 * soak.seconds)), folder)
-    while _resident(pid) > 0 and not out.exists():
+    while resident(pid) > 0 and not out.exists():
         try:
             copy = folder / "copy"
             shutil.copytree(folder / "v.mp4.work", copy)
@@ -83,10 +84,6 @@ def so_far(soak: Soak) -> Outcome:
     return outcome
 
 
-def _segments(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("v.mp4.work/video-*"))
-
-
 def _disk(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
@@ -95,17 +92,6 @@ def _disk(folder: Path) -> int:
         except OSError:
             continue
     return total
-
-
-def _resident(pid: int) -> int:
-    """Bytes; 0 for a process that has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        if "\nState:\tZ" in status:
-            return 0
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 def _end(video: Path, speech: Path, seconds: float = 8.0) -> tuple[float, float]:

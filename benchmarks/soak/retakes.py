@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.soak.harness import Outcome, Soak, frame_hashes, now, scenario
+from benchmarks.soak.harness import Outcome, Soak, frame_hashes, scenario
 from benchmarks.soak.runs import SEGMENT_FRAMES, start
 from letstalk_core.generate.work_folder import RUN_FILE
 
@@ -60,14 +61,14 @@ def _until_done(
     duration = 1.0
     for number in range(kills + 1):
         kind = soak.random.choice(("event", "time")) if number < kills else "none"
-        begin = now()
+        begin = time.monotonic()
         # early, for only what a start has finished is not done again by the next
         ended = start(soak, folder, command, kind, max(2, events // 3), duration, outcome)
         if ended.status == 0:
             return ended.events
         if not ended.killed:
             break
-        duration = max(duration, now() - begin)
+        duration = max(duration, time.monotonic() - begin)
         outcome.count("kills")
     outcome.failures.append(f"exit code {ended.status}: {ended.errors.strip()[-400:]}")
     return None

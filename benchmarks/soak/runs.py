@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.soak.harness import Outcome, Soak, decoded, frames_sha256, now, safe_frames, scenario
+from benchmarks.soak.harness import Outcome, Soak, decoded, frames_sha256, safe_frames, scenario
 from benchmarks.soak.zygote import Ended, Kill
 from letstalk_core.generate.work_folder import RUN_FILE
 
@@ -55,9 +55,9 @@ def kill_again_and_again(
     outcome = Outcome()
     calm = soak.fresh("calm") / "v.mp4"
     command = soak.generate(calm, *options)
-    begin = now()
+    begin = time.monotonic()
     ended = soak.zygote.run(command, calm.parent)
-    duration, events = now() - begin, ended.events
+    duration, events = time.monotonic() - begin, ended.events
     outcome.check(ended.status == 0, f"the undisturbed run failed: {ended.errors}")
     if outcome.failures:
         return outcome
@@ -111,10 +111,10 @@ def start(
         time.sleep(soak.random.uniform(0, duration))
         # one that has ended is not waited for yet, so its number is its own
         os.kill(pid, signal.SIGKILL if kind == "time" else signal.SIGINT)
-    begin = now()
+    begin = time.monotonic()
     ended = soak.zygote.wait(pid)
     if kind == "stop":
-        outcome.add(Outcome({"most s until it ended": round(now() - begin, 2)}))
+        outcome.add(Outcome({"most s until it ended": round(time.monotonic() - begin, 2)}))
     return ended
 
 
@@ -183,8 +183,8 @@ def concurrency(soak: Soak) -> Outcome:
     expected = frames_sha256(out)
     out.unlink()
     first = soak.zygote.start(soak.generate(out), folder)
-    deadline = now() + 60
-    while not list(folder.glob("v.mp4.work/video-*")) and not out.exists() and now() < deadline:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("v.mp4.work/video-*")) and not out.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     second = soak.zygote.run(soak.generate(out), folder)
     os.kill(first, signal.SIGKILL)

@@ -14,26 +14,14 @@ from benchmarks.soak.harness import Outcome, Soak, scenario
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 CASES = 20  # damaged inputs of each kind in a round
-
-
-@scenario("bad numbers", repeat=False)
-def numbers(soak: Soak) -> Outcome:
-    """NaN, infinity and overflow in every stage: found there, named, and cured in float32 where that helps."""
-    return outcome_of(
-        "stages spoiled", r"(\d+) passed", "-m", "pytest", "-q", "end_to_end/test_numerical_guard.py"
-    )
-
-
-@scenario("cancel in one process", repeat=False)
-def cancel_in_one_process(soak: Soak) -> Outcome:
-    """Runs cancelled in every pass of the network: not one more pass, and no thread, file or memory is kept."""
-    return outcome_of("tests passed", r"(\d+) passed", "-m", "pytest", "-q", "end_to_end/test_cancel.py")
-
-
-@scenario("flipped bytes", repeat=False)
-def flipped_bytes(soak: Soak) -> Outcome:
-    """Bytes flip in every file of a work folder: same frames, or a refusal. And other attacks on files."""
-    return outcome_of("tests passed", r"(\d+) passed", "-m", "pytest", "-q", "end_to_end/test_attacks.py")
+TESTED = {  # what is counted, and the tests
+    # NaN, infinity and overflow in every stage: found there, named, and cured in float32 where that helps.
+    "bad numbers": ("stages spoiled", "test_numerical_guard.py"),
+    # Runs cancelled in every pass of the network: not one more pass, and no thread, file or memory is kept.
+    "cancel in one process": ("tests passed", "test_cancel.py"),
+    # Bytes flip in every file of a work folder: same frames, or a refusal. And other attacks on files.
+    "flipped bytes": ("tests passed", "test_attacks.py"),
+}
 
 
 @scenario("node inputs", repeat=False)
@@ -64,3 +52,8 @@ def outcome_of(figure: str, counted: str, *command: str) -> Outcome:
     outcome = Outcome({figure: int(found[1]) if found else 0})
     outcome.check(ended.returncode == 0, ended.stdout[-500:])
     return outcome
+
+
+for name, (figure, file) in TESTED.items():
+    command = ("-m", "pytest", "-q", f"end_to_end/{file}")
+    scenario(name, repeat=False)(lambda soak, args=(figure, r"(\d+) passed", *command): outcome_of(*args))
