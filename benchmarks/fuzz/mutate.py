@@ -41,10 +41,10 @@ def bad_value(rng: Random) -> Any:
     return copy.deepcopy(rng.choice(TABLE_VALUES))
 
 
-def bad_json(rng: Random, value: Any, changes: int | None = None) -> Any:
+def bad_json(rng: Random, value: Any) -> Any:
     """A copy of a JSON value in which a few nodes are replaced, dropped, doubled or renamed."""
     holder = {"": copy.deepcopy(value)}
-    for _ in range(changes if changes is not None else rng.choice((1, 1, 1, 2, 3, 8))):
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         parent, key = _any_node(rng, holder)
         action = rng.randrange(10)
         if action == 0 and parent is not holder:

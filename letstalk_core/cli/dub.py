@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import add_machine, add_results, scale
+from .options import add_machine, add_model, add_results
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,16 +28,7 @@ def add_parser(subparsers: Any) -> None:
         help="where sound and video are not equally long: cut the longer one, loop the video back and forth under"
         " all of the sound, or stop with an error (default cut)",
     )
-    add("--model", metavar="DIR", help="model folder (default: the demo model)")
-    add("--steps", type=int, help="sampling steps per clip (default: by model)")
-    add("--seed", type=int, default=0, help="same seed, same video (default 0)")
-    add("--fps", type=float, help="frames per second (default: what the model was trained at)")
-    add(
-        "--cfg-audio",
-        type=scale,
-        metavar="SCALE",
-        help="audio guidance; 1 is none, 1.6:1.0 falls over the steps (default: by model)",
-    )
+    add_model(parser)
     add("--no-puppet", action="store_true", help="mouths as the model makes them, not drawn from the film's face")
     add("--no-carry", action="store_true", help="plain mouths, without the detail of the filmed face")
     add_machine(parser)

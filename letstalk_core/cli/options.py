@@ -6,21 +6,18 @@ import argparse
 
 
 def scale(text: str) -> float | str:
-    """A guidance scale: a number, or what `as_scale` reads of one that changes, when there are models to ask."""
+    """A guidance scale: a number, or what `asscale` reads of one that changes, when there are models to ask."""
     try:
         return float(text)
     except ValueError:
         return text
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Options of the model, of what it makes and of what it runs on; none says where results go."""
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model, and what every command lets it do in another way."""
     add = parser.add_argument
     add("--model", metavar="DIR", help="model folder (default: the demo model)")
     add("--steps", type=int, help="sampling steps per clip (default: by model)")
-    add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
-    add("--schedule", choices=("model", "karras"), default="model", help="noise levels (default: the model's)")
-    add("--shift", type=float, help="flow models: above 1 spends more steps at high noise (default: by model)")
     add("--seed", type=int, default=0, help="same seed, same video (default 0)")
     add("--fps", type=float, help="frames per second (default: what the model was trained at)")
     add(
@@ -29,6 +26,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE",
         help="audio guidance; 1 is none and fastest, 1.6:1.0 falls over the steps (default: by model)",
     )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Options of the model, of what it makes and of what it runs on; none says where results go."""
+    add_model(parser)
+    add = parser.add_argument
+    add("--solver", help="euler, heun, dpmpp_2m or ddpm (default: by model)")
+    add("--schedule", choices=("model", "karras"), default="model", help="noise levels (default: the model's)")
+    add("--shift", type=float, help="flow models: above 1 spends more steps at high noise (default: by model)")
     add(
         "--cfg-portrait",
         type=scale,

@@ -95,18 +95,13 @@ def make_sinks(
     args: argparse.Namespace,
     settings: GenerateSettings,
     bundle: ModelBundle,
-    folder: Path | None,
-    sound: AudioSource,
-    signer: ContentSigner | None = None,
-    scene: Scene | None = None,
-) -> tuple[FrameSink, WorkFolder | None]:
-    """Where the frames go; with a `scene`, those of its crop become whole pictures on their way."""
-    sinks: list[FrameSink] = []
-    work = None
+    video: SegmentedVideo | None,
+    work: WorkFolder | None,
+    scene: Scene | None,
+) -> FrameSink:
+    """The video and all else that the frames go to; with a `scene`, pictures of its crop become whole ones."""
+    sinks: list[FrameSink] = [video] if video is not None else []
     try:
-        if folder is not None:
-            video, work = make_video(args, settings, bundle, folder, sound, signer, scene)
-            sinks.append(video)
         pictures: list[FrameSink] = []
         if args.png is not None:
             pictures.append(PngSequenceWriter(args.png, metadata=lambda: _metadata(settings, bundle, work)))
@@ -117,7 +112,7 @@ def make_sinks(
         for sink in sinks:
             sink.abort()
         raise
-    return ThreadedSink(Tee(sinks)), work
+    return ThreadedSink(Tee(sinks))
 
 
 def make_video(

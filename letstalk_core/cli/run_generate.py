@@ -83,9 +83,11 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
     heard = vocals_of(args, sound)
     motion = motion_of(args, settings, bundle)
     with Interrupt(ProgressLine(quiet=args.quiet)) as interrupt:
-        if args.retake is not None:
-            assert folder is not None
+        video, work = None, None
+        if folder is not None:
             video, work = make_video(args, settings, bundle, folder, sound, signer, pasted)
+        if args.retake is not None:
+            assert video is not None and work is not None
             summary = TalkingPortrait(bundle).retake(
                 *(portrait, heard, video, work, _seconds(args.retake), args.retake_seed, settings),
                 progress=interrupt.progress,
@@ -93,11 +95,11 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
                 references=args.reference or (),
             )
         else:
-            sink, kept = make_sinks(args, settings, bundle, folder, sound, signer, pasted)
+            sink = make_sinks(args, settings, bundle, video, work, pasted)
             summary = TalkingPortrait(bundle).generate(
                 *(portrait, heard, sink, settings),
                 progress=interrupt.progress,
-                work=kept,
+                work=work,
                 motion=motion,
                 part=args.part,
                 references=args.reference or (),

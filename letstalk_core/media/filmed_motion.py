@@ -241,13 +241,10 @@ def read_faces(
     return FilmedFaces(torch.stack(rows), torch.tensor(confidence), tuple(cuts), size)
 
 
-def read_motion(
-    frames: Iterable[Tensor], *, portrait: Tensor | None = None, finder: FaceFinder | None = None
-) -> FilmedMotion:
+def read_motion(frames: Iterable[Tensor], *, portrait: Tensor | None = None) -> FilmedMotion:
     """Movement of the main face in frames (h, w, 3) uint8 about that in `portrait`, a picture of the same size and
     framing, by default about the film's usual look. Raises: FaceNotFoundError for a portrait without a face."""
-    faces = read_faces(frames, finder)
-    return faces.motion(None if portrait is None else read_faces([portrait], finder).usual())
+    return read_faces(frames).motion(None if portrait is None else read_faces([portrait]).usual())
 
 
 def _channels(rows: Tensor, about: Tensor, usual: Tensor, width: int, smoothing: float) -> Tensor:

@@ -114,9 +114,8 @@ def sample_ddpm(
     with_variance = getattr(model, "with_variance", None)
     draw = noise_sampler or (lambda sigma, following: torch.randn_like(x))
     ones = x.new_ones([x.shape[0]])
-    alphas = [
-        1 / (1 + sigma**2) for sigma in sigmas.tolist()
-    ]  # cumulative products; x * sqrt(alpha) has unit variance
+    # Cumulative products: x * sqrt(alpha) has unit variance.
+    alphas = [1 / (1 + sigma**2) for sigma in sigmas.tolist()]
     for i, sigma in enumerate(sigmas[:-1]):
         fraction: Tensor | None = None
         if with_variance is not None:

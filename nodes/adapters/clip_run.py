@@ -19,7 +19,7 @@ from ...letstalk_core.sampling.long_video import plan_clips
 from ...letstalk_core.sampling.memory_bank import MemoryBank, MemorySettings
 from ...letstalk_core.sampling.motion import Movement
 from .clip_sampler import check_guider, default_sampler
-from .conditions import NOT_OURS, check_portrait, check_track, movement_of
+from .conditions import NOT_OURS, check_portrait, check_track
 from .guider import make_guider, make_model_sigmas
 from .model import letstalk_model
 
@@ -142,12 +142,12 @@ def prepare_run(
         noise=noise,
         rgb=entry.get("letstalk_rgb"),
         picture=entry.get("letstalk_picture"),
-        moves=movement_of(
-            network.projection_config,
-            track,
-            seed,
-            entry.get("letstalk_movement", 1.0),
-            entry.get("letstalk_motion"),
+        moves=Movement(
+            network.projection_config.movement,
+            seed=seed,
+            fps=track.fps,
+            amount=entry.get("letstalk_movement", 1.0),
+            curves=entry.get("letstalk_motion"),
         ),
     )
 

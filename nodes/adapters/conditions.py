@@ -72,20 +72,10 @@ def model_conditions(
     }
     if projection.movement:
         moved = letstalk_movement_seed if letstalk_movement_seed is not None else seed or 0
-        movement = movement_of(projection, letstalk_audio, moved, letstalk_movement, letstalk_motion)
+        amount, curves = letstalk_movement, letstalk_motion
+        movement = Movement(projection.movement, seed=moved, fps=letstalk_audio.fps, amount=amount, curves=curves)
         tensors["movement"] = movement.rows(letstalk_first_frame, noise.shape[2])[None].to(device)
     return tensors
-
-
-def movement_of(
-    projection: AudioProjectionConfig,
-    track: Any,
-    seed: int,
-    amount: float = 1.0,
-    curves: MotionCurves | None = None,
-) -> Movement:
-    """How head, lids and gaze move in a video. Raises: ConfigError."""
-    return Movement(projection.movement, seed=seed, fps=track.fps, amount=amount, curves=curves)
 
 
 def check_portrait(latents: Tensor, config: DiTConfig, size: tuple[int, ...], name: str = "positive") -> Tensor:

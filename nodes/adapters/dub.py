@@ -15,7 +15,7 @@ import comfy.utils
 from comfy_api.latest import InputImpl, Types
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, MediaError
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.files import file_sha256
 from ...letstalk_core.generate.dubbing import Dubbing
 from ...letstalk_core.generate.progress import Progress
@@ -29,7 +29,7 @@ from .folders import resolve_bundle
 from .pictures import rgb_image
 from .progress import check_interrupt
 from .provenance import tags
-from .video import TempFiles, encoder_choice
+from .video import TempFiles, encoder_choice, sound_behind
 from .video_input import video_file
 from .work import UNFINISHED, open_work, work_root
 
@@ -64,9 +64,7 @@ def dub_video(
         parts = Types.VideoComponents(images=rgb_image(images, "images"), frame_rate=Fraction(str(fps)))
         video = InputImpl.VideoFromComponents(parts)
     film = video_file(video)
-    waveform, rate = audio["waveform"], int(audio["sample_rate"])
-    if waveform.ndim != 3 or not waveform.numel():
-        raise MediaError(f"audio: has shape {list(waveform.shape)}; needs (batch, channels, samples) with sound")
+    sound = sound_behind(audio)
     folder, device = resolve_bundle(model), mm.get_torch_device()
     mm.free_memory(ROOM * sum(path.stat().st_size for path in folder.glob("*.safetensors")), device)
     bundle = load_bundle(folder, device=device)
@@ -83,11 +81,11 @@ def dub_video(
             (first.shape[0], first.shape[1]),
             work_root(),  # until the folder has its name
             clip_frames * segment_clips(chosen.fps, clip_frames),
-            audio=(waveform[0], rate),
+            audio=sound,
             metadata=lambda: tags(settings or {}, bundle.hashes(), [], prompt, extra),
             **encoder_choice(CRF),
         )
-        heard = hashlib.sha256(waveform.contiguous().numpy().tobytes()).hexdigest()
+        heard = hashlib.sha256(audio["waveform"].contiguous().numpy().tobytes()).hexdigest()
         about = {"film": file_sha256(film), "audio": heard, "length": length, **chosen.to_dict()}
         work = open_work({**about, "models": bundle.hashes()}, result.settings, "", unfinished)
         result.folder = work.folder
@@ -95,7 +93,7 @@ def dub_video(
         report = _Report(max(1, frames))
         summary = Dubbing(bundle).dub(
             film,
-            WaveformSource(waveform[0], rate),
+            WaveformSource(*sound),
             result,
             chosen,
             length=length,

@@ -14,7 +14,7 @@ from comfy_api.latest import InputImpl
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, MediaError
+from ...letstalk_core.errors import ConfigError
 from ...letstalk_core.generate.retake import Retake, retake
 from ...letstalk_core.generate.run import Outcome, Run, generate
 from ...letstalk_core.generate.sinks import DecodingSink, LatentSink
@@ -32,7 +32,7 @@ from .clip_sampler import ComfyClipSampler
 from .progress import RunReport
 from .provenance import models_sha256, tags
 from .unfinished import forget_origin, note_origin
-from .video import ClipDecoder, ClipMedia, TempFiles, check_image_memory, cut_sound, encoder_choice
+from .video import ClipDecoder, ClipMedia, TempFiles, check_image_memory, cut_sound, encoder_choice, sound_behind
 from .work import UNFINISHED, fingerprint, open_work, work_root
 
 IMAGES = ("last frame", "all frames")
@@ -93,7 +93,7 @@ def render_video(
     everything = images == IMAGES[1]
     if everything:
         check_image_memory(run.frames, decoder.size)
-    sound = _sound_of(run) if audio is None else _sound(audio, run.track.start_seconds)
+    sound = _sound_of(run) if audio is None else sound_behind(audio, run.track.start_seconds)
     under = cut_sound(sound, run.first_frame, run.frames, run.fps)
     report = _report(run, node_id)
     work: WorkFolder
@@ -120,7 +120,16 @@ def render_video(
             _finish(generate(core, sink, work))
             forget_origin(work)
         else:
-            retake(core, sink, work, _retake(part, run, report, decoder, video))
+            again = Retake(
+                seconds=(part.begin, part.end),
+                seed=part.seed,
+                sample=_sampler(run, report, decoder, part.seed),
+                video=video,
+                decode=lambda latents, clip: to_bytes(decoder(latents, clip)),
+                watch=report,
+                remedy="run once without retake_to, with the same settings, to finish the video",
+            )
+            retake(core, sink, work, again)
     return TalkingVideo(InputImpl.VideoFromFile(str(files.result)), files.result, sink.pictures)
 
 
@@ -161,18 +170,6 @@ class Part:
     begin: float
     end: float
     seed: int
-
-
-def _retake(part: Part, run: ClipRun, report: RunReport, decoder: ClipDecoder, video: SegmentedVideo) -> Retake:
-    return Retake(
-        seconds=(part.begin, part.end),
-        seed=part.seed,
-        sample=_sampler(run, report, decoder, part.seed),
-        video=video,
-        decode=lambda latents, clip: to_bytes(decoder(latents, clip)),
-        watch=report,
-        remedy="run once without retake_to, with the same settings, to finish the video",
-    )
 
 
 def _core_run(
@@ -236,17 +233,3 @@ def _report(run: ClipRun, node_id: str | None, decodes: bool = True) -> RunRepor
 def _sound_of(run: ClipRun) -> tuple[Tensor, int] | None:
     waveform = run.track.waveform
     return None if waveform is None else (waveform, run.track.sample_rate)
-
-
-def _sound(audio: dict[str, Any], start_seconds: float) -> tuple[Tensor, int]:
-    """The first recording of an AUDIO from `start_seconds` on: (channels, samples) and its rate."""
-    waveform, rate = audio["waveform"], int(audio["sample_rate"])
-    if waveform.ndim != 3 or not waveform.numel():
-        raise MediaError(f"audio: has shape {list(waveform.shape)}; needs (batch, channels, samples) with sound")
-    first, samples = round(start_seconds * rate), waveform.shape[-1]
-    if first >= samples:
-        raise MediaError(
-            f"audio: lasts {samples / rate:.2f} s, and start_seconds of Encode Audio skips {start_seconds:g} s of"
-            " it; wire a sound as long as the whole recording"
-        )
-    return waveform[0, :, first:], rate

@@ -17,7 +17,7 @@ from comfy.sd import VAE
 from einops import rearrange
 from torch import Tensor
 
-from ...letstalk_core.errors import ConfigError, NumericalError
+from ...letstalk_core.errors import ConfigError, MediaError, NumericalError
 from ...letstalk_core.generate.detail import PortraitDetail
 from ...letstalk_core.generate.face_motion import FaceMotion
 from ...letstalk_core.generate.work_folder import tensor_sha256
@@ -282,6 +282,20 @@ def check_image_memory(frames: int, size: tuple[int, int]) -> None:
         )
     if needed > GIB:
         log.warning("LetsTalk: %s; the video output needs none", text)
+
+
+def sound_behind(audio: dict[str, Any], start_seconds: float = 0.0) -> tuple[Tensor, int]:
+    """The first recording of an AUDIO from a moment on: (channels, samples) and its rate. Raises: MediaError."""
+    waveform, rate = audio["waveform"], int(audio["sample_rate"])
+    if waveform.ndim != 3 or not waveform.numel():
+        raise MediaError(f"audio: has shape {list(waveform.shape)}; needs (batch, channels, samples) with sound")
+    first, samples = round(start_seconds * rate), waveform.shape[-1]
+    if first >= samples:
+        raise MediaError(
+            f"audio: lasts {samples / rate:.2f} s, and start_seconds of Encode Audio skips {start_seconds:g} s of"
+            " it; wire a sound as long as the whole recording"
+        )
+    return waveform[0, :, first:], rate
 
 
 def cut_sound(sound: tuple[Tensor, int] | None, first: int, count: int, fps: float) -> tuple[Tensor, int] | None:

@@ -23,13 +23,8 @@ from .pictures import LazyFrames
 from .video import encoder_choice
 
 FINE = 8  # crf of frames that are encoded once more
-OF_THE_FILE = {
-    "major_brand",
-    "minor_version",
-    "compatible_brands",
-    "encoder",
-    "creation_time",
-}  # not of its content
+# Tags that tell of the file, not of its content.
+OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +56,8 @@ def open_video(video: Any) -> VideoSource:
         )
     path = video_file(video)
     info = probe(path)
+    with open_media(path) as container:
+        tags = {key: value for key, value in container.metadata.items() if key.lower() not in OF_THE_FILE}
     timed = round((info.seconds or 0) * info.fps)
     return VideoSource(
         frames=read_video(path, info.fps),
@@ -68,7 +65,7 @@ def open_video(video: Any) -> VideoSource:
         counted=info.frames is not None and info.frames == timed,  # else frames are left out or repeated
         fps=info.fps,
         sound=path if info.audio_streams else None,
-        tags=_tags(path),
+        tags=tags,
     )
 
 
@@ -112,8 +109,3 @@ def lazy_frames(path: Path, count: int, size: tuple[int, int], first: int = 0) -
         return (from_bytes(frame[:height, :width]) for frame in frames)
 
     return LazyFrames((count, height, width, 3), read)
-
-
-def _tags(path: Path) -> dict[str, str]:
-    with open_media(path) as container:
-        return {key: value for key, value in container.metadata.items() if key.lower() not in OF_THE_FILE}

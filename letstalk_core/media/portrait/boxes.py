@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from .crop import SHAPE_TOLERANCE
 
 NO_FACE = (math.nan,) * 4
-SHAPE_TOLERANCE = 0.02  # a mask of another size is scaled if its shape is that of the picture
 
 
-def boxes_of_masks(masks: Tensor, image_size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Boxes (m, 4) float64 around what is above `threshold` in masks (m, h, w) or (h, w).
+def boxes_of_masks(masks: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Boxes (m, 4) float64 around what is above 0.5 in masks (m, h, w) or (h, w).
 
     A mask of another size is scaled to the picture of `image_size` (height, width). Raises: ConfigError for a mask
     of another shape.
@@ -29,7 +29,7 @@ def boxes_of_masks(masks: Tensor, image_size: tuple[int, int], threshold: float 
         raise ConfigError(f"mask has shape {list(masks.shape)}; needs (n, height, width)")
     boxes = []
     for mask in masks:
-        marked = mask > threshold
+        marked = mask > 0.5
         rows, columns = marked.any(1).nonzero().flatten(), marked.any(0).nonzero().flatten()
         if len(rows) == 0:
             boxes.append(NO_FACE)

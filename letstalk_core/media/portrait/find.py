@@ -271,10 +271,10 @@ def check_face(face: Face) -> list[str]:
     return notes
 
 
-def portrait_notes(image: Tensor, finder: FaceFinder | None = None) -> list[str]:
+def portrait_notes(image: Tensor) -> list[str]:
     """What the user should know of a picture (h, w, 3) uint8 RGB that is animated as it is, one line each."""
     try:
-        face = find_face(image, finder)
+        face = find_face(image)
         if face.size < SMALL * image.shape[0]:
             part = face.size / image.shape[0]
             return [f"the face has {part:.0%} of the picture's height; crop closer around it"]

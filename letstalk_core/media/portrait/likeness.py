@@ -15,7 +15,7 @@ from torch import Tensor
 from ...networks.face_landmarks import LOOKS
 from .crop import check_image
 from .face_geometry import eye_distance
-from .find import Face, FaceFinder, default_finder
+from .find import Face, default_finder
 
 # Detail is what lies between these two widths, in parts of the picture's height (3 and 17 pixels of 256): finer is
 # texture that is hard to see, coarser is tone, which every autoencoder keeps.
@@ -36,14 +36,14 @@ class Likeness(NamedTuple):
         return self.detail * self.points
 
 
-def compare_portrait(portrait: Tensor, decoded: Tensor, finder: FaceFinder | None = None) -> Likeness:
+def compare_portrait(portrait: Tensor, decoded: Tensor) -> Likeness:
     """Likeness of what an autoencoder made of a portrait, both (h, w, 3) uint8; inside the face if there is one.
 
     Raises: ConfigError.
     """
     check_image(portrait)
     check_image(decoded)
-    finder = finder or default_finder()
+    finder = default_finder()
     before = next(iter(finder.faces(portrait)), None)
     after = next(iter(finder.faces(decoded)), None) if before is not None else None
     wanted, found = _detail(portrait), _detail(decoded)

@@ -10,26 +10,23 @@ from torch import Tensor
 from ...errors import FaceNotFoundError
 from .crop import resize
 from .face_geometry import fit_head
-from .find import Face, FaceFinder, default_finder
+from .find import Face, default_finder
 
 FINEST = 2.0  # pixels of a reference for one of the portrait; more is scaled down
 
 
-def align_references(
-    pictures: Mapping[str, Tensor], portrait: Tensor, finder: FaceFinder | None = None
-) -> list[Tensor]:
+def align_references(pictures: Mapping[str, Tensor], portrait: Tensor) -> list[Tensor]:
     """Pictures (h, w, 3) uint8, by names for people, cut out so that they are framed as the portrait is.
 
     Heads are laid over each other by what neither speech nor lids move; they may lean and turn differently. Each
     result has the portrait's shape and the picture's own resolution; beyond its edges the picture goes on.
     Raises: FaceNotFoundError.
     """
-    finder = finder or default_finder()
-    canonical = finder.networks.canonical
-    home = fit_head(_face("the portrait", portrait, finder).points, canonical)
+    canonical = default_finder().networks.canonical
+    home = fit_head(_face("the portrait", portrait).points, canonical)
     found = []
     for name, picture in pictures.items():
-        place = fit_head(_face(name, picture, finder).points, canonical)
+        place = fit_head(_face(name, picture).points, canonical)
         scale = float(place.scale / home.scale)
         if scale > FINEST:
             height, width = (max(8, round(side * FINEST / scale)) for side in picture.shape[:2])
@@ -43,8 +40,8 @@ def align_references(
     return found
 
 
-def _face(name: str, picture: Tensor, finder: FaceFinder) -> Face:
-    faces = finder.faces(picture)
+def _face(name: str, picture: Tensor) -> Face:
+    faces = default_finder().faces(picture)
     if not faces:
         raise FaceNotFoundError(
             f"{name}: no face was found; references need one in themselves and in the portrait, turned by less"
