@@ -24,10 +24,12 @@ HALLO_REACH = {torch.float32: 16.0, torch.bfloat16: 30.0}
 LINEAR = 1.1  # exponent in tokens up to which cost counts as linear
 
 
-def _dit(config: DiTConfig, options: Options, dtype: torch.dtype) -> LetsTalkDiT:
-    dit = LetsTalkDiT(config, device="meta", dtype=dtype).to_empty(device=options.device)
-    randomise(dit)
-    return dit
+def _pair(config: DiTConfig, options: Options, dtype: torch.dtype) -> dict[str, LetsTalkDiT]:
+    """The same weights with linear and with softmax attention over space."""
+    linear = randomise(LetsTalkDiT(config, device="meta", dtype=dtype).to_empty(device=options.device))
+    softmax = LetsTalkDiT(dataclasses.replace(config, spatial_attention="softmax"), device="meta")
+    softmax.load_state_dict(linear.state_dict(), assign=True)
+    return {"linear": linear, "softmax": softmax.eval()}
 
 
 def _step(dit: LetsTalkDiT, frames: int, size: int, options: Options, dtype: torch.dtype) -> Callable[[], Tensor]:
@@ -62,14 +64,9 @@ def _step_rows(dtype: torch.dtype, options: Options) -> list[Row]:
     config = DIT["S" if options.quick else "B"]
     config = dataclasses.replace(config, depth=1 if options.quick else config.depth)
     frames, theirs, size = (2, 2, 128) if options.quick else (config.clip_frames, 2, 512)
-    linear = _dit(config, options, dtype)
-    softmax = LetsTalkDiT(dataclasses.replace(config, spatial_attention="softmax"), device="meta")
-    softmax.load_state_dict(linear.state_dict(), assign=True)
     hallo = HalloClass(theirs, size, options.device, dtype, quick=options.quick)
-    steps = {
-        "linear": _step(linear, frames, size, options, dtype),
-        "softmax": _step(softmax.eval(), frames, size, options, dtype),
-    }
+    pair = _pair(config, options, dtype)
+    steps = {name: _step(dit, frames, size, options, dtype) for name, dit in pair.items()}
     with torch.inference_mode():
         hallo.reference()  # once a clip, not measured
         for step in steps.values():
@@ -106,14 +103,9 @@ def run_resolution(options: Options) -> list[Row]:
     times: dict[str, list[list[float]]] = {"linear": [], "softmax": []}
     for size in sizes:
         config = dataclasses.replace(DIT["S" if options.quick else "B"], depth=2)
-        linear = _dit(config, options, torch.float32)
-        softmax = LetsTalkDiT(dataclasses.replace(config, spatial_attention="softmax"), device="meta")
-        softmax.load_state_dict(linear.state_dict(), assign=True)
         repeats = max(1, (512 // size) ** 2)
-        steps = {
-            name: _step(dit.eval(), 1, size, options, torch.float32)
-            for name, dit in (("linear", linear), ("softmax", softmax))
-        }
+        pair = _pair(config, options, torch.float32)
+        steps = {name: _step(dit, 1, size, options, torch.float32) for name, dit in pair.items()}
         measured = paired(
             {name: (lambda f=f, r=repeats: [f() for _ in range(r)]) for name, f in steps.items()},
             dataclasses.replace(options, rounds=min(3, options.rounds)),

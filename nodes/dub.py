@@ -10,7 +10,7 @@ from ..letstalk_core.generate.dub import LENGTHS
 from .adapters.dub import FPS, dub_video
 from .adapters.folders import list_bundles, resolve_bundle
 from .adapters.inputs import file_checks
-from .adapters.schema import advanced, make_schema
+from .adapters.schema import make_schema
 from .adapters.widgets import timing, widget
 
 
@@ -26,6 +26,7 @@ class LetsTalkDub(io.ComfyNode):
             description="Other words for a filmed person: the mouth speaks the audio, while head, eyes and all"
             " else stay as filmed, in the video's own size. Ask the person first.",
             search_aliases=["dubbing", "video to video", "redub", "translate video", "visual dubbing"],
+            folded=frozenset({"fps", "steps", "audio_scale", "unfinished"}),
             inputs=[
                 io.Audio.Input("audio", tooltip="The new speech. The result plays it."),
                 io.Combo.Input(
@@ -46,26 +47,16 @@ class LetsTalkDub(io.ComfyNode):
                     "video", optional=True, tooltip="The film of a person, seen from the front. Or wire images."
                 ),
                 io.Image.Input("images", optional=True, tooltip="Instead of video: its frames."),
-                advanced(
-                    widget(
-                        "fps",
-                        "Frames per second of images. A video has its own; the result has 25.",
-                        optional=True,
-                    )
+                widget(
+                    "fps", "Frames per second of images. A video has its own; the result has 25.", optional=True
                 ),
-                advanced(
-                    widget("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True)
-                ),
-                advanced(
-                    widget("audio_scale", "Audio guidance scale. 0: the model's own, 1: none.", optional=True)
-                ),
-                advanced(
-                    widget(
-                        "unfinished",
-                        "After a cancelled run of the same settings and seed: continue after its clips, or start"
-                        " anew.",
-                        optional=True,
-                    )
+                widget("steps", "Sampling steps for each clip. 0: the model's own number.", optional=True),
+                widget("audio_scale", "Audio guidance scale. 0: the model's own, 1: none.", optional=True),
+                widget(
+                    "unfinished",
+                    "After a cancelled run of the same settings and seed: continue after its clips, or start"
+                    " anew.",
+                    optional=True,
                 ),
             ],
             outputs=[

@@ -32,16 +32,8 @@ class LetsTalkPortraitVideo(io.ComfyNode):
             description="Makes the person in a picture speak a recording of any length: finds the face, animates"
             " it and puts it back into the picture. Connect Load Image, Load Audio and Save Video.",
             search_aliases=[
-                "talking",
-                "lip sync",
-                "talking head",
-                "audio to video",
-                "portrait",
-                "avatar",
-                "lipsync",
-                "speech to video",
-                "portrait animation",
-                "talking photo",
+                *("talking", "lip sync", "talking head", "audio to video", "portrait", "avatar", "lipsync"),
+                *("speech to video", "portrait animation", "talking photo"),
             ],
             folded=FOLDED,
             inputs=[

@@ -88,8 +88,7 @@ class Movement:
             return self._blinks(seconds)
         if name in ("gaze_x", "gaze_y"):
             return self._gaze(name, seconds) * self.amount
-        ease = np.clip(seconds / EASE_S, 0.0, 1.0)
-        sway = sine_sway(seconds, self._random(name), 0.6) * self.amount * ease**2 * (3 - 2 * ease)
+        sway = sine_sway(seconds, self._random(name), 0.6) * self.amount * _ease(seconds)
         return SMILE * sway if name == "smile" else SHARE.get(name, 1.0) * SWAY[name] * sway
 
     def _blinks(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,13 +15,8 @@ _PROPERTIES = ("shape", "dtype", "device", "layout", "ndim", "is_cuda", "require
 _NEED_NO_PIXELS = frozenset(
     {
         *(getattr(Tensor, name).__get__ for name in _PROPERTIES),
-        Tensor.size,
-        Tensor.dim,
-        Tensor.numel,
-        Tensor.nelement,
-        Tensor.element_size,
+        *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.nelement, Tensor.element_size, Tensor.__len__),
         Tensor.is_floating_point,
-        Tensor.__len__,
     }
 )
 

@@ -18,15 +18,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, DependencyError, OutputError
 from ...files import FileLock, atomic_path, new_temporary, remove_leftovers, sync_to_disk
-from .container import (
-    SUFFIXES,
-    Metadata,
-    as_output_error,
-    check_video,
-    import_av,
-    open_output,
-    video_tags,
-)
+from .container import SUFFIXES, Metadata, as_output_error, check_video, import_av, open_output, video_tags
 from .soundtrack import Soundtrack, SoundtrackSource
 
 ENCODERS: dict[str, dict[str, str]] = {  # in order of preference
