@@ -1,4 +1,8 @@
-"""The channels of head, brow and eye motion that a network may be conditioned on, and their scales."""
+"""The channels of the motion of a talking face, and their scales.
+
+Motion is all that moves. Movement, a key of files, options and inputs, is that which does not follow the sound: of
+head, lids, gaze, brows and smile. A network may be told it.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .schedules import TRAIN_STEPS, sigma_to_step
 
 
 class ModelDenoiser:
-    """Base: scales the input, runs the network, hands its output to `combine`.
+    """Base: scales the input, runs the network, hands its output to `combine`; all else as for diffusion models.
 
     `model` is called as model(x, timestep, **conditions) and returns (b, f, c or 2c, h, w). `dtype` is what its
     inputs are rounded to: that of its weights, unless those are only stored in a small dtype and cast when used.
@@ -41,7 +41,8 @@ class ModelDenoiser:
             self.with_variance = self._with_variance
 
     def scale_input(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return x
+        """What the network sees of a noisy sample: one of unit deviation."""
+        return x / (1 + sigma**2).sqrt()
 
     def timestep(self, sigma: Tensor) -> Tensor:
         return sigma_to_step(sigma)
@@ -98,6 +99,9 @@ class FlowDenoiser(ModelDenoiser):
 
     prediction = "flow"
 
+    def scale_input(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x
+
     def timestep(self, sigma: Tensor) -> Tensor:
         return sigma * TRAIN_STEPS
 
@@ -119,9 +123,6 @@ class EpsilonDenoiser(ModelDenoiser):
 
     prediction = "epsilon"
 
-    def scale_input(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return x / (1 + sigma**2).sqrt()
-
     def combine(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         return x - sigma * output
 
@@ -130,9 +131,6 @@ class VDenoiser(ModelDenoiser):
     """v prediction, v = cos(phi) n - sin(phi) x0 with tan(phi) = sigma. Source: Salimans & Ho 2022, app. D."""
 
     prediction = "v"
-
-    def scale_input(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return x / (1 + sigma**2).sqrt()
 
     def combine(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         return x / (1 + sigma**2) - output * sigma / (1 + sigma**2).sqrt()

@@ -106,10 +106,7 @@ def _round_trip(vae: VAE, picture: Tensor, frames: tuple[int, int]) -> Tensor:
 
 def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Tensor:
     """IMAGE (t, h, w, 3) and the IMAGE of its portrait -> IMAGE (t, *size, 3). Raises: ConfigError."""
-    for name, image in (("frames", frames), ("portrait", portrait)):
-        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3 or image.numel() == 0:
-            shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise ConfigError(f"{name}: is {shape}; needs an IMAGE (n, height, width, 3)")
+    frames, portrait = rgb_image(frames, "frames"), rgb_image(portrait, "portrait")
     if len(portrait) != 1:
         raise ConfigError(
             f"portrait: holds {len(portrait)} pictures; connect one, for example through ImageFromBatch"
@@ -117,10 +114,7 @@ def carry_frames(frames: Tensor, portrait: Tensor, vae: VAE, choice: str) -> Ten
     carry = masks_of(vae, anyone=True)
     if carry is None:
         raise ConfigError("vae: there is no carry.safetensors beside its file; use a model folder that has one")
-    frames = frames[..., :3]
-    detail = with_detail(
-        carry, vae, to_bytes(portrait[0, ..., :3]).cpu(), (frames.shape[1], frames.shape[2]), choice
-    )
+    detail = with_detail(carry, vae, to_bytes(portrait[0]).cpu(), (frames.shape[1], frames.shape[2]), choice)
     result = torch.empty(len(frames), *detail.size, 3)
     for part, place in zip(watched(frames.split(FRAMES)), result.split(FRAMES), strict=True):
         place.copy_(apply(detail, part))

@@ -52,7 +52,7 @@ class Cropped:
     @property
     def is_whole(self) -> bool:
         """Whether the crops are all of the pictures, so that nothing need be put back."""
-        return all((c.x0, c.y0, c.x1, c.y1) == (0, 0, c.image_width, c.image_height) for c in self.track.crops)
+        return all(crop.is_whole for crop in self.track.crops)
 
 
 def crop_pictures(

@@ -96,6 +96,11 @@ class CropTransform:
         """Crop pixels per picture pixel: across, down."""
         return self.width / (self.x1 - self.x0), self.height / (self.y1 - self.y0)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the box is all of the picture."""
+        return (self.x0, self.y0, self.x1, self.y1) == (0, 0, self.image_width, self.image_height)
+
     def to_crop(self, points: Tensor) -> Tensor:
         """Points (…, 2) as (x, y) of the picture -> of the crop."""
         return (points - points.new_tensor([self.x0, self.y0])) * points.new_tensor(self.scale)

@@ -78,8 +78,7 @@ class Scene:
     @property
     def is_whole(self) -> bool:
         """Whether the crop is all of the picture, so that frames need no way back."""
-        c = self.crop
-        return (c.x0, c.y0, c.x1, c.y1) == (0, 0, c.image_width, c.image_height)
+        return self.crop.is_whole
 
     @property
     def size(self) -> tuple[int, int]:

@@ -77,7 +77,6 @@ class Joiner:
         """Finish the file."""
         if self._sound is not None:
             self._sound.finish()
-            self._sound.close()
         container, self._container = self._container, None
         if container is not None:
             container.close()

@@ -79,9 +79,10 @@ class Soundtrack:
             self._encode(block)
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
+        """Write what the encoder still holds, and let go of the recording."""
         if self.written:
             self.container.mux(self.stream.encode(None))
+        self.close()
 
     def close(self) -> None:
         """Let go of the recording."""

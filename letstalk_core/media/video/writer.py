@@ -181,7 +181,6 @@ class VideoWriter(Sink):
             self._container.mux(self._stream.encode(None))
             if self._sound is not None:
                 self._sound.finish()
-                self._sound.close()
             container, self._container = self._container, None
             container.close()
             assert self._temporary is not None
