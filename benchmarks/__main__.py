@@ -30,19 +30,14 @@ PARTS: dict[str, Callable[[Options], list[Row]]] = {
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny networks: shows that all runs, measures nothing"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS)
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (5; 2 of what takes long)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1: times are CPU seconds)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the results and write the tables of the README files"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--quick", action="store_true", help="tiny networks: shows that all runs, measures nothing")
+    add("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    add("--rounds", type=int, default=5, help="interleaved repetitions (5; 2 of what takes long)")
+    add("--threads", type=int, default=1, help="CPU threads (1: times are CPU seconds)")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--write", action="store_true", help="keep the results and write the tables of the README files")
+    add(
         "--busy",
         action="store_true",
         help="with --write: on a machine that does something else too; tables say so",

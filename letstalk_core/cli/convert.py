@@ -29,23 +29,16 @@ def add_parser(subparsers: Any) -> None:
         " prefixes in that of a training framework), a DC-AE file or folder in either public format, or a wav2vec2"
         " folder. Pickled code is never run.",
     )
-    parser.add_argument("source", help="file or folder")
-    parser.add_argument("-o", "--output", required=True, help="the .safetensors file to write")
-    parser.add_argument("--kind", choices=KINDS, help="what the source is, if it is not recognised")
-    parser.add_argument(
-        "--weights", choices=("ema", "model"), default="ema", help="which weights of a denoiser (ema)"
-    )
-    parser.add_argument(
-        "--num-heads", type=int, help="temporal and audio attention heads, if the width is no preset's"
-    )
-    parser.add_argument(
-        "--memory-frames", type=int, help="frames a denoiser remembers (what its time table has beyond a clip)"
-    )
-    parser.add_argument("--clip-frames", type=int, help="frames of one clip of a denoiser (16)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="store the weights so (default: as they are)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add = parser.add_argument
+    add("source", help="file or folder")
+    add("-o", "--output", required=True, help="the .safetensors file to write")
+    add("--kind", choices=KINDS, help="what the source is, if it is not recognised")
+    add("--weights", choices=("ema", "model"), default="ema", help="which weights of a denoiser (ema)")
+    add("--num-heads", type=int, help="temporal and audio attention heads, if the width is no preset's")
+    add("--memory-frames", type=int, help="frames a denoiser remembers (what its time table has beyond a clip)")
+    add("--clip-frames", type=int, help="frames of one clip of a denoiser (16)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="store the weights so (default: as they are)")
+    add("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(run=run)
 
 

@@ -156,13 +156,13 @@ def _followed(image: Tensor, detector: Callable[[Tensor], Tensor]) -> Tensor:
     return follow_face(detector(_bytes(picture, "image").cpu()) for picture in watched(image))
 
 
-def _places(track: CropTrack, feather: float = 0.1) -> Tensor:
+def _places(track: CropTrack) -> Tensor:
     """Where the crops lie as MASK (n, height, width), with soft edges; one that stays is stored once."""
 
     def place(number: int) -> Tensor:
         crop, mask = track.crops[number], torch.zeros(track.image_size)
         if track.faces[number]:
-            mask[crop.y0 : crop.y1, crop.x0 : crop.x1] = feather_mask(crop, feather)
+            mask[crop.y0 : crop.y1, crop.x0 : crop.x1] = feather_mask(crop)
         return mask
 
     if len(set(zip(track.crops, track.faces, strict=True))) == 1:
