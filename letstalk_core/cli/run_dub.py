@@ -9,17 +9,15 @@ from pathlib import Path
 from .. import __version__
 from ..errors import ConfigError
 from ..generate.dubbing import Dubbing
-from ..generate.settings import GenerateSettings
 from ..generate.work_folder import RUN_FILE, WorkFolder
 from ..media.audio.decode import AudioSource
 from ..media.video.container import AI_MARKER
 from ..media.video.reader import read_video
 from ..media.video.segments import SegmentedVideo, segment_clips
-from ..sampling.guidance import as_scale
 from .hardware import use_threads
 from .output import check_apart, check_file_name, check_output, check_temporary_folder, say, write_out
 from .progress import ProgressLine
-from .run_generate import Interrupt, load_models, outcome_line, same_threads
+from .run_generate import Interrupt, load_models, model_settings, outcome_line, same_threads
 
 SHOWN_EVERY = 250  # frames that are searched
 
@@ -39,14 +37,7 @@ def run_dub(args: argparse.Namespace) -> int:
     if resuming:
         same_threads(args, folder)
     bundle = load_models(args)
-    settings = GenerateSettings(
-        steps=args.steps,
-        seed=args.seed,
-        fps=args.fps,
-        cfg_audio=None if args.cfg_audio is None else as_scale(args.cfg_audio),
-        carry=not args.no_carry,
-        puppet=not args.no_puppet,
-    ).resolve(bundle)
+    settings = model_settings(args).resolve(bundle)
     assert settings.fps is not None
     if resuming:
         say(f"note: continues from {folder}", args.quiet)

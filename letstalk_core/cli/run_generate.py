@@ -135,20 +135,27 @@ def same_threads(args: argparse.Namespace, folder: Path | None) -> None:
     say(f"note: uses {threads} CPU threads, as when this run began, for the same frames", args.quiet)
 
 
-def _settings(args: argparse.Namespace) -> GenerateSettings:
-    if args.solver is not None:
-        get_solver(args.solver)
+def model_settings(args: argparse.Namespace) -> GenerateSettings:
+    """What generating and dubbing ask of a model alike."""
     return GenerateSettings(
         steps=args.steps,
-        solver=args.solver,
-        schedule=args.schedule,
-        shift=args.shift,
         seed=args.seed,
         fps=args.fps,
         cfg_audio=None if args.cfg_audio is None else as_scale(args.cfg_audio),
-        cfg_portrait=as_scale(args.cfg_portrait),
         carry=not args.no_carry,
         puppet=not args.no_puppet,
+    )
+
+
+def _settings(args: argparse.Namespace) -> GenerateSettings:
+    if args.solver is not None:
+        get_solver(args.solver)
+    return replace(
+        model_settings(args),
+        solver=args.solver,
+        schedule=args.schedule,
+        shift=args.shift,
+        cfg_portrait=as_scale(args.cfg_portrait),
         memory=MemorySettings(noise_sigma=args.memory_noise) if args.memory_noise is not None else None,
         match_statistics=args.match_statistics,
         drift_level=args.drift_level,
