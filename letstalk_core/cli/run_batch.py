@@ -15,7 +15,7 @@ import torch
 from ..errors import ConfigError, OutputError
 from ..files import FileLock, atomic_path
 from .attempt import Models, Row, attempt
-from .hardware import at_least
+from .hardware import at_least, threads_of_run
 from .jobs import TABLE, Job, read_jobs
 from .output import say, write_out
 from .split import clear, share
@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace, jobs: list[Job], table: _Table) -> int:
 
 def _here(todo: Sequence[Job], args: argparse.Namespace) -> Iterator[tuple[Job, Row]]:
     """One after another in this process, each when it begins and when it ends."""
-    models, threads = Models(), torch.get_num_threads()
+    models, threads = Models(), threads_of_run(None) or torch.get_num_threads()
     for number, job in enumerate(todo, 1):
         say(f"job {number} of {len(todo)}: {job.output}", args.quiet)
         job.args.threads = job.args.threads or threads  # not those of the run that another job continued

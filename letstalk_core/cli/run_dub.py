@@ -14,7 +14,7 @@ from ..media.audio.decode import AudioSource
 from ..media.video.container import AI_MARKER
 from ..media.video.reader import read_video
 from ..media.video.segments import SegmentedVideo, segment_clips
-from .hardware import use_threads
+from .hardware import threads_of_run, use_threads
 from .output import check_apart, check_file_name, check_output, check_temporary_folder, say, write_out
 from .progress import ProgressLine
 from .run_generate import Interrupt, load_models, model_settings, outcome_line, same_threads
@@ -33,7 +33,7 @@ def run_dub(args: argparse.Namespace) -> int:
     if output.suffix.lower() != ".mp4":
         raise ConfigError(f"{output}: the name of the video must end in .mp4")
     check_temporary_folder()
-    use_threads(args.threads)
+    use_threads(threads_of_run(args.threads))
     if resuming:
         same_threads(args, folder)
     bundle = load_models(args)

@@ -27,7 +27,7 @@ from ..networks.load import ModelBundle, load_bundle
 from ..sampling.guidance import as_scale
 from ..sampling.memory_bank import MemorySettings
 from ..sampling.solvers import get_solver
-from .hardware import choose_device, choose_dtype, keep_freed_memory, use_threads
+from .hardware import choose_device, choose_dtype, keep_freed_memory, threads_of_run, use_threads
 from .inputs import find_scene, motion_of, output_size, vocals_of
 from .output import check_file_name, check_temporary_folder, say, write_out
 from .progress import ProgressLine
@@ -64,7 +64,7 @@ def make(args: argparse.Namespace, load: Callable[[argparse.Namespace], ModelBun
     check_temporary_folder()
     settings, size = _settings(args), parse_size(args.size)
     signer = make_signer(args)
-    use_threads(args.threads)
+    use_threads(threads_of_run(args.threads))
     if resuming:
         same_threads(args, folder)
     bundle = load(args)

@@ -11,7 +11,7 @@ from ..errors import ConfigError, FaceNotFoundError
 from ..media.portrait.crop import SHAPE_TOLERANCE, CropTransform, fit_to
 from ..media.portrait.find import check_face, find_face
 from ..media.puppet.face import PortraitFace
-from ..networks.carry import Carry, Layer
+from ..networks.carry import Carry, Layers
 from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
 from .face_motion import FaceMotion
@@ -68,14 +68,14 @@ class PortraitDetail:
         return self.references[0].size
 
     @torch.no_grad()  # in each thread
-    def layers(self, first: int, count: int) -> list[Layer]:
+    def layers(self, first: int, count: int) -> Layers | None:
         """The faces of some frames of the video, where they are the puppet's."""
         if self.face is None or self._motion is None:
-            return []
+            return None
         return self.face(self._motion.rows(first, count))
 
     @torch.no_grad()  # in each thread
-    def __call__(self, frames: Tensor, layers: Sequence[Layer] = ()) -> Tensor:
+    def __call__(self, frames: Tensor, layers: Layers | None = None) -> Tensor:
         """(t, 3, h, w) in [-1, 1] -> (t, 3, *size) float32 on the same device."""
         own = self.references[0].portrait.device
         return carry_from(self.carry, frames.to(own), self.references, layers).to(frames.device)

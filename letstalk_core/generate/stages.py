@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -109,19 +109,18 @@ class Stages:
     @torch.no_grad()  # in each thread
     def decode(self, latents: Tensor, clip: Clip) -> Tensor:
         """Model-space latents (1, f, c, h, w) -> frames (f, h, w, 3) uint8 on the CPU."""
-        starts = range(0, latents.shape[1], self.decode_batch)
-        return torch.cat([self._decode(latents[0, i : i + self.decode_batch], clip, i) for i in starts])
-
-    def _decode(self, latents: Tensor, clip: Clip, start: int) -> Tensor:
-        detail, name = self._detail, f"decoding of clip {clip.index + 1}"
-        if detail is None or not self.draws_face:
-            images = self._pictures(latents, name)
-            images = images if detail is None else detail(images)
-        else:
-            with ThreadPoolExecutor(1) as beside:  # faces are drawn while the decoder runs
-                layers = beside.submit(detail.layers, clip.first + start, len(latents))
-                images = detail(self._pictures(latents, name), layers.result())
-        return from_unit(images).cpu().contiguous()
+        parts, name = latents[0].split(self.decode_batch), f"decoding of clip {clip.index + 1}"
+        detail = self._detail
+        if detail is None:
+            return torch.cat([_bytes(self._pictures(part, name)) for part in parts])
+        firsts = range(clip.first, clip.first + latents.shape[1], self.decode_batch)
+        with ThreadPoolExecutor(1) as beside:  # faces are drawn and detail is carried while the decoder runs
+            found: list[Future[Tensor]] = []
+            for first, part in zip(firsts, parts, strict=True):
+                layers = beside.submit(detail.layers, first, len(part))
+                pictures = self._pictures(part, name)
+                found.append(beside.submit(lambda x, faces: _bytes(detail(x, faces.result())), pictures, layers))
+            return torch.cat([one.result() for one in found])
 
     def _pictures(self, latents: Tensor, name: str) -> Tensor:
         """Model-space latents (f, c, h, w) -> (f, 3, H, W) float32."""
@@ -133,6 +132,10 @@ class Stages:
             return network.decode_frames(z, batch=len(z), tiling=tiling).float()
 
         return self.guard(name, self.bundle.autoencoder, decode)
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return from_unit(images).cpu().contiguous()
 
 
 def _tiling(pixels: int) -> Tiling | None:

@@ -11,13 +11,12 @@ in the frame's own light; a = b = 0: the frame as it is. Pictures in, pictures o
 Matching and masks work on small pictures, and the portrait is sampled at the size of the result, which may exceed
 that of the frames.
 
-Where `Layer`s are given, they say where the head is to be, too: a decoded head that is elsewhere is moved there
+Where `Layers` are given, they say where the head is to be, too: a decoded head that is elsewhere is moved there
 before masks are found, and a background that stays is the portrait's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..protocols import Device, DType, Operations
 from .configs import CarryConfig
-from .flow import affine_flow, gauss_newton, grow, places_led, pyramid_flow, shrink, warp
+from .flow import affine_flow, fit_affine, gauss_newton, grow, places_led, pyramid_flow, shrink, warp
 from .tone import Tone
 
 PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
@@ -88,34 +87,51 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A picture with cover (1, 4, *reference.size) in the portrait's place, to be laid over a frame.
+class Layers:
+    """Pictures with cover (n, 4, *reference.size) in the portrait's place, one to be laid over each frame.
 
-    places (k, 2), -1..1: of the portrait, what moves as one piece; drawn (k, 2): where the picture has them;
-    told (k, 2): where the frame is to have them, or None: where it has them. around: of the portrait.
+    places (k, 2), -1..1: of the portrait, what moves as one piece; drawn (n, k, 2): where the pictures have them;
+    told (n, k, 2): where frames are to have them, or None: where they have them. around: of the portrait.
     """
 
-    picture: Tensor
+    pictures: Tensor
     places: Tensor
     drawn: Tensor
     told: Tensor | None
     around: Surroundings
 
-    def shift(self, flow: Tensor) -> Tensor:
-        """From where a frame with this flow (1, 2, h, w) must be taken to have the head as told: like the flow."""
+    def __getitem__(self, part: slice) -> Layers:
+        told = None if self.told is None else self.told[part]
+        return Layers(self.pictures[part], self.places, self.drawn[part], told, self.around)
+
+    def shift(self, flow: Tensor) -> Tensor | None:
+        """From where frames with this flow (n, 2, h, w) must be taken to have the head as told: like the flow."""
         if self.told is None:
-            return torch.zeros_like(flow)
+            return None
         found = places_led(flow, self.places)
         apart = found - self.told
-        near = (FURTHEST / apart.mean(0).norm().clamp(min=1e-6)).clamp(max=1)
+        near = (FURTHEST / apart.mean(1, keepdim=True).norm(dim=2, keepdim=True).clamp(min=1e-6)).clamp(max=1)
         size = flow.shape[-2], flow.shape[-1]
-        return affine_flow(found - near * apart, found, size) * grow(self.around.follow, size)
+        return affine_flow(fit_affine(found - near * apart, found), size) * grow(self.around.follow, size)
 
-    def over(self, frame: Tensor, flow: Tensor) -> Tensor:
-        """A frame (1, 3, *size) under the picture, which has gone where the flow (1, 2, ...) found its places."""
-        size = frame.shape[-2], frame.shape[-1]
-        moved = warp(self.picture, affine_flow(places_led(flow, self.places), self.drawn, size))
-        return torch.lerp(frame, moved[:, :3], moved[:, 3:])
+    def motion(self, flow: Tensor) -> Tensor:
+        """How pictures get to where the flow (n, 2, h, w) of their frames finds their places (`fit_affine`)."""
+        return fit_affine(places_led(flow, self.places), self.drawn)
+
+    def still(self, pictures: Tensor, decoded: Tensor) -> Tensor:
+        """Where pictures (n, 3, h, w) show the portrait's background (n, 1, h, w): not where they are altogether
+        unlike the decoded portrait (1 or n, 3, h, w), for something else has come there."""
+        size = pictures.shape[-2], pictures.shape[-1]
+        coarse = size[0] // COARSE, size[1] // COARSE
+        apart = (shrink(pictures, coarse) - shrink(decoded, coarse)).abs().mean(1, keepdim=True)
+        changed = grow(F.max_pool2d(apart, 3, 1, 1), size) / CHANGED
+        return grow(self.around.still, size) * (2 - 2 * changed).clamp(0, 1)
+
+
+def lay_over(frame: Tensor, picture: Tensor, motion: Tensor) -> Tensor:
+    """A frame (1, 3, h, w) under a picture with cover (1, 4, h, w) that has moved (1, 3, 2)."""
+    moved = warp(picture, affine_flow(motion, (frame.shape[-2], frame.shape[-1])))
+    return torch.lerp(frame, moved[:, :3], moved[:, 3:])
 
 
 class _Trunk(nn.Module):
@@ -195,19 +211,22 @@ class Carry(nn.Module):
             decoded = torch.cat([decoded, portrait], dim=1)
         return CarryReference(portrait, decoded, parts, Tone.of(small))
 
-    def forward(self, frames: Tensor, reference: CarryReference, layers: Sequence[Layer | None] = ()) -> Tensor:
-        """`layers`: what is laid over each frame, once it has the portrait's detail."""
+    def forward(self, frames: Tensor, reference: CarryReference, layers: Layers | None = None) -> Tensor:
+        """`layers`: what is laid over the frames, once they have the portrait's detail."""
         if tuple(frames.shape[-2:]) != tuple(reference.decoded.shape[-2:]):
             (h, w), (height, width) = frames.shape[-2:], reference.decoded.shape[-2:]
             raise ConfigError(f"frames are {w}x{h}, the decoded portrait is {width}x{height}; decode both alike")
         result = frames.new_empty(len(frames), 3, *reference.size, dtype=torch.float32)
         for first in range(0, len(frames), AT_ONCE):
             part = frames[first : first + AT_ONCE].float().clamp(-1, 1)
-            maps = self.estimate(part, reference.of(first, len(part)), layers[first : first + len(part)])
+            part_layers = None if layers is None else layers[first : first + len(part)]
+            maps = self.estimate(part, reference.of(first, len(part)), part_layers)
+            motion = None if part_layers is None else part_layers.motion(maps.flow)
             for i in range(len(part)):  # one by one, which stays in the processor's cache
-                mixed = self.mix(part[i : i + 1], maps[i : i + 1], reference.of(first + i, 1))
-                if layers and (layer := layers[first + i]) is not None:
-                    mixed = layer.over(mixed, maps.flow[i : i + 1])
+                own = slice(i, i + 1)
+                mixed = self.mix(part[own], maps[own], reference.of(first + i, 1))
+                if part_layers is not None and motion is not None:
+                    mixed = lay_over(mixed, part_layers.pictures[own], motion[own])
                 torch.clamp(mixed, -1, 1, out=result[first + i : first + i + 1])
         return result
 
@@ -227,10 +246,8 @@ class Carry(nn.Module):
         rest, detail = _scale(rest, size), grow(maps.masks[:, 1:], size)
         return reference.tone(torch.addcmul(rest, detail, warp(reference.portrait, grow(maps.flow, size))))
 
-    def estimate(
-        self, frames: Tensor, reference: CarryReference, layers: Sequence[Layer | None] = ()
-    ) -> CarryMaps:
-        """Flow and masks of frames (n, 3, h, w), and their shift if there are layers: one for each, or None."""
+    def estimate(self, frames: Tensor, reference: CarryReference, layers: Layers | None = None) -> CarryMaps:
+        """Flow and masks of frames (n, 3, h, w), and their shift if layers tell where the head is to be."""
         parts = reference.parts
         size = parts.shape[-2], parts.shape[-1]
         half = size[0] // 2, size[1] // 2
@@ -242,15 +259,11 @@ class Carry(nn.Module):
         flow = flow + grow(self.correct_out(features).float() * unit, half)
         flow = gauss_newton(small, target, flow, steps=1)
         shift = still = None
-        if any(layers):
-            shift = torch.cat(
-                [
-                    torch.zeros_like(one) if layer is None else layer.shift(one)
-                    for layer, one in zip(layers, flow.split(1), strict=True)
-                ]
-            )
-            pictures, flow = warp(pictures, grow(shift, size)), warp(flow, shift) + shift
-            still = _still(layers, pictures, parts[:, :3])
+        if layers is not None:
+            shift = layers.shift(flow)
+            if shift is not None:
+                pictures, flow = warp(pictures, grow(shift, size)), warp(flow, shift) + shift
+            still = layers.still(pictures, parts[:, :3])
             flow = flow * (1 - grow(still, half))
         x = self.masks(self._parts(pictures, parts, grow(flow, size)), self.context(features))
         masks = F.pixel_shuffle(self.masks_out(x).float().contiguous(), 2).sigmoid()
@@ -268,22 +281,6 @@ class Carry(nn.Module):
         """Near `working_size` pixels on the shorter side, multiples of 8."""
         scale = self.config.working_size / min(height, width)
         return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
-
-
-def _still(layers: Sequence[Layer | None], pictures: Tensor, decoded: Tensor) -> Tensor:
-    """Where pictures (n, 3, h, w) show the portrait's background (n, 1, h, w): as its layer knows it, but where
-    they look different altogether something else has come there."""
-    size = pictures.shape[-2], pictures.shape[-1]
-    known = torch.cat(
-        [
-            torch.zeros_like(one[:, :1]) if layer is None else grow(layer.around.still, size)
-            for layer, one in zip(layers, pictures.split(1), strict=True)
-        ]
-    )
-    coarse = size[0] // COARSE, size[1] // COARSE
-    apart = (shrink(pictures, coarse) - shrink(decoded, coarse)).abs().mean(1, keepdim=True)
-    changed = grow(F.max_pool2d(apart, 3, 1, 1), size) / CHANGED
-    return known * (2 - 2 * changed).clamp(0, 1)
 
 
 def _scale(pictures: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .carry import AT_ONCE, Carry, CarryMaps, CarryReference, Layer
+from .carry import AT_ONCE, Carry, CarryMaps, CarryReference, Layers, lay_over
 from .flow import grow, shrink, warp
 
 POWER, LEAST = 2, 1e-4  # of the weight of a difference; squared differences, in [-1, 1], that are noise
@@ -24,7 +24,7 @@ WINDOW = 5  # pixels of the working size, averaged over twice
 
 
 def carry_from(
-    carry: Carry, frames: Tensor, references: Sequence[CarryReference], layers: Sequence[Layer | None] = ()
+    carry: Carry, frames: Tensor, references: Sequence[CarryReference], layers: Layers | None = None
 ) -> Tensor:
     """Frames (n, 3, h, w) in [-1, 1] with the detail of one or more pictures, (n, 3, *size), float32.
 
@@ -35,9 +35,11 @@ def carry_from(
         return carry(frames, references[0], layers)
     result: list[Tensor] = []
     for part in frames.float().clamp(-1, 1).split(AT_ONCE):
-        own = carry.estimate(part, references[0], layers[len(result) : len(result) + len(part)])
+        over = None if layers is None else layers[len(result) : len(result) + len(part)]
+        own = carry.estimate(part, references[0], over)
         if own.shift is not None:  # the same head for all
             part, own = warp(part, grow(own.shift, (part.shape[-2], part.shape[-1]))), replace(own, shift=None)
+        motion = None if over is None else over.motion(own.flow)
         maps = [own, *(carry.estimate(part, reference) for reference in references[1:])]
         weights = _weights(part, maps, references)
         for i in range(len(part)):
@@ -45,8 +47,8 @@ def carry_from(
             for reference, own, weight in zip(references, maps, weights, strict=True):
                 mixed = carry.mix(part[i : i + 1], own[i : i + 1], reference)
                 total.addcmul_(mixed, grow(weight[i : i + 1], reference.size))
-            if layers and (layer := layers[len(result)]) is not None:
-                total = layer.over(total, maps[0].flow[i : i + 1])
+            if over is not None and motion is not None:
+                total = lay_over(total, over.pictures[i : i + 1], motion[i : i + 1])
             result.append(total.clamp_(-1, 1))
     return torch.cat(result)
 

@@ -102,23 +102,28 @@ def pyramid_flow(frames: Tensor, other: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def places_led(flow: Tensor, places: Tensor) -> Tensor:
-    """Where of the frame a flow (1, 2, h, w) leads to `places` (k, 2) of the other picture: (k, 2), all -1..1."""
-    at = places
+    """From where in each frame a flow (n, 2, h, w) leads to `places` (k, 2), -1..1: (n, k, 2)."""
+    at = places.expand(len(flow), -1, -1)
     for _ in range(INVERSIONS):
-        led = F.grid_sample(flow, at[None, None], align_corners=False, padding_mode="border")[0, :, 0].mT
+        led = F.grid_sample(flow, at[:, None], align_corners=False, padding_mode="border")[:, :, 0].mT
         at = places - led
     return at
 
 
-def affine_flow(at: Tensor, to: Tensor, size: tuple[int, int]) -> Tensor:
-    """The flow of something that moves as one piece, (1, 2, *size): the affine map that takes places `at` (k, 2)
-    of a frame to places `to` (k, 2) of another picture, all -1..1. Places that disagree count less."""
+def fit_affine(at: Tensor, to: Tensor) -> Tensor:
+    """How something moves as one piece (n, 3, 2): coefficients of x, y and 1 for the way from places `at`
+    (n, k, 2) of frames to places `to` (n, k, 2) of other pictures, all -1..1. Places that disagree count less."""
     known, led = F.pad(at, (0, 1), value=1.0), to - at
-    weights = torch.ones_like(at[:, :1])
-    ridge = torch.diag(at.new_tensor([STIFF, STIFF, 0])) * len(at)
+    weights = torch.ones_like(at[..., :1])
+    ridge = torch.diag(at.new_tensor([STIFF, STIFF, 0])) * at.shape[1]
     for _ in range(REWEIGHTED):
-        solved = torch.linalg.solve(known.mT @ (weights * known) + ridge, known.mT @ (weights * led))
-        off = (known @ solved - led).norm(dim=1, keepdim=True)
-        weights = 1 / (1 + (off / (off.median() + 1e-4)) ** 2)
-    across, down, shift = solved.view(3, 2, 1, 1)
-    return (_centres(size[1], at) * across + _centres(size[0], at)[:, None] * down + shift)[None]
+        solved: Tensor = torch.linalg.solve(known.mT @ (weights * known) + ridge, known.mT @ (weights * led))
+        off = (known @ solved - led).norm(dim=2, keepdim=True)
+        weights = 1 / (1 + (off / (off.median(dim=1, keepdim=True).values + 1e-4)) ** 2)
+    return solved
+
+
+def affine_flow(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    """The flow (n, 2, *size) of such motions."""
+    across, down, shift = coefficients[..., None, None].unbind(1)
+    return _centres(size[1], across) * across + _centres(size[0], down)[:, None] * down + shift

@@ -66,8 +66,8 @@ def read_scale(portrait: Tensor) -> MouthScale:
     told[STEPS:, MOTION.index("round")] = (-spreads).clamp(min=0)
     read = []
     for row in told:
-        (layer,) = face(row[None])
-        drawn = torch.lerp(picture, layer.picture[:, :3], layer.picture[:, 3:])
+        layer = face(row[None]).pictures
+        drawn = torch.lerp(picture, layer[:, :3], layer[:, 3:])
         points = find_face(from_unit(drawn)[0]).points
         read.append([float(mouth_opening(points)), float(mouth_width(points))])
     found = torch.tensor(read)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from copy import copy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...networks.carry import Layer, Surroundings
+from ...networks.carry import Layers, Surroundings
 from ...networks.face_points import OVAL, RIGID
 from ...networks.motion_channels import MOTION, POSE
 from .geometry import EXTENT, axis_grid, smooth_step
@@ -32,7 +31,7 @@ OUTER = 1 + SOFT / 2
 class PortraitFace:
     """portrait (1, 3, h, w) in [-1, 1] and points of its face (478, 3) in its pixels -> layers of its size.
 
-    Yaw and pitch are drawn; `Layer` moves the drawing, and the head under it, to the rest of the pose, or with a
+    Yaw and pitch are drawn; `Layers` move the drawing, and the head under it, to the rest of the pose, or with a
     head whose pose nobody told (`pose_told`). Only a square around the face is drawn.
     """
 
@@ -60,8 +59,8 @@ class PortraitFace:
         self.shares = {"shift_x": width / self.square, "shift_y": height / self.square}
         self.around = Surroundings(*(one.to(self.device) for one in surroundings(portrait, points)))
 
-    def __call__(self, motion: Tensor) -> list[Layer]:
-        """One layer for each row of motion (t, len(MOTION))."""
+    def __call__(self, motion: Tensor) -> Layers:
+        """One for each row of motion (t, len(MOTION))."""
         told = motion.to(self.rigid.device, torch.float32)
         still = told.clone()
         for name, rest in POSE.items():
@@ -69,16 +68,13 @@ class PortraitFace:
                 still[:, MOTION.index(name)] = rest
         pose = Pose(self.puppet, still[None])
         pictures = (render(pose, size=self.side)[0] * 2 - 1).to(self.device)
-        drawn = self._moved(pose)
-        goals: Sequence[Tensor | None] = [None] * len(told)
+        told_places = None
         if self.pose_told:
             whole = copy(pose)
             whole.curves = pose.curves | {name: self._column(told, name) for name in POSE}
-            goals = list(self._moved(whole))
-        return [
-            Layer(self._within(self.base.clone(), one[None], 0), self.places, at, goal, self.around)
-            for one, at, goal in zip(pictures, drawn, goals, strict=True)
-        ]
+            told_places = self._moved(whole)
+        layers = torch.cat([self._within(self.base.clone(), one[None], 0) for one in pictures])
+        return Layers(layers, self.places, self._moved(pose), told_places, self.around)
 
     def _column(self, told: Tensor, name: str) -> Tensor:
         """A channel of the pose (1, t) as the puppet has it, whose frame is the square."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.networks.carry import FURTHEST, Carry, CarryReference, Layer, Surroundings
+from letstalk_core.networks.carry import FURTHEST, Carry, CarryReference, Layers, Surroundings
 from letstalk_core.networks.carry_blend import carry_from
 from letstalk_core.networks.configs import CarryConfig
 
@@ -193,16 +193,18 @@ PLACES = torch.cartesian_prod(torch.linspace(-0.5, 0.5, 4), torch.linspace(-0.5,
 WHOLE, NOTHING = torch.ones(1, 1, 128, 128), torch.zeros(1, 1, 128, 128)
 
 
-def layer(
+def layers(
     told: torch.Tensor | None = None,
     *,
     cover: torch.Tensor = NOTHING,
+    count: int = 1,
     follow: torch.Tensor = WHOLE,
     still: torch.Tensor = NOTHING,
-) -> Layer:
-    """A white picture, of which `cover` is seen."""
-    picture = torch.cat([torch.ones(1, 3, 128, 128), cover], dim=1)
-    return Layer(picture, PLACES, PLACES, told, Surroundings(follow, still))
+) -> Layers:
+    """A white picture for each frame, of which `cover` is seen."""
+    picture = torch.cat([torch.ones(1, 3, 128, 128), cover], dim=1).expand(count, -1, -1, -1)
+    goals = None if told is None else told[None]
+    return Layers(picture, PLACES, PLACES.expand(count, -1, -1), goals, Surroundings(follow, still))
 
 
 def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
@@ -213,8 +215,8 @@ def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
     reference = carry.prepare(portrait, decoded)
     cover = torch.zeros(1, 1, 128, 128)
     cover[..., 48:80, 48:80] = 1
-    plain, found = carry(frames, reference), carry(frames, reference, [None, layer(cover=cover)])
-    torch.testing.assert_close(found[0], plain[0])
+    plain, found = carry(frames, reference), carry(frames, reference, layers(cover=cover, count=2))
+    assert float(found[0, :, 52:76, 52:76].min()) > 0.9
     assert float(found[1, :, 52:76, 56:80].min()) > 0.9
     torch.testing.assert_close(found[1, :, :40], plain[1, :, :40])
 
@@ -228,13 +230,13 @@ def test_a_head_goes_where_it_is_told_and_no_further_than_hair_lets_it() -> None
     pixels = 2 / 128  # of places, -1..1
     for frame, told in ((moved(decoded, 4), 1), (decoded, 3), (decoded, -2)):
         goal = PLACES + torch.tensor([told * pixels, 0.0])
-        found = carry(frame, reference, [layer(goal)])
+        found = carry(frame, reference, layers(goal))
         assert psnr(found[inside], moved(portrait, told)[inside]) > psnr(found[inside], frame[inside]) + 4
-    far = carry(decoded, reference, [layer(PLACES + torch.tensor([40 * pixels, 0.0]))])
+    far = carry(decoded, reference, layers(PLACES + torch.tensor([40 * pixels, 0.0])))
     assert psnr(far[inside], moved(portrait, round(FURTHEST / pixels))[inside]) > 24
     beside = WHOLE.clone()
     beside[..., :64] = 0  # does not follow the head
-    found = carry(decoded, reference, [layer(PLACES + torch.tensor([4 * pixels, 0.0]), follow=beside)])
+    found = carry(decoded, reference, layers(PLACES + torch.tensor([4 * pixels, 0.0]), follow=beside))
     torch.testing.assert_close(found[..., 16:56], carry(decoded, reference)[..., 16:56], atol=0.05, rtol=0)
 
 
@@ -247,7 +249,7 @@ def test_a_background_stays_unless_something_else_comes_there() -> None:
     still[..., :64] = 1
     frame = moved(decoded, 2)
     frame[..., 96:, :32] = 1 - 2 * (decoded[..., 96:, :32].mean() > 0)  # as unlike as can be
-    found = carry(frame, reference, [layer(still=still)])
+    found = carry(frame, reference, layers(still=still))
     torch.testing.assert_close(found[..., 8:72, :56], portrait[..., 8:72, :56], atol=0.02, rtol=0)
     without = carry(frame, reference)
     assert float((without - portrait)[..., 8:72, :56].abs().mean()) > 0.02

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from letstalk_core.networks.flow import affine_flow, grow, places_led, pyramid_flow, shrink, warp
+from letstalk_core.networks.flow import affine_flow, fit_affine, grow, places_led, pyramid_flow, shrink, warp
 
 SIDE = 128
 
@@ -122,14 +122,18 @@ def test_one_piece_is_found_again_whatever_a_few_places_say() -> None:
     wanted = torch.tensor([[0.03, -0.05], [0.04, 0.02]])  # of x and y, for each component
     flow = (torch.einsum("ci,chw->ihw", wanted, grid) + torch.tensor([0.1, -0.06]).view(2, 1, 1))[None]
     places = torch.cartesian_prod(torch.linspace(-0.6, 0.6, 5), torch.linspace(-0.6, 0.6, 5))
-    found = affine_flow(places_led(flow, places), places, (64, 64))
+
+    def fitted(flow: torch.Tensor, to: torch.Tensor, side: int = 64) -> torch.Tensor:
+        return affine_flow(fit_affine(places_led(flow, places), to[None]), (side, side))
+
+    found = fitted(flow, places)
     torch.testing.assert_close(found, flow, atol=3e-3, rtol=0)
     disturbed = flow.clone()
     disturbed[..., 40:, 24:40] += 0.3  # a mouth that opens
-    found = affine_flow(places_led(disturbed, places), places, (128, 128))
+    found = fitted(disturbed, places, 128)
     assert found.shape == (1, 2, 128, 128)
     small = torch.nn.functional.avg_pool2d(found, 2)
     assert float((small - flow).abs().max()) < 0.03
-    shifted = affine_flow(places_led(flow, places), places + torch.tensor([0.2, 0.0]), (64, 64))
+    shifted = fitted(flow, places + torch.tensor([0.2, 0.0]))
     right = torch.tensor([0.2, 0.0]).view(1, 2, 1, 1).expand_as(flow)
     torch.testing.assert_close(shifted - flow, right, atol=3e-3, rtol=0)

@@ -34,7 +34,7 @@ def told(**curves: float) -> Tensor:
 
 
 def shown(picture: Tensor, face: PortraitFace, **curves: float) -> Tensor:
-    layer = face(told(**curves))[0].picture
+    layer = face(told(**curves)).pictures
     return torch.lerp(picture, layer[:, :3], layer[:, 3:])
 
 
@@ -75,18 +75,18 @@ def test_gaze_moves_the_irises_and_pose_is_left_to_the_frame() -> None:
     aside = read(shown(picture, face, gaze_x=1.0)).points[[468, 473], 0]
     ahead = read(shown(picture, face)).points[[468, 473], 0]
     assert (aside - ahead).mean() > 0.5  # pixels
-    still = face(told())[0].picture
-    moved = face(told(roll=0.2, shift_x=0.1, scale=1.3))[0].picture
+    still = face(told()).pictures
+    moved = face(told(roll=0.2, shift_x=0.1, scale=1.3)).pictures
     torch.testing.assert_close(moved, still)
 
 
 def test_a_turned_head_is_drawn_and_says_where_its_places_went() -> None:
     picture, found = portrait("eva")
-    layer = PortraitFace(picture, found.points)(told(yaw=0.5))[0]
-    turned = read(torch.lerp(picture, layer.picture[:, :3], torch.ones(1)))
+    layer = PortraitFace(picture, found.points)(told(yaw=0.5))
+    turned = read(torch.lerp(picture, layer.pictures[:, :3], torch.ones(1)))
     assert turned.yaw > found.yaw + 5  # of ten degrees
     nose, corner = RIGID.index(1), RIGID.index(33)
-    step = (layer.drawn - layer.places)[:, 0]
+    step = (layer.drawn - layer.places)[0, :, 0]
     assert step[nose] > step[corner] + 0.01
     seen = (turned.points[[1, 33], 0] - found.points[[1, 33], 0]) / 128
     torch.testing.assert_close(step[[nose, corner]], seen, atol=0.04, rtol=0)
@@ -95,12 +95,12 @@ def test_a_turned_head_is_drawn_and_says_where_its_places_went() -> None:
 def test_the_frame_is_told_the_whole_pose_unless_nobody_tells_it() -> None:
     picture, found = portrait("eva")
     face = PortraitFace(picture, found.points)
-    shifted, larger = (face(pose)[0] for pose in (told(shift_x=0.05, shift_y=-0.03), told(scale=0.1, roll=0.2)))
-    step = torch.tensor([0.1, -0.06]).expand_as(shifted.places)  # halves of the picture
+    shifted, larger = (face(pose) for pose in (told(shift_x=0.05, shift_y=-0.03), told(scale=0.1, roll=0.2)))
+    step = torch.tensor([0.1, -0.06]).expand_as(shifted.told)  # halves of the picture
     torch.testing.assert_close(shifted.told - shifted.places, step, atol=1e-4, rtol=0)
-    spread = [(at - at.mean(0)).norm(dim=1) for at in (larger.told, larger.places)]
+    spread = [(at - at.mean(0)).norm(dim=1) for at in (larger.told[0], larger.places)]
     torch.testing.assert_close(spread[0], 1.1 * spread[1], atol=1e-3, rtol=0)
-    assert PortraitFace(picture, found.points, pose_told=False)(told(yaw=0.3))[0].told is None
+    assert PortraitFace(picture, found.points, pose_told=False)(told(yaw=0.3)).told is None
 
 
 def test_hair_follows_the_head_and_a_plain_background_stays() -> None:
@@ -120,7 +120,7 @@ def test_hair_follows_the_head_and_a_plain_background_stays() -> None:
 
 def test_what_is_far_from_the_face_is_not_covered() -> None:
     picture, found = portrait("eva")
-    cover = PortraitFace(picture, found.points)(told())[0].picture[0, 3]
+    cover = PortraitFace(picture, found.points)(told()).pictures[0, 3]
     x0, y0, x1, y1 = (int(v) for v in found.box)
     assert cover[(y0 + y1) // 2, (x0 + x1) // 2] == 1
     assert cover[: max(1, y0 - 4)].max() == 0
@@ -131,7 +131,7 @@ def test_large_portraits_and_small_ones_have_the_same_face() -> None:
     small, found = portrait("eva")
     large, _ = portrait("eva", 768)  # larger than faces are drawn
     layers = [
-        PortraitFace(picture, found.points * (picture.shape[-1] / 256))(told(jaw=0.5))[0].picture
+        PortraitFace(picture, found.points * (picture.shape[-1] / 256))(told(jaw=0.5)).pictures
         for picture in (small, large)
     ]
     assert layers[1].shape[-2:] == (768, 768)
@@ -143,7 +143,7 @@ def test_a_portrait_that_is_not_square_keeps_its_shape() -> None:
     picture, found = portrait("eva")
     cut = picture[..., 40:216]
     points = found.points - torch.tensor([40.0, 0.0, 0.0])
-    layer = PortraitFace(cut, points)(told(jaw=0.6))[0].picture
-    whole = PortraitFace(picture, found.points)(told(jaw=0.6))[0].picture[..., 40:216]
+    layer = PortraitFace(cut, points)(told(jaw=0.6)).pictures
+    whole = PortraitFace(picture, found.points)(told(jaw=0.6)).pictures[..., 40:216]
     assert layer.shape == whole.shape
     assert float((layer - whole)[..., 60:-60, 40:-40].abs().mean()) < 0.02
