@@ -83,7 +83,7 @@ def run_photo(
     if subject.fps != FPS:
         raise ConfigError(f"fps={subject.fps:g}: puppets have {FPS} frames a second; use a model of {FPS}")
     settings = {"suite": "photo", "seed": seed, "fps": subject.fps, "size": subject.size, **(notes or {})}
-    settings |= {"stills": len(tests), "budget": asdict(budget)}
+    settings |= {"stills": len(tests), "budget": asdict(budget), "lips": "lip_rules"}
     store = Store(out_dir / "work", settings)
     reading, said = dict(size=subject.size, movement=movement, speak=speak), budget.seconds
 

@@ -1,6 +1,7 @@
 """Photographs that a model is tested on: held-out stills, each with a held-out sentence, and the puppet's answer.
 
-Head and eyes of the puppet move as the model is told to move them, so that frames can be compared one by one.
+Head and eyes of the puppet move as the model is told to move them, so that frames can be compared one by one; its
+lips by the rules that the lips stage learns (`data.synthetic.lip_rules`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.networks.motion_channels import LIPS
 from letstalk_core.sampling.motion import Movement
 
 from ..data.photo.casting import cast_still
@@ -23,6 +25,7 @@ from ..data.photo.clips import photo_clip
 from ..data.photo.stills import Still, load_stills
 from ..data.synthetic.dataset import FPS, DrawnClip
 from ..data.synthetic.identity import sample_identity
+from ..data.synthetic.lip_rules import lip_curves
 from ..data.synthetic.motion import MOTION, motion_from_speech
 from ..data.synthetic.speech import SAMPLE_RATE_HZ, SILENCE, Utterance
 from ..data.synthetic.texts import Speaker, random_utterance
@@ -117,6 +120,7 @@ def draw_photo_trial(
     frames = round(seconds * FPS)
     utterance = speak(said, "held_out", min_seconds=seconds)
     motion = motion_from_speech(utterance, frames, FPS, moves)
+    motion[:, [MOTION.index(name) for name in LIPS]] = lip_curves(utterance, FPS, frames)
     still = np.zeros((1, len(MOTION)), np.float32)
     still[0, MOTION.index("scale")] = 1.0
     rows = Movement(movement, seed=seed + index, fps=FPS).rows(0, frames).numpy()

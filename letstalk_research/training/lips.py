@@ -1,6 +1,7 @@
 """Training of the lips: what they do, read from the states that an audio encoder makes of speech.
 
-No clip is needed: utterances whose phone times are known have exact curves (`training.speech`). Loss: squared
+No clip is needed: utterances whose phone times are known have exact curves (`training.speech`), by the rules of
+lips on photographs (`data.synthetic.lip_rules`). Loss: squared
 error of the curves and of their changes from frame to frame, and whether lips meet as a question of its own: the
 mean over what may have been said leaves a mouth open at an m, which is what viewers see first.
 """
@@ -21,7 +22,7 @@ from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.load import DEMO_FOLDER, load_model
 from letstalk_core.networks.motion_channels import LIPS
 
-from ..data.synthetic.visemes import CURVES
+from ..data.synthetic.lip_rules import lip_curves
 from .config import LipsObjective, LipsRecipe
 from .runtime import load_part
 from .speech import Speech
@@ -30,7 +31,6 @@ __all__ = ["FILE", "LipsOutput", "LipsStage"]
 
 FILE = "lips.safetensors"
 JAW, WIDE, ROUND, TEETH = (LIPS.index(name) for name in ("jaw", "wide", "round", "teeth"))
-TRUE = [CURVES.index(name) for name in LIPS]
 SHUT, MOVED = 0.03, 0.1  # a jaw below this is shut; a curve that moves by less than this has no correlation
 NEAR = 1  # frames by which lips may meet too early or too late
 PAUSE = 5  # frames at least that a mouth is shut in a pause; odd
@@ -95,7 +95,7 @@ class LipsStage(LipsOutput):
                 f"model.layers={recipe.model.layers}, encoder_dim={recipe.model.encoder_dim}: {path} has"
                 f" {shape[0]} layers of {shape[1]}; set both to that"
             )
-        self.speech = Speech(recipe.objective, recipe.data, recipe.loop.seed)
+        self.speech = Speech(recipe.objective, recipe.data, recipe.loop.seed, lip_curves)
         if recipe.loop.init:
             load_part(self.lips, recipe.loop.init, "lips")
         else:
@@ -114,7 +114,7 @@ class LipsStage(LipsOutput):
     def _batch(self, generator: torch.Generator) -> dict[str, Tensor]:
         """States of crops, and the curves of those of their frames that the network sees all around."""
         crops, margin = self.speech.crops(generator), self.lips.window // 2
-        curves = crops["curves"].float()[:, margin:-margin, TRUE]
+        curves = crops["curves"].float()[:, margin:-margin]
         sound = normalise_waveform(crops["audio"]) * crops["gain"][:, None]
         return {"states": self.encoder(sound, crops["curves"].shape[1]).float(), "curves": curves}
 
@@ -130,7 +130,7 @@ class LipsStage(LipsOutput):
 
         values: dict[str, float] = {}
         for prefix, pairs in self.speech.measure(read).items():
-            found, true = [f for f, _ in pairs], [t[:, TRUE] for _, t in pairs]
+            found, true = [f for f, _ in pairs], [t for _, t in pairs]
             values[f"{prefix}mse"] = float((torch.cat(found) - torch.cat(true)).square().mean())
             said = zip(map(_said, found), map(_said, true), strict=True)
             scores: dict[str, list[Tensor]] = {"jaw": [], "wide_round": [], "teeth": []}

@@ -17,7 +17,10 @@ from letstalk_core.errors import ConfigError
 
 from .speech import SAMPLE_RATE_HZ, SILENCE, Phoneme, Utterance
 
-__all__ = ["CURVES", "loudness", "viseme_curves", "viseme_targets"]
+__all__ = [
+    *("BILABIAL", "CURVES", "LABIODENTAL", "RATE_HZ", "Span", "contacts", "loudness", "rests", "smoothed"),
+    *("spans_of", "viseme_curves", "viseme_targets"),
+]
 
 CURVES = ("jaw", "wide", "round", "teeth", "voiced", "energy")
 RATE_HZ = 400
@@ -60,7 +63,7 @@ FREE_JAW = frozenset("hɦʔkɡgqxɣχlɫrɾɹʁʀŋ")  # made inside the mouth: 
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     start_s: float
     end_s: float
     target: Target
@@ -82,25 +85,25 @@ def viseme_targets(symbol: str) -> list[tuple[str, Target]]:
     return known
 
 
-def _spans(phonemes: tuple[Phoneme, ...]) -> list[_Span]:
+def spans_of(phonemes: tuple[Phoneme, ...]) -> list[Span]:
     """One span a sign, with bursts moved back over their closures."""
     starts = [p.start_s for p in phonemes]
     for i, p in enumerate(phonemes):
         if i and p.symbol[:1] in BURSTS:  # never more than 60 % of the sound before
             before = phonemes[i - 1]
             starts[i] = max(p.start_s - BURST_SECONDS, p.start_s - 0.6 * (before.end_s - before.start_s))
-    spans: list[_Span] = []
+    spans: list[Span] = []
     for i, p in enumerate(phonemes):
         start, end = starts[i], starts[i + 1] if i + 1 < len(phonemes) else p.end_s
         entries = viseme_targets(p.symbol) or [(SILENCE, (0.0, 0.0, 0.0, 0.0))]
         edges = np.linspace(start, end, len(entries) + 1)
         spans += [
-            _Span(float(a), float(b), t, c) for (c, t), a, b in zip(entries, edges[:-1], edges[1:], strict=True)
+            Span(float(a), float(b), t, c) for (c, t), a, b in zip(entries, edges[:-1], edges[1:], strict=True)
         ]
     return spans
 
 
-def _coarticulated(spans: list[_Span]) -> NDArray[np.float32]:
+def _coarticulated(spans: list[Span]) -> NDArray[np.float32]:
     """Targets (n, 4) in which consonants take over lip shape, and some the jaw, of the vowel that follows."""
     targets = np.array([s.target for s in spans], np.float32).reshape(-1, 4)
     following: Target | None = None
@@ -118,7 +121,7 @@ def _coarticulated(spans: list[_Span]) -> NDArray[np.float32]:
     return targets
 
 
-def _smooth(curves: NDArray[np.float32], sigma_s: float) -> NDArray[np.float32]:
+def smoothed(curves: NDArray[np.float32], sigma_s: float) -> NDArray[np.float32]:
     """Gaussian smoothing along time (n, c), edges repeated."""
     radius = int(np.ceil(3.5 * sigma_s * RATE_HZ))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (sigma_s * RATE_HZ)) ** 2)
@@ -135,7 +138,7 @@ def _plateau(times: NDArray[np.float64], start: float, end: float, ramp: float) 
     return (x * x * (3.0 - 2.0 * x)).astype(np.float32)
 
 
-def _contacts(times: NDArray[np.float64], spans: list[_Span], signs: frozenset[str]) -> NDArray[np.float32]:
+def contacts(times: NDArray[np.float64], spans: list[Span], signs: frozenset[str]) -> NDArray[np.float32]:
     """How far (0..1) the lips are in contact for the given sounds."""
     contact = np.zeros(len(times), np.float32)
     for s in spans:
@@ -147,7 +150,7 @@ def _contacts(times: NDArray[np.float64], spans: list[_Span], signs: frozenset[s
     return contact
 
 
-def _pauses(times: NDArray[np.float64], spans: list[_Span], end_s: float) -> NDArray[np.float32]:
+def rests(times: NDArray[np.float64], spans: list[Span], end_s: float) -> NDArray[np.float32]:
     """1 where the mouth rests closed: in long pauses, and after the end of the sound."""
     rest = np.zeros(len(times), np.float32)
     spoken = [s for s in spans if s.sign != SILENCE]
@@ -166,7 +169,7 @@ def loudness(waveform: NDArray[np.float32], times: NDArray[np.float64]) -> NDArr
         return np.zeros(len(times), np.float32)
     hop = SAMPLE_RATE_HZ // RATE_HZ
     power = np.add.reduceat(waveform.astype(np.float64) ** 2, np.arange(0, len(waveform), hop)) / hop
-    rms = np.sqrt(_smooth(power[:, None].astype(np.float32), 0.018)[:, 0] + 1e-12)
+    rms = np.sqrt(smoothed(power[:, None].astype(np.float32), 0.018)[:, 0] + 1e-12)
     spoken = rms[rms > 0.05 * rms.max()]
     level = float(np.percentile(spoken, 90)) if len(spoken) and rms.max() > 1e-5 else 1.0
     centres = (np.arange(len(rms)) + 0.5) * hop / SAMPLE_RATE_HZ
@@ -182,7 +185,7 @@ def viseme_curves(utterance: Utterance, fps: float, frames: int) -> NDArray[np.f
         raise ConfigError(f"fps={fps} must be > 0 and frames={frames} >= 0")
     seconds = max(frames / fps, utterance.seconds) + 0.1
     times = np.arange(int(np.ceil(seconds * RATE_HZ))) / RATE_HZ
-    spans = _spans(utterance.phonemes)
+    spans = spans_of(utterance.phonemes)
     curves = np.zeros((len(times), 6), np.float32)
     if spans:
         index = np.clip(np.searchsorted([s.start_s for s in spans], times, "right") - 1, 0, None)
@@ -191,12 +194,12 @@ def viseme_curves(utterance: Utterance, fps: float, frames: int) -> NDArray[np.f
         curves[:, :4] = _coarticulated(spans)[index] * sounding
         curves[:, 4] = voiced[index] * sounding[:, 0]
     energy = loudness(utterance.waveform, times)
-    curves = _smooth(curves, SIGMA_SECONDS)
+    curves = smoothed(curves, SIGMA_SECONDS)
     curves[:, :4] = np.clip(curves[:, :4] * np.array(GAINS, np.float32), 0.0, 1.0)
     # The envelope is slow: jaws follow stress, not the dips of single consonants.
-    curves[:, 0] = np.minimum(curves[:, 0] * (0.66 + 0.40 * _smooth(energy[:, None], 0.06)[:, 0]), 1.0)
-    rest, closed = _pauses(times, spans, utterance.seconds), _contacts(times, spans, BILABIAL)
-    teeth = _contacts(times, spans, LABIODENTAL) * (1 - closed)
+    curves[:, 0] = np.minimum(curves[:, 0] * (0.66 + 0.40 * smoothed(energy[:, None], 0.06)[:, 0]), 1.0)
+    rest, closed = rests(times, spans, utterance.seconds), contacts(times, spans, BILABIAL)
+    teeth = contacts(times, spans, LABIODENTAL) * (1 - closed)
     curves[:, 0] = curves[:, 0] * (1 - teeth) + 0.12 * teeth
     curves[:, 3] = np.maximum(curves[:, 3], teeth)
     curves[:, 2] *= 1 - 0.6 * teeth

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from letstalk_core.errors import ConfigError
 from letstalk_core.networks.checkpoint import read_header
@@ -13,6 +15,7 @@ from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.load import load_model
 from letstalk_core.networks.motion_channels import LIPS
 from letstalk_research.commands.train import build_stage
+from letstalk_research.training.audio import AudioStage
 from letstalk_research.training.config import Recipe
 from letstalk_research.training.lips import LipsStage
 from letstalk_research.training.loop import train
@@ -42,13 +45,38 @@ def test_it_learns_what_moves_the_lips_and_writes_it(make_recipe: MakeRecipe) ->
     assert after["mse"] < 0.3 * before["mse"] and after["jaw"] > 0.9
 
 
+def test_lips_learn_their_own_rules_from_the_speech_of_the_audio_stage(make_recipe: MakeRecipe) -> None:
+    """What one stage has spoken is not spoken again, and each has its rules' curves of it, made or read."""
+    options = ("objective.utterances=2", "data.validation_items=2", "loop.seed=4")
+    audio = build_stage(make_recipe("audio", *options))
+    assert isinstance(audio, AudioStage)
+    made = stage_of(make_recipe("lips", *options)).speech.items
+    files = {p: p.stat().st_mtime_ns for p in (Path(audio.recipe.data.folder) / "utterances").iterdir()}
+    again = stage_of(make_recipe("lips", *options)).speech.items
+    assert files == {p: p.stat().st_mtime_ns for p in files}
+    for (sound, drawn), (same, lips), (_, read) in zip(audio.speech.items, made, again, strict=True):
+        assert torch.equal(sound, same) and torch.equal(lips, read)
+        assert lips.shape == (len(drawn), len(LIPS)) and not torch.equal(lips, drawn[:, : len(LIPS)])
+
+
+def test_speech_of_before_there_were_other_rules_is_spoken_again(make_recipe: MakeRecipe) -> None:
+    stage = stage_of(make_recipe("lips"))
+    folder = Path(stage.recipe.data.folder) / "utterances"
+    for path in folder.iterdir():
+        save_file(load_file(path), path)  # without the phones
+    again = stage_of(make_recipe("lips"))
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(stage.speech.items, again.speech.items, strict=True))
+    assert all(a.shape[1] == len(LIPS) for _, a in again.speech.items)
+
+
 def test_a_batch_is_what_the_network_hears_of_its_crops(make_recipe: MakeRecipe) -> None:
     """Curves belong to the frames in the middle of the states; the same seed gives the same batch."""
     stage = stage_of(make_recipe("lips"))
     batch, again = (stage.plan_batch(3)() for _ in range(2))
     assert all(torch.equal(batch[k], again[k]) for k in batch)
     crops, margin = stage.speech.crops(torch.Generator().manual_seed(3)), stage.lips.window // 2
-    assert torch.equal(batch["curves"], crops["curves"].float()[:, margin:-margin, : len(LIPS)])
+    assert torch.equal(batch["curves"], crops["curves"].float()[:, margin:-margin])
+    assert batch["curves"].shape[-1] == len(LIPS)
     assert batch["states"].shape[1] == batch["curves"].shape[1] + 2 * margin
 
 
@@ -69,7 +97,7 @@ def test_lips_that_meet_are_counted_within_a_frame_and_not_in_pauses(
     make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = stage_of(make_recipe("lips"))
-    found, true = torch.ones(40, 4), torch.ones(40, 6)
+    found, true = torch.ones(40, 4), torch.ones(40, 4)
     true[5:7], true[15:16], true[25:35] = 0, 0, 0  # two that meet in speech, and a pause
     found[7:8], found[20:21], found[25:35] = 0, 0, 0  # one met a frame late, one that is not meant, the pause
     monkeypatch.setattr(stage.speech, "measure", lambda read: {"": [(found, true)]})
