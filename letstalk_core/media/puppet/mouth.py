@@ -99,9 +99,9 @@ class Mouth:
         tooth = torch.lerp(white, light * self._tone(GUM), smooth_step(0.86, 0.98, up + 0.10 * x**2))
         picture = torch.lerp(picture, tooth * lit * (1 + warm * (1 - lit)), cover)
         if uv.shape[1] > 2:
-            dim = 0.62 * hidden
+            dim = 0.5 * hidden
             picture = torch.lerp(
-                picture, uv[:, 2:5] * (1 - dim) * (1 + warm * dim), uv[:, 5:] * (1 - 0.55 * hidden)
+                picture, uv[:, 2:5] * (1 - dim) * (1 + warm * dim), uv[:, 5:] * (1 - 0.45 * hidden)
             )
         # The lips shade what is behind them.
         return picture * (1 - SHADE_UP * shade_up) * (1 - SHADE_LOW * shade_low)

@@ -152,7 +152,7 @@ def teeth_layer(head: Head, texture: Tensor, teeth: OwnTeeth, u: Tensor, v: Tens
     within = torch.stack([u, torch.minimum(torch.maximum(v, inner[0]), inner[1])], -1)
     colour = sample(texture, _places(head, within))
     colour = colour / (1 - sample(shade[:, None], _places(head, within)))
-    cover = smooth_step(0.5 * pixel, -0.5 * pixel, v - bottom) * smooth_step(-TALL, 0.04 - TALL, (v - top) / width)
+    cover = smooth_step(0.9 * pixel, -0.9 * pixel, v - bottom) * smooth_step(-TALL, 0.04 - TALL, (v - top) / width)
     cover = cover * smooth_step(0.98, 0.90, (u / (width / 2)).abs()) * teeth.shown[:, None, None]
     return torch.cat([colour.clamp(0, 1), cover[:, None]], 1)
 
