@@ -39,7 +39,7 @@ def mouth(name: str, **curves: float) -> Tensor:
         row = torch.zeros(1, len(MOTION))
         for curve, value in curves.items():
             row[:, MOTION.index(curve)] = value
-        layer = face(row)[0].picture
+        layer = face(row).pictures
         picture = torch.lerp(picture, layer[:, :3], layer[:, 3:])
     return (picture[0][:, box[0], box[1]] + 1) / 2
 
