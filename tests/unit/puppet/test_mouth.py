@@ -12,6 +12,8 @@ from torch import Tensor
 from letstalk_core.media.portrait.find import find_face
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.puppet.face import PortraitFace
+from letstalk_core.media.puppet.geometry import EXTENT
+from letstalk_core.media.puppet.render import Pose
 from letstalk_core.networks.load import DEMO_FOLDER
 from letstalk_core.networks.motion_channels import MOTION
 from letstalk_core.pixels import from_unit, to_unit
@@ -102,3 +104,17 @@ def test_drawn_teeth_are_white_on_any_face(name: str) -> None:
 def test_drawn_teeth_shine_in_a_dark_picture() -> None:
     texture = person("jamal")[1].puppet.texture[0, :3]
     assert float(drawn_teeth("jamal").mean()) > 1.45 * float(texture.mean())
+
+
+@pytest.mark.parametrize("name", ["eva", SMILING])
+def test_no_field_folds_over_itself_at_full_rounding(name: str) -> None:
+    row = torch.zeros(1, 1, len(MOTION))
+    for curve, value in {"jaw": 0.6, "round": 1.0, "scale": 1.0}.items():
+        row[..., MOTION.index(curve)] = value
+    pose = Pose(person(name)[1].puppet, row)
+    for field in (pose.upper, pose.lower):  # (1, 1, 2, G, G)
+        step = 2 * EXTENT / field.shape[-1]
+        across = (field[0, 0, :, 1:-1, 2:] - field[0, 0, :, 1:-1, :-2]) / (2 * step)
+        down = (field[0, 0, :, 2:, 1:-1] - field[0, 0, :, :-2, 1:-1]) / (2 * step)
+        area = (1 + across[0]) * (1 + down[1]) - across[1] * down[0]
+        assert float(area.min()) > 0.15
