@@ -14,8 +14,6 @@ from torch import Tensor
 
 from letstalk_core.files import atomic_path
 
-__all__ = ["pyplot", "save_figure", "save_json", "save_png", "save_tensors", "save_text"]
-
 
 def save_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:

@@ -7,8 +7,6 @@ import sys
 import time
 from typing import Any
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(

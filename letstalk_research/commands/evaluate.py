@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..evaluation.report import Report
     from ..evaluation.store import ClipResult
 
-__all__ = ["add_parser", "add_truth", "evaluate_pairs", "run"]
-
 # Where `sudo apt install pocketsphinx-testdata` puts sentences that a person read for LibriVox, whose recordings
 # are in the public domain.
 RECORDINGS = Path("/usr/share/pocketsphinx/test/data/librivox")

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_parser", "run"]
-
 NAMES = ("fusion", "memory", "attention", "prediction")
 EVERYTHING = "all"
 

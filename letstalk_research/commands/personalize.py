@@ -11,8 +11,6 @@ from typing import Any
 
 from letstalk_core.errors import ConfigError
 
-__all__ = ["add_parser", "run"]
-
 SHOW_EVERY_S = 1.0
 
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from letstalk_core.protocols import FaceDetector
 
-__all__ = ["add_parser", "find_videos", "run"]
-
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..data.manifest import ClipRecord
     from ..data.synthetic.texts import Speaker
 
-__all__ = ["add_parser", "run"]
-
 MOST_TURN = 2.5
 
 

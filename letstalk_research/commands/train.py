@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ..training.config import Recipe
     from ..training.runtime import Stage
 
-__all__ = ["add_parser", "build_stage", "run"]
-
 STAGES = ("autoencoder", "carry", "audio", "dit", "faces", "lips")
 
 

@@ -25,8 +25,6 @@ from letstalk_core.errors import MediaError
 from .manifest import ClipRecord
 from .video_clips import count_video_frames, read_video_frames
 
-__all__ = ["ClipFile", "FrameBatch", "FrameSampler", "crop_windows", "flip_regions", "open_clip"]
-
 MOTION_KEY = "motion"
 T = TypeVar("T")
 

@@ -7,13 +7,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.networks.face_points import BROWS, CHIN, EYES, LIPS, NOSE_TIP, OVAL
+from letstalk_core.networks.motion_channels import MOTION
 
 from .synthetic.canvas import JAW_DROP
 from .synthetic.faces import seen_at
 from .synthetic.identity import Identity
-from .synthetic.motion import MOTION
-
-__all__ = ["drawn_points"]
 
 RING = 20  # points of each of the four rings of the lips: corner, nine above, corner, nine below
 

@@ -20,8 +20,6 @@ from ..output import save_tensors
 from .clips import ClipFile, open_clip
 from .manifest import ClipRecord, Manifest, append_records
 
-__all__ = ["encode_clip", "encode_folder"]
-
 PIXEL_NOISE = (-3.0, 0.5)  # mean and deviation of the log of the noise's sigma; docs/model.md, Memory bank
 
 

@@ -33,11 +33,6 @@ from .synthetic.faces import render
 from .synthetic.identity import sample_identity
 from .synthetic.motion import random_pose
 
-__all__ = [
-    *("SIDE", "VALIDATION", "Heads", "Shapes", "load_heads", "make_heads", "turn_head", "write_drawn"),
-    *("write_portraits", "write_turned"),
-]
-
 SIDE = 192  # pixels of a stored picture
 GRID = 48  # cells of the depth of a head
 VALIDATION = "validation"  # folder beside the heads, with those of other people

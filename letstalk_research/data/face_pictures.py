@@ -24,8 +24,6 @@ from letstalk_core.networks.face_points import EYES, LIPS
 from .face_heads import SIDE, Heads
 from .face_scenery import cover, painted, shuffled, texture, without_face
 
-__all__ = ["CROP", "FacePictures", "cells_of", "mirror_order", "spoil"]
-
 CROP = 1.5  # side of the mesh network's crop by the side of the face
 PLACED = 4  # faces at most in a picture for the detector
 

@@ -15,8 +15,6 @@ from letstalk_core.networks.face_points import EYES, LIPS
 
 from .face_heads import SIDE
 
-__all__ = ["cover", "painted", "shuffled", "texture", "without_face"]
-
 
 def texture(rng: Generator) -> Tensor:
     """Smooth noise of several sizes, stripes and shapes in random colours."""

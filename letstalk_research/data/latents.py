@@ -23,8 +23,6 @@ from letstalk_core.networks.motion_channels import relative
 
 from .manifest import Manifest
 
-__all__ = ["LatentStore", "Window", "draw_clips", "draw_windows"]
-
 logger = logging.getLogger(__name__)
 
 

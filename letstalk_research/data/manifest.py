@@ -17,8 +17,6 @@ from typing import Any
 
 from letstalk_core.errors import MediaError, OutputError
 
-__all__ = ["MANIFEST", "ClipRecord", "Manifest", "append_records"]
-
 MANIFEST = "manifest.jsonl"
 SPLITS = ("train", "val")
 

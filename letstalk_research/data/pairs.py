@@ -15,8 +15,6 @@ from letstalk_core.pixels import from_unit, to_unit
 from .clips import FrameSampler, flip_regions
 from .manifest import ClipRecord
 
-__all__ = ["Pair", "draw_pairs"]
-
 OWN_PORTRAIT = 0.7  # part of the pairs whose reference is a portrait of the clip, and not another frame
 TURN, SHIFT, ZOOM = 0.05, 0.05, 0.06  # deviations of another framing of a reference: radians, half sides
 UNKNOWN = torch.full((2, 2, 64, 64), torch.nan)

@@ -36,8 +36,6 @@ from .photo.truth import regions as boxes_of
 from .shots import FPS, PrepareSettings, Shot, find_shots, hold_out
 from .video_clips import write_video_clip
 
-__all__ = ["FilmReader", "PrepareReport", "Reading", "prepare_videos"]
-
 logger = logging.getLogger(__name__)
 # Where mouth and eyes lie in a detected face box: x0, y0, x1, y1 as shares of its width and height.
 FACE_PARTS = ((0.22, 0.66, 0.78, 0.95), (0.10, 0.20, 0.48, 0.48), (0.52, 0.20, 0.90, 0.48))

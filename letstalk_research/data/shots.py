@@ -24,8 +24,6 @@ from letstalk_core.media.video.reader import read_video
 from letstalk_core.networks.config import Config
 from letstalk_core.protocols import FaceDetector
 
-__all__ = ["FPS", "PrepareSettings", "Shot", "find_shots", "hold_out"]
-
 FPS = 25
 LOOK_EVERY = 10  # frames between looks at face and sharpness
 LOOK_SIDE = 640  # longer side of the picture a face is looked for in

@@ -15,8 +15,6 @@ from letstalk_core.media.audio.alignment import SAMPLE_RATE
 from letstalk_core.media.av_input import open_media
 from letstalk_core.media.video.reader import rgb_frame
 
-__all__ = ["count_video_frames", "read_video_frames", "write_video_clip"]
-
 BT709, LIMITED = 1, 1  # as FFmpeg numbers them
 
 

@@ -16,8 +16,6 @@ from letstalk_core.networks.load import ModelBundle
 from letstalk_core.pixels import from_unit, to_unit
 from letstalk_core.protocols import FrameSink
 
-__all__ = ["BundleSubject"]
-
 
 class BundleSubject:
     """A model bundle as the suite sees it. Raises: ConfigError for a model of frames that are not square."""

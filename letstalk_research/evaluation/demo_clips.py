@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.files import atomic_path
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
 from ..data.synthetic.motion import motion_from_speech
-from ..data.synthetic.speech import SAMPLE_RATE_HZ, write_wav
+from ..data.synthetic.speech import write_wav
 from ..data.synthetic.texts import random_utterance
 from ..data.synthetic.visemes import loudness
 from .face_reader import EYES, FACE, HEAD, LIPS, FaceReader, face_truth
@@ -32,11 +33,6 @@ from .pictures import thumbnails
 from .store import ClipResult
 from .suite import BLINK, JAW, LOOKS_CLOSED, closed_in, fit_reader, lip_metrics, looks, speak, strip
 from .trials import Subject, Trial, stream
-
-__all__ = [
-    *("MOVING", "SERIES", "disturbed", "drift_trends", "measure_diversity", "measure_drift", "measure_idle"),
-    *("measure_noisy", "measure_recording", "true_movement", "variance_over_seeds"),
-]
 
 NOISE_DB = (10.0, 20.0)  # speech above noise
 REVERB_SECONDS = (0.15, 0.45)  # until the echo is 60 dB down

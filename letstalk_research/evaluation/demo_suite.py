@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 from letstalk_core.media.audio.decode import load_waveform
 
-from ..data.synthetic.speech import SAMPLE_RATE_HZ
 from .demo_clips import (
     drift_trends,
     measure_diversity,
@@ -34,8 +34,6 @@ from .rows import demo_rows
 from .store import ClipResult, Progress, Store
 from .suite import LEAST_FRAMES, add_controls, fit_reader, measure_trial, speak
 from .trials import Subject, Trial, draw_trial
-
-__all__ = ["PARTS", "Budget", "run_demo"]
 
 PARTS = ("speed", "speech", "steps", "noisy", "recordings", "diversity", "idle", "drift")
 FIRST = {"steps": 0, "noisy": 200, "recordings": 300, "diversity": 400, "idle": 500, "drift": 600, "speed": 700}

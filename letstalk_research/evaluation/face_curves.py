@@ -11,11 +11,10 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from letstalk_core.media.puppet.topology import BROWS, EYES, LOWER_INNER, MOUTH, NOSE_TIP, UPPER_INNER
+from letstalk_core.media.puppet.topology import BROWS, EYES, MOUTH
+from letstalk_core.networks.face_points import LOWER_INNER, NOSE_TIP, UPPER_INNER
 
 from .metrics import Array
-
-__all__ = ["CURVES", "SHAPE", "FinderReader", "PointReader", "bridged", "face_curves", "shape_error"]
 
 CURVES = ("opening", "width", "lids", "yaw", "pitch", "roll")
 INNER = tuple(zip(UPPER_INNER[4:7], LOWER_INNER[4:7], strict=True))  # the middle third of the lips' inner edges

@@ -21,16 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.networks.motion_channels import MOTION
 
 from ..data.synthetic.faces import FRAME_SIZE, regions, render, seen_at
 from ..data.synthetic.identity import Identity
-from ..data.synthetic.motion import MOTION, random_pose
+from ..data.synthetic.motion import random_pose
 from .metrics import Array, correlation
-
-__all__ = [
-    *("EYES", "FACE", "HEAD", "LANDMARKS", "LIPS", "FaceReader", "ShapeModel", "agreement", "face_truth"),
-    *("landmark_positions",),
-]
 
 LIPS = ("jaw", "width", "round", "teeth")
 EYES = ("blink", "gaze_x")

@@ -43,8 +43,6 @@ from .store import ClipResult, Progress, Store
 from .suite import LEAST_FRAMES
 from .trials import Subject
 
-__all__ = ["Film", "find_films", "run_dub", "run_real"]
-
 SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg")
 FIRST_S = 1.0  # in which the portrait is looked for
 COMPARED = ("opening", "width")

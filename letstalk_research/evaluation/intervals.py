@@ -16,8 +16,6 @@ from letstalk_core.errors import ConfigError
 
 from .metrics import Array
 
-__all__ = ["NOTHING", "Interval", "bootstrap", "ratio", "summarise", "trend"]
-
 RESAMPLES = 2000
 
 

@@ -15,8 +15,6 @@ from letstalk_core.media.puppet.topology import EYES
 
 from .metrics import Array
 
-__all__ = ["LidReader"]
-
 CROP = (16, 32)  # height and width that eyes are compared at
 REACH = (0.45, 0.75)  # half height and half width of what is compared, in widths of the eye
 OPEN, SHUT = 0.1, 0.8  # lids of the frames of the puppet that show open and shut eyes

@@ -16,11 +16,6 @@ from torch import Tensor
 
 from letstalk_core.errors import ConfigError
 
-__all__ = [
-    *("Array", "best_lag", "blinks", "calm_cells", "cell_colors", "colour_error", "correlation"),
-    *("gradient_energy", "pauses", "psnr", "psnr_boxes", "slope", "static_pixels"),
-]
-
 Array = NDArray[np.float64]
 STATIC_LEVELS = 2.0  # pixels whose deviation over poses stays below this never move
 CALM_LEVELS = 4.0  # cells whose deviation over poses stays below this show the person, not the pose

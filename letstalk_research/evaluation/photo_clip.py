@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.media.puppet.topology import OVAL
+from letstalk_core.networks.face_points import OVAL
+from letstalk_core.networks.motion_channels import MOTION
 
 from ..data.synthetic.dataset import FPS
-from ..data.synthetic.motion import MOTION
 from .face_curves import CURVES, PointReader, bridged, face_curves, shape_error
 from .lids import LidReader
 from .metrics import best_lag, blinks, cell_colors, correlation, pauses, psnr, psnr_boxes
@@ -25,8 +25,6 @@ from .photo_trials import PhotoTrial
 from .pictures import spread, thumbnails
 from .store import ClipResult
 from .trials import Subject
-
-__all__ = ["CLOSED", "PhotoSubject", "measure_photo"]
 
 CLOSED = 0.03  # opening in eye distances below which lips are closed
 LABIALS = ("m", "b", "p")

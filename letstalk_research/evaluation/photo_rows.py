@@ -9,8 +9,6 @@ from .intervals import NOTHING, Interval, ratio
 from .report import Row
 from .store import ClipResult
 
-__all__ = ["photo_rows", "real_rows"]
-
 DECODED_AIMS = {"": (35.0, 32.0, 33.0), ", large poses": (31.0, 32.0, 29.0)}  # frame, mouth, eyes
 SLOPES = ("colour error", "shape error", "sharpness")
 

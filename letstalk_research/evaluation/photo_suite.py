@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
 from ..data.synthetic.dataset import FPS
-from ..data.synthetic.speech import SAMPLE_RATE_HZ, write_wav
+from ..data.synthetic.speech import write_wav
 from ..data.synthetic.texts import Speaker, random_utterance
 from .face_curves import PointReader, shape_error
 from .intervals import Interval, summarise, trend
@@ -31,8 +32,6 @@ from .photo_trials import STREAM, PhotoTrial, TestStill, draw_photo_trial
 from .pictures import thumbnails
 from .report import Report
 from .store import ClipResult, Store
-
-__all__ = ["PARTS", "PhotoBudget", "add_photo_controls", "run_photo"]
 
 PARTS = ("speed", "photo", "long")
 TILE, SHEET_STEP_S = 192, 20

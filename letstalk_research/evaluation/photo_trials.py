@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.networks.motion_channels import LIPS
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
+from letstalk_core.networks.motion_channels import LIPS, MOTION
 from letstalk_core.sampling.motion import Movement
 
 from ..data.photo.casting import cast_still
@@ -26,11 +27,9 @@ from ..data.photo.stills import Still, load_stills
 from ..data.synthetic.dataset import FPS, DrawnClip
 from ..data.synthetic.identity import sample_identity
 from ..data.synthetic.lip_rules import lip_curves
-from ..data.synthetic.motion import MOTION, motion_from_speech
-from ..data.synthetic.speech import SAMPLE_RATE_HZ, SILENCE, Utterance
+from ..data.synthetic.motion import motion_from_speech
+from ..data.synthetic.speech import SILENCE, Utterance
 from ..data.synthetic.texts import Speaker, random_utterance
-
-__all__ = ["PhotoTrial", "TestStill", "draw_photo_trial", "load_test_stills"]
 
 STREAM = 8  # of random numbers: neither those of training nor those of drawn tests
 ABSOLUTE = {"blink"}  # channels of movement that are not relative to the portrait

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from ..output import save_png
 
-__all__ = ["save_sheet", "spread", "thumbnails"]
-
 Pictures = NDArray[np.uint8]
 TILE = 128
 LONG_ROW = 8  # pictures in a row of a sheet without rows of its own

@@ -30,8 +30,6 @@ from .report import Report, Row
 from .store import ClipResult, Progress, Store
 from .trials import Subject
 
-__all__ = ["HeldOut", "held_out_clips", "presenter_rows", "run_presenter"]
-
 BEFORE, AFTER = "before", "after"
 COMPARED = ("opening", "width")
 SHEET_FRAMES = 10

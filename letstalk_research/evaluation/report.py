@@ -19,8 +19,6 @@ from .intervals import Interval
 from .pictures import save_sheet
 from .store import ClipResult, json_numbers
 
-__all__ = ["Report", "Row", "write_report"]
-
 logger = logging.getLogger(__name__)
 SHEET_CLIPS = 6  # clips in one contact sheet
 SHOWN_CLIPS = 4  # clips in the plot of lips

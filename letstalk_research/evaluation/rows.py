@@ -13,8 +13,6 @@ from .intervals import NOTHING, Interval, bootstrap, ratio
 from .report import Row
 from .store import ClipResult
 
-__all__ = ["demo_rows"]
-
 Parts = Mapping[str, Sequence[ClipResult]]
 PSNR_AIMS = {"frame": 33.0, "mouth": 30.0, "eyes": 29.0}
 SKIN_LEEWAY_DB = 1.5

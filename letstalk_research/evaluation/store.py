@@ -20,8 +20,6 @@ from letstalk_core.files import atomic_path
 
 from ..output import save_json
 
-__all__ = ["ClipResult", "Progress", "Store", "json_numbers"]
-
 RUN_FILE = "run.json"
 
 

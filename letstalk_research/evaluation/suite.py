@@ -48,11 +48,6 @@ from .report import Report
 from .store import ClipResult, Progress, Store
 from .trials import Subject, Trial, draw_trial, stream
 
-__all__ = [
-    *("BLINK", "JAW", "LEAST_FRAMES", "LOOKS_CLOSED", "add_controls", "closed_in", "fit_reader", "lip_metrics"),
-    *("looks", "measure_trial", "run_suite", "speak", "strip"),
-]
-
 LEAST_FRAMES = 8
 CLOSED, OPEN = 0.05, 0.5  # true jaw below which a mouth counts as closed, and above which as open
 LOOKS_CLOSED = 0.15  # jaw as read: below it nobody sees an opening

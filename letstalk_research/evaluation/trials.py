@@ -17,15 +17,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 from letstalk_core.protocols import FrameSink
 
 from ..data.synthetic.faces import FRAME_SIZE, render
 from ..data.synthetic.identity import SKIN_TONES, Identity, sample_identity
 from ..data.synthetic.motion import motion_from_speech, neutral_pose
-from ..data.synthetic.speech import SAMPLE_RATE_HZ, SILENCE, Utterance, silence
+from ..data.synthetic.speech import SILENCE, Utterance, silence
 from ..data.synthetic.texts import random_utterance
-
-__all__ = ["Subject", "Trial", "draw_trial", "stream"]
 
 STREAM = 7  # of random numbers: neither the training nor the validation people
 PURPOSES = ("person", "speech", "motion", "portrait", "reader", "noise")

@@ -24,8 +24,6 @@ from .page import Section, costs, difference, interval, markdown, mean_loss, mea
 from .runs import Trained
 from .variants import Variant
 
-__all__ = ["REFERENCE", "VARIANTS", "exponent", "run", "time_passes"]
-
 REFERENCE = "linear"
 VARIANTS = [Variant(kind, {"spatial_attention": kind}) for kind in ("linear", "softmax")]
 SIDES = (8, 16, 32, 64)  # of the grid of tokens whose cost is measured

@@ -12,8 +12,6 @@ from .page import Section, costs, difference, interval, markdown, mean_loss, mea
 from .runs import Trained
 from .variants import Variant
 
-__all__ = ["REFERENCE", "VARIANTS", "run"]
-
 SCHEMES = ("direct", "siamese", "symbiotic")
 REFERENCE = "symbiotic-direct"  # the paper's choice
 # Memory would bring the portrait in by another way.

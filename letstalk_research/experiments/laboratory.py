@@ -13,8 +13,6 @@ from .people import FPS, Codec, Person, Speaker, measure_ceiling, measure_speech
 from .runs import Trained, plan_steps, train_variant
 from .variants import Budget, DataFacts, Variant
 
-__all__ = ["Group", "Laboratory"]
-
 logger = logging.getLogger(__name__)
 PREDICTS = {  # beside the network's size
     "sample": "",

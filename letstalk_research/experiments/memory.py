@@ -19,8 +19,6 @@ from .people import FPS, SHOWN, Codec, Person, Speaker
 from .runs import Trained
 from .variants import DataFacts, Variant
 
-__all__ = ["LATENT_SERIES", "PICTURE_SERIES", "REFERENCE", "SIGMAS", "VARIANTS", "measure_long_run", "run"]
-
 CALM = {"memory_ddpm_steps": 0, "memory_sigma": 0.0, "memory_mask": 0.0}  # memory as the encoder gave it
 NOISY = {"memory_ddpm_steps": 50, "memory_mask": 0.25, "memory_mask_probability": 1.0}  # the paper's
 REFERENCE = "m2-noise"

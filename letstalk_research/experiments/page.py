@@ -23,12 +23,6 @@ from ..evaluation.store import ClipResult
 from ..output import pyplot, save_figure, save_text
 from .runs import Trained
 
-__all__ = [
-    *("BEGIN", "END", "Line", "Section", "by_person", "costs", "difference", "interval", "late_to_early"),
-    *("machine", "markdown", "mean_loss", "measures", "plot_bars", "plot_lines", "thousands", "trend_per_100"),
-    *("write_page",),
-]
-
 BEGIN = "<!-- results: written by `letstalk experiment`, do not edit -->"
 END = "<!-- end of results -->"
 MARKED = 12  # lines of fewer points show them

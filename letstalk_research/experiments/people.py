@@ -37,8 +37,6 @@ from ..evaluation.suite import fit_reader, looks
 from ..evaluation.trials import Trial, draw_trial
 from .runs import Trained
 
-__all__ = ["FPS", "SHOWN", "Codec", "Person", "Speaker", "measure_ceiling", "measure_speech", "meet"]
-
 FPS = 25.0
 BATCH = 8  # frames through the autoencoder at once
 DATA_SEEDS = 32  # of the true movement

@@ -10,8 +10,6 @@ from .laboratory import Laboratory
 from .page import Line, Section, costs, interval, markdown, measures, plot_lines
 from .variants import Variant
 
-__all__ = ["REFERENCE", "STEPS", "VARIANTS", "run"]
-
 REFERENCE = "flow"
 VARIANTS = [
     Variant("epsilon", {"prediction": "epsilon", "output": "prediction"}),

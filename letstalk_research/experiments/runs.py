@@ -26,8 +26,6 @@ from ..training.plots import read_csv
 from ..training.runtime import Stopped
 from .variants import Budget, DataFacts, Variant, make_recipe
 
-__all__ = ["Trained", "plan_steps", "train_variant"]
-
 logger = logging.getLogger(__name__)
 RESULT, PLAN = "result.json", "steps.json"
 TRIAL_STEPS, WARM_STEPS = 24, 8  # of the timing; the first ones are slower

@@ -22,8 +22,6 @@ from .page import Section, machine, write_page
 from .people import Codec
 from .variants import Budget, Variant, measure_data
 
-__all__ = ["EXPERIMENTS", "run_experiments"]
-
 _Experiment = tuple[Sequence[Variant], Callable[[Laboratory, Path], Section]]
 EXPERIMENTS: dict[str, _Experiment] = {
     "fusion": (fusion.VARIANTS, fusion.run),

@@ -19,8 +19,6 @@ from ..data.latents import LatentStore
 from ..data.manifest import Manifest
 from ..training.config import Count, DataConfig, DiTObjective, DiTRecipe, LoopConfig, OptimizerConfig
 
-__all__ = ["PREDICTIONS", "Budget", "DataFacts", "Variant", "make_recipe", "measure_data"]
-
 NEVER = 10**9  # an interval in steps that no run reaches: the thing then happens once, at the end
 STEADY_DECAY = 0.995  # of the averaged weights
 # What the networks predict where an experiment does not vary it, as settings of the network

@@ -20,8 +20,6 @@ from .config import AudioRecipe
 from .runtime import load_part
 from .speech import Speech
 
-__all__ = ["AudioStage"]
-
 FILE, HEAD_FILE = "audio_encoder.safetensors", "audio_head.safetensors"
 
 

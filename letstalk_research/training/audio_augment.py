@@ -9,8 +9,6 @@ from torch import Tensor
 
 from letstalk_core.media.audio.alignment import SAMPLE_RATE
 
-__all__ = ["disturb"]
-
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))

@@ -31,8 +31,6 @@ from .losses import gradient_l1, latent_regulariser, multiscale_l1, psnr, region
 from .plots import grid
 from .runtime import load_part, seed_of
 
-__all__ = ["AutoencoderStage", "zoom"]
-
 logger = logging.getLogger(__name__)
 FILE = "autoencoder.safetensors"
 FIT_FRAMES = 96  # frames on which latent scale and preview colours are measured

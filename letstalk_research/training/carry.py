@@ -31,8 +31,6 @@ from .losses import gradient_l1, multiscale_l1, psnr, region_psnr, region_weight
 from .plots import grid
 from .runtime import load_part, seed_of
 
-__all__ = ["FILE", "CarryStage", "carry_quality"]
-
 FILE = "carry.safetensors"
 REFRAME = 0.5  # part of the references that are framed in another way
 NOISE = 0.15  # on latents where steadiness is measured, in deviations: what a denoiser leaves

@@ -19,8 +19,6 @@ from torch.optim.swa_utils import AveragedModel
 from letstalk_core.errors import CheckpointError, OutputError
 from letstalk_core.files import atomic_path
 
-__all__ = ["EMA", "load_state", "save_state"]
-
 FORMAT = 1
 NAMES = ("state-a.pt", "state-b.pt")
 logger = logging.getLogger(__name__)

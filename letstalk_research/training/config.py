@@ -14,12 +14,6 @@ from typing import Annotated, Any
 from letstalk_core.networks import configs as networks
 from letstalk_core.networks.configs import Config
 
-__all__ = [
-    *("AudioObjective", "AudioRecipe", "AutoencoderObjective", "AutoencoderRecipe", "CarryObjective"),
-    *("CarryRecipe", "Count", "DataConfig", "DiTObjective", "DiTRecipe", "FacesObjective", "FacesRecipe"),
-    *("LipsObjective", "LipsRecipe", "LoopConfig", "OptimizerConfig", "Recipe"),
-]
-
 Share = Annotated[float, ">= 0", "<= 1"]
 Weight = Annotated[float, ">= 0"]
 Interval = Annotated[int, ">= 0"]

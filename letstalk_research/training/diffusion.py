@@ -30,8 +30,6 @@ from .plots import grid
 from .runtime import load_part, seed_of
 from .warm_start import warm_start
 
-__all__ = ["DiTStage"]
-
 logger = logging.getLogger(__name__)
 FILE, LORA_FILE = "dit.safetensors", "lora.safetensors"
 BUCKETS = 4  # of the noise level, for logging

@@ -34,8 +34,6 @@ from ..data.face_pictures import CROP, FacePictures, cells_of, mirror_order
 from .config import FacesRecipe
 from .runtime import load_part, seed_of
 
-__all__ = ["FacesStage", "add_norms", "fold_norms"]
-
 FILE = "faces.safetensors"
 
 

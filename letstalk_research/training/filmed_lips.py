@@ -30,8 +30,6 @@ from .config import LipsRecipe
 from .lips import JAW, ROUND, SHUT, TEETH, WIDE, LipsOutput
 from .runtime import load_part
 
-__all__ = ["MEASURED", "FilmedLipsStage", "MouthScale", "read_scale"]
-
 MEASURED = ("opening", "width")  # channels of prepared clips
 STEPS = 9  # puppets that are read for each of the two
 AJAR, BARED = 0.3, 0.35  # jaw of those whose width is read; teeth of all, for lips that bare them open further

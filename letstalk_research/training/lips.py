@@ -27,8 +27,6 @@ from .config import LipsObjective, LipsRecipe
 from .runtime import load_part
 from .speech import Speech
 
-__all__ = ["FILE", "LipsOutput", "LipsStage"]
-
 FILE = "lips.safetensors"
 JAW, WIDE, ROUND, TEETH = (LIPS.index(name) for name in ("jaw", "wide", "round", "teeth"))
 SHUT, MOVED = 0.03, 0.1  # a jaw below this is shut; a curve that moves by less than this has no correlation

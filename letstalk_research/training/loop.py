@@ -28,8 +28,6 @@ from .plots import CsvLog, plot_curves
 from .recipe import write_resolved
 from .runtime import Batch, Prefetcher, Result, Stage, StopRequest, choose_precision, of_all, of_the_first, seed_of
 
-__all__ = ["train"]
-
 logger = logging.getLogger(__name__)
 MEDIAN_STEPS = 101  # steps whose gradient norms the skip rule compares with
 MAX_SKIPS = 50  # skipped steps in a row that end the training

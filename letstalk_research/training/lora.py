@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["add_lora", "lora_tensors", "merged_state"]
-
 MARK = ".parametrizations.weight."
 
 

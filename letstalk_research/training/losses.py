@@ -19,12 +19,6 @@ from torch import Tensor
 
 from letstalk_core.sampling.schedules import TRAIN_STEPS, ddpm_alphas_cumprod
 
-__all__ = [
-    *("NoisySample", "add_noise", "disturb_memory", "draw_times", "gradient_l1", "latent_regulariser"),
-    *("mask_positions", "multiscale_l1", "psnr", "region_psnr", "region_weights", "variance_bound"),
-    *("weighted_l1",),
-]
-
 
 def region_weights(
     regions: Tensor, weights: Sequence[float], height: int, width: int, *, softness: float

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from .config import OptimizerConfig
 from .runtime import fast_bfloat16_cpu
 
-__all__ = ["Muon", "build_optimizers", "learning_rate_factor", "orthogonalise"]
-
 # Quintic of Jordan 2024, steepest at zero; ends in singular values 0.7..1.2.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from ..output import pyplot, save_figure, save_text
 
-__all__ = ["CsvLog", "grid", "plot_curves", "read_csv"]
-
 logger = logging.getLogger(__name__)
 
 

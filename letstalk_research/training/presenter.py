@@ -40,8 +40,6 @@ from .loop import train
 from .recipe import load_recipe
 from .runtime import Stage, Stopped
 
-__all__ = ["PresenterJob"]
-
 logger = logging.getLogger(__name__)
 Watch = Callable[[str, float, str], None]  # stage, how much of it is done, words
 STAGES: dict[str, Callable[[Any], Stage]] = {"autoencoder": AutoencoderStage, "dit": DiTStage, "carry": CarryStage}

@@ -17,8 +17,6 @@ from letstalk_core.networks.configs import Config
 from ..output import save_text
 from .config import AudioRecipe, AutoencoderRecipe, CarryRecipe, DiTRecipe, FacesRecipe, LipsRecipe, Recipe
 
-__all__ = ["RECIPES", "load_recipe", "recipe_path", "write_resolved"]
-
 C = TypeVar("C", bound=Config)
 MAX_CHARACTERS, MAX_DOTS = 2**18, 200  # of a recipe, and of a line in it
 RECIPES: dict[str, type[Recipe]] = {

@@ -24,11 +24,6 @@ from letstalk_core.networks.configs import Config
 
 from .config import Recipe
 
-__all__ = [
-    *("Batch", "Prefetcher", "Result", "Stage", "StopRequest", "Stopped", "choose_precision"),
-    *("fast_bfloat16_cpu", "load_part", "of_all", "of_the_first", "seed_of"),
-]
-
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]

@@ -29,8 +29,6 @@ from .audio_augment import disturb
 from .config import DataConfig, SpeechObjective
 from .runtime import seed_of
 
-__all__ = ["Speech", "UtteranceCache"]
-
 logger = logging.getLogger(__name__)
 FPS = 25
 PHONES = "phones"  # metadata of a file: sign, start and end in seconds of each

@@ -22,8 +22,6 @@ from letstalk_core.errors import CheckpointError
 from letstalk_core.networks.checkpoint import load_pickled_tensors, load_tensors
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
-__all__ = ["WarmStart", "from_sana", "group_names", "load_sana", "warm_start"]
-
 _OUTSIDE = {  # layers before the blocks: theirs (diffusers, original) -> ours
     "patch_embed.proj": "patch_embed.proj",
     "x_embedder.proj": "patch_embed.proj",

@@ -17,8 +17,6 @@ from .puppet import Portraits, make_puppets
 from .render import Pose, render
 from .surroundings import surroundings
 
-__all__ = ["PortraitFace"]
-
 LARGEST = 512  # pixels of the side that faces are drawn at; they are enlarged for larger results
 FINER = 1.3  # texture pixels for one of the layer
 DRAWN = ("yaw", "pitch")  # of the pose: what no affine map makes of a face

@@ -15,29 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...networks.face_points import CHIN, EARS, LOWER_INNER, OVAL
 from .geometry import EXTENT, RadialBasis, axis_grid, curve_height, smooth_step
 from .topology import (
     BROWS,
     CHEEKS,
-    CHIN,
     CORNERS,
-    EARS,
     EYES,
     FOREHEAD,
-    LOWER_INNER,
     LOWER_LIP,
     MESH_POINTS,
     MOUTH,
     NASOLABIAL,
-    OVAL,
     TOP,
     UPPER_LIP,
-)  # fmt: skip
-
-__all__ = [
-    *("BASES", "CLOSED_GAP", "GRID", "JAW_DEGREES"),
-    *("Head", "depth_map", "expression_fields", "lid_field"),
-]
+)
 
 GRID = 128  # side of the displacement fields
 BASES = ("jaw", "wide", "round", "teeth", "smile", "gap", "brow", "blink", "close")

@@ -10,19 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "EXTENT",
-    "RadialBasis",
-    "axis_grid",
-    "blur",
-    "curve_height",
-    "grow",
-    "invert",
-    "sample",
-    "sample_frames",
-    "smooth_step",
-]
-
 EXTENT = 1.2  # half the side of a texture, in halves of a frame: a moved head brings in what was outside
 
 

@@ -12,8 +12,6 @@ from .fields import Head
 from .geometry import EXTENT, axis_grid, smooth_step
 from .topology import EYES
 
-__all__ = ["Glasses", "draw_glasses", "sample_glasses"]
-
 COLOURS = (
     *((0.06, 0.06, 0.07), (0.10, 0.08, 0.07), (0.22, 0.12, 0.06), (0.36, 0.20, 0.10), (0.55, 0.45, 0.30)),
     *((0.45, 0.46, 0.48), (0.12, 0.16, 0.30), (0.35, 0.08, 0.10)),

@@ -16,8 +16,6 @@ from torch import Tensor
 from .fields import Head
 from .geometry import EXTENT, axis_grid, grow, smooth_step
 
-__all__ = ["head_matte"]
-
 COARSE = (26, 52, 104)  # sides of the pictures on which labels walk
 STEPS = (120, 50, 40)
 CONTRAST = 120.0  # of colours that stop the walk

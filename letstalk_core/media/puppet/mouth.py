@@ -13,8 +13,6 @@ from torch import Tensor
 
 from .geometry import smooth_step
 
-__all__ = ["MOUTH_NUMBERS", "SHADE_LOW", "SHADE_UP", "UPPER_EDGE", "Mouth"]
-
 UPPER_JOINTS, UPPER_LENGTH = (0.0, 0.335, 0.585, 0.80, 0.97), (0.0, -0.014, -0.004, -0.020)
 LOWER_JOINTS, LOWER_LENGTH = (0.0, 0.205, 0.42, 0.64, 0.84), (0.0, 0.002, -0.010, 0.012)
 UPPER_EDGE, LOWER_EDGE = 0.052, 0.006  # heights of the cutting edges at rest

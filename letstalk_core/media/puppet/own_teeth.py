@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...networks.face_points import LOWER_INNER, UPPER_INNER
 from .fields import Head
 from .geometry import curve_height, sample, smooth_step
-from .topology import CORNERS, LOWER_INNER, LOWER_LIP, UPPER_INNER, UPPER_LIP
+from .topology import CORNERS, LOWER_LIP, UPPER_LIP
 
 COLUMNS, ROWS = 69, 64  # of the strip between the lips' outer edges
 BELOW = 1.25  # the strip's lower end: outer landmarks of smiles lie on the lip

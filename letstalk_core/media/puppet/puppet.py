@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...networks.face_points import LOWER_INNER, UPPER_INNER
 from .fields import CLOSED_GAP, GRID, Head, depth_map, expression_fields, lid_field
 from .geometry import EXTENT, axis_grid, blur, curve_height, grow, sample, smooth_step
 from .glasses import Glasses, draw_glasses
@@ -22,9 +23,7 @@ from .matting import head_matte
 from .mouth import MOUTH_NUMBERS, SHADE_LOW, SHADE_UP, UPPER_EDGE, Mouth
 from .mouth_light import mouth_light
 from .own_teeth import OwnTeeth, find_teeth, lips_at, teeth_layer
-from .topology import EYES, LOWER_INNER, NASOLABIAL, UPPER_INNER
-
-__all__ = ["Portraits", "Puppets", "make_puppets"]
+from .topology import EYES, NASOLABIAL
 
 SEAM_COLUMNS, SEAM_ROWS = 25, 21
 LID_LIGHT = 0.16  # widths of the eye: smaller things are no light but skin

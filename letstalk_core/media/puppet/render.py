@@ -21,8 +21,6 @@ from .geometry import EXTENT, axis_grid, invert, sample, sample_frames, smooth_s
 from .puppet import Puppets
 from .topology import EYES
 
-__all__ = ["EXTRAS", "GAZE_X", "GAZE_Y", "TURN_DEGREES", "Pose", "render"]
-
 TURN_DEGREES = 20.0  # of yaw and pitch at 1: what `letstalk generate` asks for, 0.4, is 8 degrees
 # Curves beside motion; teeth_kept: lips parted as in the still
 EXTRAS = ("tongue_tip", "tongue_out", "teeth_kept")

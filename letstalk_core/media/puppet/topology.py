@@ -10,12 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...networks import face_points
-from ...networks.face_points import CHIN, EARS, LOWER_INNER, NOSE_TIP, OVAL, POINTS, UPPER_INNER
-
-__all__ = [
-    "BROWS", "CHEEKS", "CHIN", "CORNERS", "EARS", "EYES", "FOREHEAD", "LOWER_INNER", "LOWER_LIP", "MESH_POINTS",
-    "MIRROR", "MOUTH", "NASOLABIAL", "NOSE_TIP", "OVAL", "POINTS", "TOP", "UPPER_INNER", "UPPER_LIP", "Eye",
-]  # fmt: skip
 
 MESH_POINTS = 468  # without the irises
 TOP = 10  # hairline

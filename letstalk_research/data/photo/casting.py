@@ -11,13 +11,12 @@ import torch
 from letstalk_core.media.puppet.glasses import Glasses, sample_glasses
 from letstalk_core.media.puppet.mouth import MOUTH_NUMBERS
 from letstalk_core.media.puppet.puppet import Portraits, Puppets, make_puppets
-from letstalk_core.media.puppet.topology import CHIN, OVAL, TOP
+from letstalk_core.media.puppet.topology import TOP
+from letstalk_core.networks.face_points import CHIN, OVAL
 
 from .degrade import Wear, apply_wear, sample_wear
 from .people import SHAPE_NUMBERS, Framing, combine, frame_stills, mirrored, reshape
 from .stills import OPEN_LIPS, Still
-
-__all__ = ["Person", "cast", "cast_still", "make_people", "sample_framing"]
 
 MIXED_SHARE = 0.8
 GLASSES_SHARE = 1 / 8

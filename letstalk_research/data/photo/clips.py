@@ -20,18 +20,16 @@ from torch import Tensor
 from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
 from letstalk_core.media.puppet.render import EXTRAS, Pose, render
+from letstalk_core.networks.motion_channels import MOTION
 from letstalk_core.protocols import Device
 
 from ..manifest import ClipRecord, Manifest, append_records
 from ..synthetic.dataset import FPS, SPLIT_SEEDS, DrawnClip, draw_clip, write_clip
-from ..synthetic.motion import MOTION
 from ..synthetic.texts import Speaker
 from .casting import Person, cast, cast_still, make_people
 from .stills import OPEN_LIPS, Still, load_stills
 from .tongue import tongue_curves
 from .truth import flow, landmarks, regions
-
-__all__ = ["choose_person", "photo_clip", "synthesize_photos"]
 
 DRAWN_EVERY = 5  # one clip in so many is drawn
 KEPT_TEETH = 0.5  # of the parted lips stay parted in the portrait

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from letstalk_core.media.puppet.geometry import EXTENT, axis_grid, blur
 
-__all__ = ["Wear", "apply_wear", "sample_wear"]
-
 
 @dataclass(frozen=True)
 class Wear:

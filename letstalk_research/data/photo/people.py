@@ -17,11 +17,10 @@ from torch import Tensor
 
 from letstalk_core.media.puppet.geometry import EXTENT, RadialBasis, axis_grid, blur, smooth_step
 from letstalk_core.media.puppet.puppet import Portraits
-from letstalk_core.media.puppet.topology import BROWS, CHIN, EYES, MESH_POINTS, MIRROR, MOUTH, NOSE_TIP, OVAL, TOP
+from letstalk_core.media.puppet.topology import BROWS, EYES, MESH_POINTS, MIRROR, MOUTH, TOP
+from letstalk_core.networks.face_points import CHIN, NOSE_TIP, OVAL
 
 from .stills import Still, face_height, read_picture
-
-__all__ = ["SHAPE_NUMBERS", "TEXTURE", "Framing", "combine", "frame_stills", "mirrored", "reshape"]
 
 TEXTURE = 400  # px over 2 EXTENT: 1.3 texture pixels for one of a frame of 256, so that nothing aliases
 FIELD = 96  # side of the grids on which pictures are warped

@@ -22,9 +22,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
-from letstalk_core.media.puppet.topology import CHIN, EYES, LOWER_INNER, MOUTH, POINTS, TOP, UPPER_INNER
-
-__all__ = ["Still", "face_height", "load_stills", "read_picture"]
+from letstalk_core.media.puppet.topology import EYES, MOUTH, TOP
+from letstalk_core.networks.face_points import CHIN, LOWER_INNER, POINTS, UPPER_INNER
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LARGEST_SIDE = 768  # px; larger pictures are reduced when read

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from ..synthetic.speech import Utterance
 
-__all__ = ["tongue_curves"]
-
 RAISED = {**dict.fromkeys("lɫ", 1.0), **dict.fromkeys("nɳ", 0.9), **dict.fromkeys("tdʈɖ", 0.75), "ɾ": 0.6}
 OUT = dict.fromkeys("θð", 1.0)
 RAMP_S = 0.045  # the tongue is quicker than the jaw

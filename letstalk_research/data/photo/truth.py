@@ -9,8 +9,6 @@ from letstalk_core.media.puppet.geometry import axis_grid, invert, sample, sampl
 from letstalk_core.media.puppet.render import GAZE_X, GAZE_Y, Pose
 from letstalk_core.media.puppet.topology import EYES, LOWER_LIP, MOUTH, UPPER_LIP
 
-__all__ = ["FLOW_SIZE", "flow", "landmarks", "regions"]
-
 FLOW_SIZE = 64
 
 

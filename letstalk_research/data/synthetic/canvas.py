@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .identity import Identity
-from .motion import MOTION
+from letstalk_core.networks.motion_channels import MOTION
 
-__all__ = ["JAW_DROP", "Canvas", "Params", "bump", "ellipse", "head_distance", "jaw_stretch", "smooth"]
+from .identity import Identity
 
 JAW_DROP = 0.10  # how far the chin goes down at jaw = 1
 

@@ -16,17 +16,16 @@ import torch
 
 from letstalk_core.errors import ConfigError
 from letstalk_core.media.audio.alignment import SAMPLES_PER_FRAME
+from letstalk_core.networks.motion_channels import MOTION
 from letstalk_core.protocols import Device
 
 from ...output import save_tensors
 from ..manifest import ClipRecord, Manifest, append_records
 from .faces import FRAME_SIZE, regions, render
 from .identity import Identity, sample_identity
-from .motion import MOTION, motion_from_speech, neutral_pose
+from .motion import motion_from_speech, neutral_pose
 from .speech import Utterance, silence
 from .texts import Speaker, random_utterance
-
-__all__ = ["FPS", "SPLIT_SEEDS", "DrawnClip", "draw_clip", "synthesize", "write_clip"]
 
 FPS = 25
 SILENT_SHARE = 0.05  # of the clips, in which nobody speaks: rest is rare inside of sentences

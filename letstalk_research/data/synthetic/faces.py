@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.networks.motion_channels import MOTION
 from letstalk_core.protocols import Device
 
 from .canvas import JAW_DROP, Canvas, Params, bump, ellipse, head_distance, smooth
 from .hair import glasses, hair_behind, hair_front
 from .identity import Identity
-from .motion import MOTION
-
-__all__ = ["FRAME_SIZE", "REGIONS", "regions", "render", "seen_at"]
 
 FRAME_SIZE = 256
 REGIONS = ("mouth", "left_eye", "right_eye")

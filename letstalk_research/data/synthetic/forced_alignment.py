@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError, DependencyError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
 from .phone_sets import ARPABET, CLOSURE_SECONDS, labelled_utterance
-from .speech import SAMPLE_RATE_HZ, Utterance, synthesise
-
-__all__ = ["align", "with_pauses"]
+from .speech import Utterance, synthesise
 
 Phone = tuple[str, float, float]  # IPA, start and end in seconds
 FRAME_SECONDS = 0.01

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from .canvas import Canvas, Params, bump, ellipse, head_distance, smooth
 
-__all__ = ["glasses", "hair_behind", "hair_front"]
-
 
 def _hair_color(p: Params, u: Tensor, v: Tensor) -> Tensor:
     """Soft shading with one highlight band: all the texture hair gets."""

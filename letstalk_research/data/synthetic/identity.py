@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["HAIR_STYLES", "SKIN_TONES", "Identity", "sample_identity"]
-
 Color = tuple[float, float, float]
 
 HAIR_STYLES = ("short", "side", "bob", "long", "bun", "afro")

@@ -23,8 +23,6 @@ from letstalk_core.errors import ConfigError
 from .speech import SILENCE, Utterance
 from .visemes import BILABIAL, LABIODENTAL, RATE_HZ, contacts, loudness, rests, smoothed, spans_of
 
-__all__ = ["GAPS", "lip_curves"]
-
 Mouth = tuple[float, float, float, float, float]
 
 # gap between the lips, 1 in a loud "a"; wide, round, teeth as in `visemes`; hold

@@ -16,8 +16,6 @@ from letstalk_core.sampling.motion import BLINK_SHAPE, sine_sway
 from .speech import Utterance
 from .visemes import viseme_curves
 
-__all__ = ["MOTION", "motion_from_speech", "neutral_pose", "random_pose"]
-
 COLUMN = {name: i for i, name in enumerate(MOTION)}
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
-from .speech import SAMPLE_RATE_HZ, SILENCE, Phoneme, Utterance, append_phoneme
-
-__all__ = ["ARPABET", "CLOSURE_SECONDS", "ITALIAN", "labelled_utterance"]
+from .speech import SILENCE, Phoneme, Utterance, append_phoneme
 
 ARPABET = {
     "aa": "ɑ", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "aʊ", "ax": "ə", "axr": "ɚ", "ay": "aɪ", "eh": "ɛ",

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from letstalk_core.errors import ConfigError, MediaError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 from letstalk_core.media.audio.decode import load_waveform
 
 from .forced_alignment import align
-from .speech import SAMPLE_RATE_HZ, SILENCE, Phoneme, Utterance
+from .speech import SILENCE, Phoneme, Utterance
 from .texts import HELD_OUT_EVERY, SPLITS
-
-__all__ = ["METADATA", "Recording", "aligned", "cut_at_pauses", "read_recordings"]
 
 logger = logging.getLogger(__name__)
 METADATA = "metadata.csv"

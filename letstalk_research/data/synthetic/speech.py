@@ -33,9 +33,6 @@ from letstalk_core.errors import ConfigError, DependencyError
 from letstalk_core.files import atomic_path
 from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
-__all__ = ["SAMPLE_RATE_HZ", "SILENCE", "Phoneme", "Utterance", "append_phoneme", "espeak_version"]
-__all__ += ["join", "silence", "synthesise", "write_wav"]
-
 SILENCE = ""  # the symbol of a pause
 LIBRARY_VARIABLE = "LETSTALK_ESPEAK_LIBRARY"
 GLITCH_SECONDS = 0.06  # shorter unnamed events are glottal or palatal glides, which have no IPA sign, not pauses

@@ -19,15 +19,14 @@ from numpy.random import Generator
 from safetensors import SafetensorError, safe_open
 
 from letstalk_core.errors import ConfigError, MediaError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
 from ...output import save_tensors
 from .recordings import aligned, cut_at_pauses, read_recordings
-from .speech import SAMPLE_RATE_HZ, Phoneme, Utterance, join, silence
+from .speech import Phoneme, Utterance, join, silence
 from .texts import SPLITS, Speaker, random_sentence, random_utterance
 from .variation import varied
 from .voices import available_voices, speak
-
-__all__ = ["SpeechLibrary", "mixture", "prepared"]
 
 logger = logging.getLogger(__name__)
 KINDS = ("recording", "engine")

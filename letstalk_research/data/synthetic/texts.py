@@ -17,11 +17,6 @@ from letstalk_core.errors import ConfigError
 
 from .speech import Utterance, join, silence, synthesise
 
-__all__ = [
-    *("HELD_OUT_EVERY", "HELD_OUT_VARIANTS", "LANGUAGES", "PATTERNS", "SPLITS", "TRAIN_VARIANTS", "Speaker"),
-    *("entries", "random_sentence", "random_utterance"),
-]
-
 SPLITS = ("train", "held_out")
 HELD_OUT_EVERY = 6  # every sixth word of each list is held out
 

@@ -16,10 +16,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
-from .speech import SAMPLE_RATE_HZ, Phoneme, Utterance
-
-__all__ = ["CODECS", "paced", "shifted", "through_codec", "varied"]
+from .speech import Phoneme, Utterance
 
 Wave = NDArray[np.float32]
 CODECS = {  # name -> (container, bit rates)

@@ -14,13 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.media.audio.alignment import SAMPLE_RATE as SAMPLE_RATE_HZ
 
-from .speech import SAMPLE_RATE_HZ, SILENCE, Phoneme, Utterance
-
-__all__ = [
-    *("BILABIAL", "CURVES", "LABIODENTAL", "RATE_HZ", "Span", "contacts", "loudness", "rests", "smoothed"),
-    *("spans_of", "viseme_curves", "viseme_targets"),
-]
+from .speech import SILENCE, Phoneme, Utterance
 
 CURVES = ("jaw", "wide", "round", "teeth", "voiced", "energy")
 RATE_HZ = 400

@@ -22,8 +22,6 @@ from letstalk_core.media.audio.decode import load_waveform
 from .phone_sets import ARPABET, ITALIAN, labelled_utterance
 from .speech import Utterance
 
-__all__ = ["ENGINES", "VOICES", "Voice", "available_voices", "speak"]
-
 ENGINES = ("flite", "festival")
 TIMEOUT_SECONDS = 120
 

@@ -15,8 +15,6 @@ from letstalk_core.errors import CheckpointError, DependencyError
 from .networks import I3D
 from .weights import load_weights, read_weights
 
-__all__ = ["i3d", "inception", "videomae"]
-
 SIDE = 224
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 

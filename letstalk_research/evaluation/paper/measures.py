@@ -19,11 +19,6 @@ from .networks import IResNet, aligned_faces
 from .pairs import Clip, Pair
 from .syncnet import SyncNet, sync_crops, sync_scores
 
-__all__ = [
-    *("CLIP_FRAMES", "Frechet", "Identity", "Landmarks", "Measure", "Moments", "Pixels", "Sync"),
-    *("frechet_distance", "ssim"),
-]
-
 CLIP_FRAMES = 16  # of one feature of FVD
 EVERY = 5  # frames: identity hardly changes faster
 LANDMARK_SIDE = 256  # pixels that distances are scaled to

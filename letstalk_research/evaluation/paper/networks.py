@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from letstalk_core.errors import CheckpointError
 from letstalk_core.networks.face_points import CORNERS, IRISES, NOSE_TIP
 
-__all__ = ["FIVE", "I3D", "TEMPLATE", "IResNet", "aligned_faces", "same_padding"]
-
 SIDE = 112
 # Where eyes, tip of the nose and corners of the mouth lie in an aligned face; those of the picture's left first.
 TEMPLATE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))

@@ -20,8 +20,6 @@ from ..face_curves import PointReader
 from ..film_suites import find_films
 from ..metrics import Array
 
-__all__ = ["Clip", "Pair", "find_pairs"]
-
 
 @dataclass(eq=False)
 class Clip:

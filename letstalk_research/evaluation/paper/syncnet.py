@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from ..face_curves import bridged
 from ..metrics import Array
 
-__all__ = ["SyncNet", "mfcc", "sync_crops", "sync_scores"]
-
 FPS, SIDE = 25, 224
 FRAMES, AUDIO_STEPS, STEPS_PER_FRAME = 5, 20, 4  # of a window; steps of 10 ms
 SHIFT = 15  # frames that sound is moved by, at most

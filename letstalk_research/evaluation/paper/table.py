@@ -20,8 +20,6 @@ from .pairs import Pair, find_pairs
 from .syncnet import SyncNet
 from .weights import WEIGHTS, load_weights, read_weights
 
-__all__ = ["ROWS", "Row", "Table", "run_table"]
-
 
 @dataclass(frozen=True)
 class Row:

@@ -15,8 +15,6 @@ from letstalk_core.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["WEIGHTS", "Weights", "load_weights", "read_weights"]
-
 
 @dataclass(frozen=True)
 class Weights:
