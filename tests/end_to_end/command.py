@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from letstalk_core.cli.__main__ import main
+from letstalk_core.cli.progress import ProgressLine
 
 from .media import read_frames
 
@@ -46,12 +47,28 @@ def video_frames(path: Path) -> int:
     return len(read_frames(path))
 
 
+def at_clip(clip: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something once, when so many clips are done."""
+    done: list[int] = []
+
+    def progress(self: ProgressLine, now: Any) -> None:
+        if now.clip == clip and now.step == 0 and not done:
+            done.append(clip)
+            act()
+
+    monkeypatch.setattr(ProgressLine, "__call__", progress)
+
+
 def stop_after(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C when so many clips are done."""
-    from letstalk_core.cli.progress import ProgressLine
+    at_clip(clips, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
 
-    def press(self: ProgressLine, now: Any) -> None:
-        if now.clip == clips and now.step == 0:
-            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(ProgressLine, "__call__", press)
+def end_at(clip: int, error: BaseException) -> Callable[[Any], None]:
+    """Progress of a run in this process that ends it when so many clips are done."""
+
+    def progress(now: Any) -> None:
+        if now.clip == clip:
+            raise error
+
+    return progress

@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from letstalk_core.cli.__main__ import main
-from letstalk_core.cli.progress import ProgressLine
 from letstalk_core.generate.work_folder import RUN_FILE
 
+from .command import at_clip
 from .media import read_frames
 
 Wav = Callable[..., Path]
@@ -27,18 +26,6 @@ def command(portrait_png: Path, make_wav: Wav, tiny_bundle: Path, tmp_path: Path
     wav, out = make_wav(9.0), tmp_path / "v.mp4"
     fixed = ["--model", str(tiny_bundle), "--steps", "1", "--device", "cpu", "--no-crop"]
     return ["generate", str(portrait_png), str(wav), "-o", str(out), *fixed, "--quiet", "--keep-work"]
-
-
-def at_clip(clip: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something once, when so many clips are done."""
-    done: list[int] = []
-
-    def progress(self: ProgressLine, now: Any) -> None:
-        if now.clip == clip and not done:
-            done.append(clip)
-            act()
-
-    monkeypatch.setattr(ProgressLine, "__call__", progress)
 
 
 def killed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 SPEECH = 0.3 * torch.sin(torch.arange(19_200) / 20)  # 1.2 s: 30 frames, 8 clips
 MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C does what Python does by default; a shell's background jobs begin with it ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
@@ -71,34 +80,29 @@ def generate(bundle: ModelBundle, path: Path, work: WorkFolder | None = None) ->
 
 def test_fifty_interrupted_runs_leave_nothing_and_spoil_nothing(bundle: ModelBundle, tmp_path: Path) -> None:
     whole, part = tmp_path / "whole.mp4", tmp_path / "part.mp4"
-    handler = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
-    try:
-        generate(bundle, whole)
-        interrupting = ctrl_c(bundle)
-        interrupting.arm(0)
-        generate(bundle, part)
-        total = interrupting.passes
+    generate(bundle, whole)
+    interrupting = ctrl_c(bundle)
+    interrupting.arm(0)
+    generate(bundle, part)
+    total = interrupting.passes
 
-        def cancel(cycle: int) -> None:
-            interrupting.arm(1 + cycle % (total - 1))
-            summary = generate(bundle, part, WorkFolder(tmp_path / "work") if cycle % 2 else None)
-            shutil.rmtree(tmp_path / "work", ignore_errors=True)
-            assert summary is None or (summary.interrupted and summary.frames < summary.total_frames)
-            assert interrupting.after == 0, "another step was begun"
+    def cancel(cycle: int) -> None:
+        interrupting.arm(1 + cycle % (total - 1))
+        summary = generate(bundle, part, WorkFolder(tmp_path / "work") if cycle % 2 else None)
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        assert summary is None or (summary.interrupted and summary.frames < summary.total_frames)
+        assert interrupting.after == 0, "another step was begun"
 
-        for cycle in range(5):
-            cancel(cycle)
-        before, memory = footprint(), resident()
-        for cycle in range(CYCLES):
-            cancel(cycle)
-        assert footprint() == before
-        assert resident() - memory < 64 * MIB
-        assert {path.name for path in tmp_path.iterdir()} == {"whole.mp4", "part.mp4"}
-        interrupting.arm(0)
-        generate(bundle, part)
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    for cycle in range(5):
+        cancel(cycle)
+    before, memory = footprint(), resident()
+    for cycle in range(CYCLES):
+        cancel(cycle)
+    assert footprint() == before
+    assert resident() - memory < 64 * MIB
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.mp4", "part.mp4"}
+    interrupting.arm(0)
+    generate(bundle, part)
     assert torch.equal(torch.cat(WRITTEN["part.mp4"]), torch.cat(WRITTEN["whole.mp4"]))
     assert video_frames(part) == video_frames(whole) == 30
 
@@ -107,20 +111,15 @@ def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
     bundle: ModelBundle, tmp_path: Path
 ) -> None:
     work, path = WorkFolder(tmp_path / "work"), tmp_path / "stopped.mp4"
-    handler = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        generate(bundle, tmp_path / "whole.mp4")
-        interrupting = ctrl_c(bundle)
-        done = []
-        for _ in range(20):
-            interrupting.arm(4)  # in the second clip that is new
-            summary = generate(bundle, path, work)
-            done.append(0 if summary is None else summary.frames)
-            if summary is not None and not summary.interrupted:
-                break
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    generate(bundle, tmp_path / "whole.mp4")
+    interrupting = ctrl_c(bundle)
+    done = []
+    for _ in range(20):
+        interrupting.arm(4)  # in the second clip that is new
+        summary = generate(bundle, path, work)
+        done.append(0 if summary is None else summary.frames)
+        if summary is not None and not summary.interrupted:
+            break
     assert done == sorted(done) and done[-1] == 30 and len(done) > 4
     assert torch.equal(torch.cat(WRITTEN["stopped.mp4"]), torch.cat(WRITTEN["whole.mp4"]))
     assert video_frames(path) == 30
@@ -145,13 +144,8 @@ def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
         raise TypeError("argument 'data': wrong type")
 
     monkeypatch.setattr("letstalk_core.cli.run_generate.load_bundle", load)
-    handler = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        found = main(["generate", str(portrait_png), "speech.wav", "-o", str(tmp_path / "v.mp4")])
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    found = main(["generate", str(portrait_png), "speech.wav", "-o", str(tmp_path / "v.mp4")])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     said = capsys.readouterr().err
     assert found == code
     assert (said == "stopped\n") == pressed and ("Traceback" in said) != pressed

@@ -31,6 +31,7 @@ from letstalk_core.networks.configs import CarryConfig
 from letstalk_core.networks.load import DEMO_FOLDER, load_bundle
 from letstalk_core.sampling.motion_curves import MotionCurves
 
+from .command import Cli
 from .media import read_frames
 
 FAST = GenerateSettings(steps=1, seed=3)
@@ -122,44 +123,25 @@ def test_the_bundle_says_which_masks_it_has(masked_bundle: Path, tiny_bundle: Pa
         load_bundle(broken)
 
 
-def generate(folder: Path, out: Path, portrait: Path, sound: Path, *options: str) -> int:
-    common = ["--steps", "1", "--device", "cpu", "--quiet", "--json", "--no-crop", "--model", str(folder)]
-    return main(["generate", str(portrait), str(sound), "-o", str(out), *common, *options])
-
-
 @pytest.mark.parametrize(
     ("options", "size"),
     [([], (32, 32)), (["--size", "64"], (64, 64)), (["--size", "own"], (40, 40)), (["--size", "24x32"], (32, 24))],
 )
 def test_the_command_writes_the_size_asked_for(
-    masked_bundle: Path,
-    portrait_png: Path,
-    make_wav: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    size: tuple[int, int],
+    cli: Cli, masked_bundle: Path, options: list[str], size: tuple[int, int]
 ) -> None:
-    assert generate(masked_bundle, tmp_path / "v.mp4", portrait_png, make_wav(0.2), *options) == 0
-    assert read_frames(tmp_path / "v.mp4").shape == (5, *size, 3)
-    told = json.loads(capsys.readouterr().out)
+    assert cli(0.2, "--json", *options, model=masked_bundle) == 0
+    assert read_frames(cli.out / "v.mp4").shape == (5, *size, 3)
+    told = json.loads(cli.capsys.readouterr().out)
     assert (told["height"], told["width"]) == size
     assert told["settings"]["carry"] is True
 
 
-def test_own_size_needs_masks(
-    tiny_bundle: Path,
-    masked_bundle: Path,
-    portrait_png: Path,
-    make_wav: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for folder, options in ((tiny_bundle, []), (masked_bundle, ["--no-carry"])):
-        arguments = [folder, tmp_path / "v.mp4", portrait_png, make_wav(0.2), "--size", "own", *options]
-        assert generate(*arguments) == 2
-        assert "--size own: needs a model folder with carry.safetensors" in capsys.readouterr().err
-    assert not (tmp_path / "v.mp4").exists()
+def test_own_size_needs_masks(cli: Cli, masked_bundle: Path) -> None:
+    for folder, options in ((cli.bundle, []), (masked_bundle, ["--no-carry"])):
+        assert cli(0.2, "--size", "own", *options, model=folder) == 2
+        cli.error("--size own: needs a model folder with carry.safetensors")
+    assert cli.left() == []
 
 
 def test_what_goes_back_into_a_picture_has_its_pixels(
@@ -190,15 +172,13 @@ def test_what_goes_back_into_a_picture_has_its_pixels(
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    masked_bundle: Path,
-    portrait_png: Path,
-    make_wav: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli, masked_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, options = make_wav(4.4), ["--size", "64"]
-    assert generate(masked_bundle, tmp_path / "whole.mp4", portrait_png, sound, *options) == 0
-
+    sound, video = cli.make_wav(4.4), cli.out / "v.mp4"
+    options = ("--size", "64", "--quiet")
+    assert cli(sound, *options, model=masked_bundle) == 0
+    whole = video.read_bytes()
+    video.unlink()
     own, calls = Carry.forward, []
 
     def failing(self: Carry, *arguments: Any) -> Tensor:
@@ -208,11 +188,11 @@ def test_a_stopped_run_goes_on_to_the_same_file(
         return own(self, *arguments)
 
     monkeypatch.setattr(Carry, "forward", failing)
-    assert generate(masked_bundle, tmp_path / "parts.mp4", portrait_png, sound, *options) == 1
+    assert cli(sound, *options, model=masked_bundle) == 1
     monkeypatch.setattr(Carry, "forward", own)
-    assert (tmp_path / "parts.mp4.work").is_dir()
-    assert generate(masked_bundle, tmp_path / "parts.mp4", portrait_png, sound, *options) == 0
-    assert (tmp_path / "whole.mp4").read_bytes() == (tmp_path / "parts.mp4").read_bytes()
+    assert cli.left() == ["v.mp4.work"]
+    assert cli(sound, *options, model=masked_bundle) == 0
+    assert video.read_bytes() == whole
 
 
 def told_eyes_and_hello(name: str, puppet: bool) -> Tensor:

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,8 @@ import pytest
 from letstalk_core.cli import run_generate as generate
 from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.jobs import read_jobs
-from letstalk_core.cli.progress import ProgressLine
 
+from .command import at_clip, stop_after
 from .media import read_frames
 
 Wav = Callable[..., Path]
@@ -186,16 +185,6 @@ def test_what_no_input_is_to_blame_for_is_tried_again(
     assert (table[SECOND]["state"], table[SECOND]["tries"]) == ("done", "2")
 
 
-def _interrupt_second(monkeypatch: pytest.MonkeyPatch, how: Callable[[], None]) -> None:
-    """Something happens when three clips of the longer recording are done."""
-
-    def watch(self: ProgressLine, now: Any) -> None:
-        if now.clips > 3 and now.clip == 3 and now.step == 0:
-            how()
-
-    monkeypatch.setattr(ProgressLine, "__call__", watch)
-
-
 def _kill() -> None:
     raise Killed
 
@@ -209,11 +198,11 @@ def test_what_is_killed_or_stopped_goes_on(
     (tmp_path / "out").rename(tmp_path / "before")
     with monkeypatch.context() as patch:
         if how == "killed":
-            _interrupt_second(patch, _kill)
+            at_clip(4, _kill, patch)  # the first job has three
             with pytest.raises(Killed):
                 batch(TWO)
         else:
-            _interrupt_second(patch, lambda: os.kill(os.getpid(), signal.SIGINT))
+            stop_after(4, patch)
             assert batch(TWO) == 130
     assert rows(tmp_path / "out")[SECOND]["state"] == ("running" if how == "killed" else "stopped")
     finished = (tmp_path / "out" / ONE).stat()
@@ -227,7 +216,7 @@ def test_what_is_killed_or_stopped_goes_on(
 
     monkeypatch.setattr(generate, "make", make)
     assert batch(TWO) == 0
-    assert resumed == [3]  # one job, and its finished clips were not made again
+    assert resumed == [4]  # one job, and its finished clips were not made again
     assert (tmp_path / "out" / ONE).stat().st_mtime_ns == finished.st_mtime_ns
     assert np.array_equal(read_frames(tmp_path / "out" / SECOND), whole)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["batch.csv", ONE, SECOND]
@@ -270,7 +259,7 @@ def test_two_batches_do_not_share_a_folder(
     batch: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes: list[int] = []
-    _interrupt_second(monkeypatch, lambda: codes or codes.append(batch(TWO)))
+    at_clip(4, lambda: codes.append(batch(TWO)), monkeypatch)
     assert batch(TWO, "--quiet") == 0
     assert codes == [2]
     refused(capsys, "in use by process", str(os.getpid()))

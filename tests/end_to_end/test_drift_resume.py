@@ -23,6 +23,8 @@ from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.clip import Blend, Clip
 from letstalk_core.sampling.drift import DriftLog
 
+from .command import end_at
+
 SEGMENT = segment_clips(25, 4)  # clips
 CLIPS = 2 * SEGMENT + 4  # two whole segments, and four clips of the third
 LEVEL = 0.9
@@ -54,14 +56,6 @@ def retake(bundle: ModelBundle, folder: Path, seconds: tuple[float, float], seed
     return portrait.retake(PORTRAIT, SPEECH, video(folder), work, seconds, seed, SETTINGS)
 
 
-def die_at(clip: int) -> Callable[[Progress], None]:
-    def progress(now: Progress) -> None:
-        if now.clip == clip:
-            raise RuntimeError("killed")
-
-    return progress
-
-
 def latents(folder: Path) -> list[Tensor]:
     work = WorkFolder(folder / "work")
     found = [work.load(Clip(i, 4 * i, 4)) for i in range(CLIPS)]
@@ -79,7 +73,7 @@ def test_a_video_continued_from_its_memory_is_the_undisturbed_one_and_so_is_its_
     bundle: ModelBundle, whole: tuple[Path, Summary], tmp_path: Path
 ) -> None:
     with pytest.raises(RuntimeError, match="killed"):
-        generate(bundle, tmp_path, progress=die_at(2 * SEGMENT + 2))
+        generate(bundle, tmp_path, progress=end_at(2 * SEGMENT + 2, RuntimeError("killed")))
     kept = {path.name for path in (tmp_path / "work").iterdir()}
     assert f"bank-{2 * SEGMENT:06d}.safetensors" in kept and "clip-000000.safetensors" not in kept
     seen: list[Progress] = []
@@ -115,7 +109,7 @@ def test_a_log_that_lost_a_file_says_with_which_clip_it_begins(
     bundle: ModelBundle, whole: tuple[Path, Summary], tmp_path: Path
 ) -> None:
     with pytest.raises(RuntimeError, match="killed"):
-        generate(bundle, tmp_path, progress=die_at(2 * SEGMENT + 2))
+        generate(bundle, tmp_path, progress=end_at(2 * SEGMENT + 2, RuntimeError("killed")))
     (tmp_path / "work" / "drift-000000.json").write_text('[[0, 0.5, "x"')
     summary = generate(bundle, tmp_path)
     assert summary.drift == whole[1].drift.since(SEGMENT)

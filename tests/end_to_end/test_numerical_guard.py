@@ -20,6 +20,8 @@ from letstalk_core.networks.load import ModelBundle, load_bundle
 from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.clip import Blend, Clip
 
+from .command import end_at
+
 SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 SPEECH = 0.3 * torch.sin(torch.arange(9600) / 20)  # 0.6 s: four clips
@@ -106,10 +108,7 @@ def test_bad_latents_of_an_earlier_run_are_made_again(
 ) -> None:
     bundle, work = load_bundle(tiny_bundle), WorkFolder(tmp_path / "work")
 
-    def stop(now: Any) -> None:
-        if now.clip == 2:
-            raise KeyboardInterrupt
-
+    stop = end_at(2, KeyboardInterrupt())
     TalkingPortrait(bundle).generate(PORTRAIT, SPEECH, KeptFrames(), SETTINGS, progress=stop, work=work)
     latents = work.load(Clip(1, 4, 4))
     assert latents is not None

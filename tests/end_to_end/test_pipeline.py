@@ -2,9 +2,7 @@
 
 import gc
 import json
-import os
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.passes import resident
 from letstalk_core.errors import ConfigError
 from letstalk_core.generate import talking_portrait as pipeline
 from letstalk_core.generate.sinks import KeptFrames
@@ -20,6 +19,8 @@ from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, 
 from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
 from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.networks.load import ModelBundle, load_bundle
+
+from .command import end_at
 
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
 FAST = GenerateSettings(steps=2, seed=3)
@@ -127,16 +128,8 @@ def test_a_clip_is_decoded_while_the_next_is_sampled(bundle: ModelBundle, plain:
 # ---- stopping and resuming
 
 
-def stop_at(clip: int) -> Callable[[Progress], None]:
-    def progress(now: Progress) -> None:
-        if now.clip == clip:
-            raise KeyboardInterrupt
-
-    return progress
-
-
 def test_an_interrupt_closes_the_video_with_what_is_done(bundle: ModelBundle, plain: Tensor) -> None:
-    sink, summary = run(bundle, progress=stop_at(2))
+    sink, summary = run(bundle, progress=end_at(2, KeyboardInterrupt()))
     assert sink.state == "partial" and summary.interrupted and summary.frames == 8
     assert torch.equal(sink.video, plain[:8])
 
@@ -148,7 +141,7 @@ def test_a_resumed_run_gives_the_frames_of_an_uninterrupted_one(
     settings = replace(FAST, memory=None, match_statistics=True)
     whole, _ = run(bundle, settings=settings)
     work = WorkFolder(tmp_path / "work")
-    run(bundle, settings=settings, progress=stop_at(stop), work=work)
+    run(bundle, settings=settings, progress=end_at(stop, KeyboardInterrupt()), work=work)
     sink, summary = run(bundle, settings=settings, work=work)
     assert torch.equal(sink.video, whole.video) and summary.resumed_clips == stop
     assert not work.folder.exists()
@@ -167,7 +160,7 @@ def test_a_run_continues_only_on_the_same_program_and_machine_with_the_same_sett
     owner: Any, name: str, value: Any, differs: str, bundle: ModelBundle, tmp_path: Path, monkeypatch: Any
 ) -> None:
     work = WorkFolder(tmp_path / "work")
-    run(bundle, progress=stop_at(1), work=work)
+    run(bundle, progress=end_at(1, KeyboardInterrupt()), work=work)
     with pytest.raises(ConfigError, match="differs in seed"):
         run(bundle, settings=replace(FAST, seed=9), work=work)
     monkeypatch.setattr(owner, name, value)
@@ -179,7 +172,7 @@ def test_the_work_folder_of_an_older_release_with_the_same_frames_is_resumed(
     bundle: ModelBundle, tmp_path: Path
 ) -> None:
     work = WorkFolder(tmp_path / "work")
-    run(bundle, progress=stop_at(1), work=work)
+    run(bundle, progress=end_at(1, KeyboardInterrupt()), work=work)
     page = work.folder / RUN_FILE
     written = json.loads(page.read_text(encoding="utf-8"))
     written["run"]["version"] = "0.1.0"
@@ -227,12 +220,7 @@ class Speech(WaveformSource):
             yield self.waveform
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.skipif(not resident(), reason="this system does not say how much memory is used")
 def test_memory_does_not_grow_with_the_length_of_the_audio(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

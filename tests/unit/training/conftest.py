@@ -92,7 +92,9 @@ num_conv_pos_embedding_groups = 2
 }
 
 
-def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6, size: int = 32) -> ClipRecord:
+def write_clip(
+    folder: Path, name: str, *, split: str = "train", frames: int = 6, size: int = 32, encoded: bool = True
+) -> ClipRecord:
     """A clip of smooth noise, with latents as `letstalk encode` writes them."""
     g = torch.Generator().manual_seed(int.from_bytes(name.encode(), "little") % 2**31)
     low = torch.rand(frames + 2, 3, 4, 4, generator=g)
@@ -116,10 +118,10 @@ def write_clip(folder: Path, name: str, *, split: str = "train", frames: int = 6
     }
     metadata = {"image_size": str(size), "motion": ",".join(MOTION)}
     clip, cached = f"clips/{name}.safetensors", f"latents/{name}.safetensors"
-    for path, content in ((folder / clip, tensors), (folder / cached, latents)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(content, str(path), metadata=metadata)
-    record = ClipRecord(id=name, clip=clip, latents=cached, frames=frames, split=split)
+    for path, content in ((clip, tensors), (cached, latents))[: 1 + encoded]:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        save_file(content, str(folder / path), metadata=metadata)
+    record = ClipRecord(id=name, clip=clip, latents=cached if encoded else "", frames=frames, split=split)
     append_records(folder, [record])
     return record
 
