@@ -124,7 +124,7 @@ def load_pickled_tensors(path: str | os.PathLike[str], *, device: str = "cpu") -
     try:
         # Training scripts commonly save their parsed arguments beside the weights: a plain record, safe to build.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location=device, weights_only=True)  # noqa: TID251
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; give the path of a checkpoint") from None
     except Exception as error:  # torch raises many kinds for damaged and for refused files

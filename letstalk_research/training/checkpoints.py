@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def _read(path: Path) -> dict[str, Any] | None:
     """A state file without running any code from it; None if it is damaged or of another format."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         logger.warning("%s: cannot be read (%s)", path, str(error).splitlines()[:1])
         return None

@@ -71,17 +71,6 @@ def test_nothing_is_sampled_from_another_recording(make_wav: Wav) -> None:
         list(blocks)
 
 
-def test_a_damaged_run_file_does_not_stop_a_restart(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    work = tmp_path / "v.mp4.work"
-    work.mkdir()
-    (work / RUN_FILE).write_text("{")
-    assert main(command) == 2
-    assert "--restart" in capsys.readouterr().err
-    assert main([*command, "--restart"]) == 0
-
-
 def test_flipped_bytes_in_any_file_of_a_work_folder_change_no_frame(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,25 @@ def test_damaged_pickles_never_raise_anything_else(tmp_path: Path, content: byte
     assert "\n" not in str(error.value)
 
 
+class Harmful:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return Path, ("x",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"weights": torch.zeros(1), "extra": Harmful()}, "holds more than plain tensors"),
+        ([1, 2], "holds a list, not named tensors"),
+    ],
+)
+def test_pickles_of_anything_but_named_tensors_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    """Lint keeps every other module from `torch.load`."""
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=rf"a\.pt: .*{message}"):
+        load_pickled_tensors(tmp_path / "a.pt")
+
+
 def test_a_torch_that_may_run_code_reads_no_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
     assert load_pickled_tensors(tmp_path / "a.pt")["a"].sum() == 2

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from letstalk_core.errors import ConfigError
 from letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
-from letstalk_core.networks.motion_channels import GAZE_LIMIT, MOVEMENTS, SWAY, relative, units
+from letstalk_core.networks.motion_channels import GAZE_LIMIT, MOVEMENTS, SWAY, units
 from letstalk_core.networks.projection import AudioProjection
-from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.guidance import GuidedDenoiser
@@ -61,11 +60,6 @@ def test_a_video_begins_at_the_portrait(seed: int) -> None:
     rows = Movement(MOVEMENTS, seed=seed).rows(0, 26)
     assert not rows[0].any()
     assert column(rows[:13], "yaw").std() < column(Movement(MOVEMENTS, seed=seed).rows(0, 500), "yaw").std()
-
-
-def test_measured_movement_is_told_relative_to_the_portrait_except_for_the_lids() -> None:
-    rows, portrait = torch.tensor([[0.3, 1.0], [0.1, 0.0]]), torch.tensor([0.1, 0.4])
-    torch.testing.assert_close(relative(rows, portrait, ("yaw", "blink")), torch.tensor([[0.2, 1.0], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("fps", [24.0, 25.0, 30.0, 60.0])
@@ -156,10 +150,3 @@ def test_without_channels_there_are_no_tokens_and_weights(
     assert {k for k in told.state_dict() if "movement" in k} == set(told.state_dict()) - set(silent.state_dict())
     with pytest.raises(ConfigError, match="yaw, blink, scale"):
         told.movement_of(torch.zeros(1, 3, 2))
-
-
-def test_conditions_carry_movement() -> None:
-    conditions = Conditions(torch.ones(1, 4, 2, 2), torch.ones(1, 5, 3, 12), torch.ones(1, 2, 4, 2, 2))
-    assert "movement" not in conditions.tensors()
-    moved = dataclasses.replace(conditions, movement=torch.ones(1, 5, 2, 12))
-    assert "movement" in moved.tensors()

@@ -168,16 +168,6 @@ def test_missing_batch_counters_do_no_harm(tmp_path: Path, presets: Callable[...
     assert_equal(dict(second.state_dict()), dict(first.state_dict()))
 
 
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (print, ("run",))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match=r"evil\.pt: .*more than plain tensors"):
-        convert.read_autoencoder(tmp_path / "evil.pt")
-
-
 def test_what_is_not_known_is_not_guessed(weights: Path) -> None:
     with pytest.raises(CheckpointError, match=r"fit none of.*config\.json"):
         convert.read_autoencoder(weights)

@@ -10,31 +10,16 @@ import torch
 from letstalk_core.errors import ConfigError
 from letstalk_core.networks.autoencoder.blocks import MultiScaleLinearAttention, UpBlock
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.networks.configs import AutoencoderConfig
 from letstalk_core.networks.nn.layers import Layers
 from letstalk_core.networks.presets import AUTOENCODER
 
-
-def narrow(name: str) -> AutoencoderConfig:
-    """A preset with the same blocks and stages in less width and depth."""
-    config = AUTOENCODER[name]
-    if name == "demo":
-        return config
-    widths = tuple(max(32, w // 16) for w in config.encoder_block_out_channels)
-    return dataclasses.replace(
-        config,
-        latent_channels=8,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        encoder_layers_per_block=tuple(min(2, n) for n in config.encoder_layers_per_block),
-        decoder_layers_per_block=tuple(min(2, n) for n in config.decoder_layers_per_block),
-    )
+from .test_convert import small
 
 
 @torch.no_grad()
 def test_channels_last_and_contiguous_memory_give_the_same_result() -> None:
     torch.manual_seed(0)
-    model = AutoencoderDC(narrow("lite-f32c32-sana-1.1")).eval()
+    model = AutoencoderDC(small("lite-f32c32-sana-1.1")).eval()
     images = torch.rand(1, 3, 64, 64) * 2 - 1
     expected = model(images)
     found = model.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
@@ -44,7 +29,7 @@ def test_channels_last_and_contiguous_memory_give_the_same_result() -> None:
 @pytest.mark.parametrize("name", ["demo", "f32c32-sana-1.1", "f32c32-mix-1.0"])
 def test_fresh_weights_give_finite_outputs_and_every_residual_branch_can_start_to_learn(name: str) -> None:
     torch.manual_seed(0)
-    model = AutoencoderDC(narrow(name))
+    model = AutoencoderDC(small(name))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(float("nan"))  # as uninitialised memory may be
@@ -73,7 +58,7 @@ def test_every_layer_with_a_matrix_comes_from_operations() -> None:
         class Conv2d(torch.nn.Conv2d):
             pass
 
-    model = AutoencoderDC(narrow("f32c32-sana-1.1"), operations=Operations, device="meta", dtype=torch.bfloat16)
+    model = AutoencoderDC(small("f32c32-sana-1.1"), operations=Operations, device="meta", dtype=torch.bfloat16)
     layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
     assert all(isinstance(m, (Operations.Linear, Operations.Conv2d)) for m in layers)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

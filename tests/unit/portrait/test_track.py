@@ -116,17 +116,6 @@ def test_pixels_outside_of_the_box_and_frames_without_a_face_stay_exactly(boxes:
         assert found.dtype == image.dtype and bool((found >= 0).all() and (found <= 1).all())
 
 
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_pasting_the_crop_upscaled_or_not_reproduces_the_picture(scale: int) -> None:
-    image = (picture() * 255).round().to(torch.uint8)
-    track = CropTrack.around(torch.tensor([[60.0, 40, 100, 90]]), (HEIGHT, WIDTH), (96, 128), 0.3)
-    crop = track.crops[0]
-    large = dataclasses.replace(crop, height=96 * scale, width=128 * scale).apply(image)
-    found = PasteTrack(track)(5, large, image)  # a still: every frame goes into the one picture
-    assert found.dtype == torch.uint8
-    assert (found.float() - image).abs().max() <= 5
-
-
 def test_frames_of_another_shape_and_other_pictures_are_refused() -> None:
     track = CropTrack.centre((HEIGHT, WIDTH), (64, 64), frames=2)
     with pytest.raises(ConfigError, match="another shape than the crop of 64x64"):
@@ -134,7 +123,7 @@ def test_frames_of_another_shape_and_other_pictures_are_refused() -> None:
     with pytest.raises(ConfigError, match="belongs to a picture of 160x120"):
         PasteTrack(track)(0, torch.zeros(64, 64, 3), torch.zeros(50, 50, 3))
     with pytest.raises(ConfigError, match="feather"):
-        PasteTrack(track, feather=2)
+        PasteTrack(track, feather=0.6)
 
 
 def test_a_track_moves_to_a_scaled_picture() -> None:
@@ -169,19 +158,20 @@ CROP = CropTransform.around((60, 40, 100, 90), (HEIGHT, WIDTH), (96, 96), margin
 
 
 @settings(deadline=None, max_examples=20)
-@given(x=st.floats(0, 130), y=st.floats(0, 90), side=st.floats(8, 60), match=st.booleans())
-def test_pasting_what_was_cut_changes_nothing(x: float, y: float, side: float, match: bool) -> None:
-    crop = CropTransform.around((x, y, x + side, y + side), (HEIGHT, WIDTH), (128, 128))
-    found = paste_back(BYTES, crop, match_colour=match)(crop.apply(BYTES)[None])
-    assert (found[0].float() - BYTES).abs().max() <= 5
-
-
-def test_outside_of_the_box_every_pixel_stays() -> None:
-    found = paste_back(BYTES, CROP)(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
-    outside = torch.ones(120, 160, dtype=torch.bool)
-    outside[CROP.y0 : CROP.y1, CROP.x0 : CROP.x1] = False
-    assert found.shape == (2, 120, 160, 3)
-    assert torch.equal(found[:, outside], BYTES[outside].expand(2, -1, -1))
+@given(
+    x=st.floats(0, 130),
+    y=st.floats(0, 90),
+    side=st.floats(8, 60),
+    match=st.booleans(),
+    scale=st.sampled_from((1, 2, 4)),
+)
+def test_pasting_what_was_cut_upscaled_or_not_changes_nothing(
+    x: float, y: float, side: float, match: bool, scale: int
+) -> None:
+    crop = CropTransform.around((x, y, x + side, y + side), (HEIGHT, WIDTH), (96, 96))
+    large = dataclasses.replace(crop, height=96 * scale, width=96 * scale).apply(BYTES)
+    found = paste_back(BYTES, crop, match_colour=match)(large[None])
+    assert found.dtype == torch.uint8 and (found[0].float() - BYTES).abs().max() <= 5
 
 
 def test_the_middle_is_the_frame_itself() -> None:
@@ -211,12 +201,3 @@ def test_the_mask_is_soft_inside_the_picture_and_hard_at_its_border() -> None:
     whole = CropTransform.centre((100, 100), (64, 64))
     assert (feather_mask(whole, 0.2) == 1).all()
     assert set(feather_mask(CROP, 0.0).unique().tolist()) == {1.0}
-
-
-def test_wrong_inputs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="belongs to a picture"):
-        paste_back(BYTES[:100, :100], CROP)(BYTES[None, :96, :96])
-    with pytest.raises(ConfigError, match="feather"):
-        paste_back(BYTES, CROP, feather=0.6)
-    with pytest.raises(ConfigError, match="another shape"):
-        paste_back(BYTES, CROP)(BYTES[None, :96, :90])

@@ -62,11 +62,6 @@ def test_only_needed_passes_run_and_in_one_batch(audio: float, portrait: float, 
     assert model.batches == [2 * passes]
 
 
-def test_scales_of_one_leave_the_output_untouched() -> None:
-    values, model = inputs(), Counting()
-    assert torch.equal(GuidedDenoiser(model)(**values), model(**values))
-
-
 def test_variance_comes_from_the_pass_with_all_conditions() -> None:
     class Learned(Counting):
         def with_variance(self, x: Tensor, sigma: Tensor, **conditions: Any) -> tuple[Tensor, Tensor]:

@@ -81,16 +81,6 @@ def test_stopping_ends_what_runs(script: ModuleType, tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
-@pytest.mark.slow
-def test_waiting_for_clips_ends_with_enough_and_sees_failures(script: ModuleType, tmp_path: Path) -> None:
-    job = script.Job(arguments(tmp_path), time.monotonic())
-    (job.data / "manifest.jsonl").write_text("{}\n" * 5)
-    job.wait_for_clips(5)
-    job.call("broken", "train", "dit", "--config", tmp_path / "missing.toml")
-    with pytest.raises(script.Failure, match="broken ended"):
-        job.wait_for_clips(6)
-
-
 def test_no_time_left_is_said(script: ModuleType, tmp_path: Path) -> None:
     job = script.Job(arguments(tmp_path, minutes=0.2), time.monotonic())
     with pytest.raises(script.Failure, match="no time is left for dit; give more --minutes than 0.2"):

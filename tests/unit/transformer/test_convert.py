@@ -60,32 +60,9 @@ def test_tensors_without_the_expected_dimensions_are_named(name: str, make_dit: 
         convert.projection_config_from_official({**theirs, "proj1.weight": torch.zeros(3)})
 
 
-class Harmful:
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return Path, ("x",)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"ema": {"a": torch.zeros(1)}, "extra": Harmful()}, "holds more than plain tensors"),
-        ({"weights": {}}, "is not a LetsTalk model"),
-        ([1, 2], "holds a list, not named tensors"),
-        ({"ema": {"a": torch.zeros(1)}}, "is not a LetsTalk model"),
-    ],
-)
-def test_other_files_are_refused_in_one_line(tmp_path: Path, content: object, message: str) -> None:
-    path = tmp_path / "other.pt"
-    torch.save(content, path)
-    with pytest.raises(CheckpointError, match=message) as error:
-        convert.load_official(path)
+@pytest.mark.parametrize("content", [{"weights": {}}, {"ema": {"a": torch.zeros(1)}}])
+def test_other_files_are_refused_in_one_line(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="other.pt: .* is not a LetsTalk model") as error:
+        convert.load_official(tmp_path / "other.pt")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all" * 9, b"PK\x03\x04 cut short", None])
-def test_damaged_and_missing_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "damaged.pt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged.pt: "):
-        convert.load_official(path)
