@@ -32,34 +32,6 @@ def talking(graph: dict[str, Any]) -> str:
     return next(key for key, node in graph.items() if node["class_type"] == "LetsTalkTalkingVideo")
 
 
-def executed(server: ComfyServer, prompt_id: str) -> set[str]:
-    """Nodes that ran."""
-    return {event["node"] for event in server.events(prompt_id, "executing") if event["node"] is not None}
-
-
-def test_a_second_run_of_the_same_graph_runs_nothing(server: ComfyServer) -> None:
-    graph = quickstart(seed=11)
-    first = server.run(graph)
-    prompt_id = server.queue(graph)
-    second = server.wait(prompt_id)
-    assert executed(server, prompt_id) == set()
-    (event,) = server.events(prompt_id, "execution_cached")
-    assert set(event["nodes"]) == set(graph)
-    node = talking(graph)
-    assert second["outputs"][node] == first["outputs"][node], "the finished video must show again"
-
-
-def test_another_seed_samples_anew_and_keeps_the_rest(server: ComfyServer) -> None:
-    server.run(quickstart(seed=11))
-    graph = quickstart(seed=12)
-    prompt_id = server.queue(graph)
-    server.wait(prompt_id)
-    assert {graph[node]["class_type"] for node in executed(server, prompt_id)} == {
-        "LetsTalkTalkingVideo",
-        "SaveVideo",
-    }
-
-
 def test_the_browser_hears_of_every_clip_and_can_play_it(server: ComfyServer) -> None:
     graph = quickstart(seed=13)
     before = sum(kind == "binary" for kind, _ in server.client.messages)

@@ -89,7 +89,6 @@ def test_every_pair_of_fusions_equals_the_reference(portrait: str, audio: str) -
         ({"patch_size": 2}, {"grid": (4, 6)}),
         ({}, {"memory": 1, "frames": 5}),  # fewer memory frames than trained lie just before the clip
         ({"learned_variance": True, "prediction": "epsilon"}, {"memory": 0, "frames": 9}),  # as in the paper
-
         ({"depth": 3, "linear_head_dim": 32}, {"grid": (1, 7), "frames": 1}),
     ],
     ids=["softmax", "patches", "short memory", "no memory", "one row"],

@@ -26,6 +26,24 @@ def save_masks(sub: Any, path: Path, detail: float = 0.99) -> None:
     sub("letstalk_core.networks.checkpoint").save_checkpoint(path, {"carry": (config, carry.state_dict())})
 
 
+def save_lips(sub: Any, vae: Any, track: Any) -> None:
+    """Lips by chance beside the file of a VAE, for the states of a track."""
+    config = sub("letstalk_core.networks.configs").LipsConfig(
+        layers=track.layers, encoder_dim=track.dim, hidden_size=8
+    )
+    torch.manual_seed(0)
+    lips = sub("letstalk_core.networks.lips").Lips(config)
+    path = vae.path.with_name("lips.safetensors")
+    sub("letstalk_core.networks.checkpoint").save_checkpoint(path, {"lips": (config, lips.state_dict())})
+
+
+@pytest.fixture
+def photograph(sub: Any) -> Tensor:
+    """(h, w, 3) uint8."""
+    found: Tensor = sub("letstalk_core.media.portrait.image").load_portrait(DEMO_FOLDER / "portraits" / "eva.jpg")
+    return found
+
+
 @pytest.fixture
 def make_vae(sub: Any, tmp_path: Path) -> Callable[[bool], Any]:
     """The demo's autoencoder in a folder of its own, with masks beside it or without."""
@@ -170,24 +188,19 @@ def test_the_picture_reaches_the_run_in_its_own_resolution(
     assert run.drift.lowest() <= run.drift.likeness <= 1
 
 
-def test_a_photographs_face_is_drawn_from_it_unless_that_is_off(sub: Any, kit: Any, make_vae: Any) -> None:
+def test_a_photographs_face_is_drawn_from_it_unless_that_is_off(
+    sub: Any, kit: Any, make_vae: Any, photograph: Tensor
+) -> None:
     vae = make_vae(True)
-    configs, network = sub("letstalk_core.networks.configs"), sub("letstalk_core.networks.lips")
-    picture = sub("letstalk_core.media.portrait.image").load_portrait(DEMO_FOLDER / "portraits" / "eva.jpg")
     blink = torch.tensor([0.0, 0.0, 1.0, 1.0])[:, None]
     curves = sub("letstalk_core.sampling.motion_curves").MotionCurves.of_frames(blink, ["blink"])
     moves = sub("letstalk_core.sampling.motion").Movement(["blink"], seed=0, curves=curves)
 
     def run() -> Any:
-        return replace(with_picture(kit, 4, picture), moves=moves)
+        return replace(with_picture(kit, 4, photograph), moves=moves)
 
-    track = run().track
-    config = configs.LipsConfig(layers=track.layers, encoder_dim=track.dim, hidden_size=8)
     plain = pictures(kit, run(), vae, detail="portrait size")  # no lips yet
-    torch.manual_seed(0)
-    lips = network.Lips(config)
-    path = vae.path.with_name("lips.safetensors")
-    sub("letstalk_core.networks.checkpoint").save_checkpoint(path, {"lips": (config, lips.state_dict())})
+    save_lips(sub, vae, run().track)
     assert torch.equal(pictures(kit, run(), vae, detail="portrait size", puppet=False), plain)
     frames = (pictures(kit, run(), vae, detail="portrait size") * 255).round().to(torch.uint8)
     find = sub("letstalk_core.media.portrait.find").find_face
@@ -196,20 +209,10 @@ def test_a_photographs_face_is_drawn_from_it_unless_that_is_off(sub: Any, kit: A
 
 
 def test_a_photographs_clips_are_steadied_and_decoded_once(
-    sub: Any, kit: Any, make_vae: Any, monkeypatch: pytest.MonkeyPatch
+    sub: Any, kit: Any, make_vae: Any, photograph: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vae = make_vae(True)
-    core = sub("letstalk_core.networks.load").DEMO_FOLDER
-    picture = sub("letstalk_core.media.portrait.image").load_portrait(core / "portraits" / "eva.jpg")
-    track = with_picture(kit, 40, picture).track
-    config = sub("letstalk_core.networks.configs").LipsConfig(
-        layers=track.layers, encoder_dim=track.dim, hidden_size=8
-    )
-    torch.manual_seed(0)
-    lips = sub("letstalk_core.networks.lips").Lips(config)
-    sub("letstalk_core.networks.checkpoint").save_checkpoint(
-        vae.path.with_name("lips.safetensors"), {"lips": (config, lips.state_dict())}
-    )
+    save_lips(sub, vae, prepare(kit, 40).track)
     decode, seen = type(vae).decode, []
 
     def counted(self: Any, latents: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -221,7 +224,7 @@ def test_a_photographs_clips_are_steadied_and_decoded_once(
     clips = []
     for puppet in (False, True):
         seen.clear()
-        pictures(kit, with_picture(kit, 40, picture), vae, puppet=puppet)
+        pictures(kit, with_picture(kit, 40, photograph), vae, puppet=puppet)
         clips.append([z for z in seen if z.ndim == 5 and z.shape[2] > 1])
     assert [z.shape for z in clips[0]] == [z.shape for z in clips[1]] and len(clips[0]) > 1
     assert all(torch.equal(a[:, :, -1], b[:, :, -1]) for a, b in zip(*clips, strict=True))

@@ -11,6 +11,7 @@ import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
+from model_setup import make_setup
 from sampling_setup import standalone_conditions
 from torch import Tensor
 
@@ -90,12 +91,6 @@ def test_two_chained_runs_equal_one_long_run_bit_for_bit(kit: Any, sub: Any, tmp
         )
 
 
-def test_the_seed_decides_and_nothing_else_does(kit: Any) -> None:
-    once = latents(kit, prepare(kit, max_frames=20))
-    assert torch.equal(once, latents(kit, prepare(kit, max_frames=20)))
-    assert not torch.allclose(once, latents(kit, prepare(kit, max_frames=20, seed=8)))
-
-
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2m", "heun"])
 def test_any_sampler_and_scheduler_repeat_themselves_with_other_noise_in_each_clip(kit: Any, name: str) -> None:
     sampler = comfy.samplers.sampler_object(name)
@@ -130,36 +125,18 @@ def test_native_guiders_and_noise_objects_work(kit: Any) -> None:
 def test_defaults_for_diffusion_models_are_those_of_the_standalone_pipeline(
     kit: Any, sub: Any, tmp_path: Any, prediction: str
 ) -> None:
-    configs, models = sub("letstalk_core.networks.configs"), sub("letstalk_core.networks.load")
-    dit = models.build_model(
-        configs.DiTConfig(
-            hidden_size=32, depth=1, num_heads=1, in_channels=8, audio_token_dim=16, clip_frames=4,
-            prediction=prediction, grid_size=(SIZE, SIZE),
-        )
-    )  # fmt: skip
-    projection = models.build_model(
-        configs.AudioProjectionConfig(layers=3, encoder_dim=128, hidden_size=16, tokens=2, token_dim=16)
-    )
-    for parameter in [*dit.parameters(), *projection.parameters()]:
-        parameter.copy_(0.1 * torch.randn_like(parameter))
-    path = tmp_path / "dit.safetensors"
-    parts = {
-        "dit": (dit.config, dit.state_dict()),
-        "audio_projection": (projection.config, projection.state_dict()),
-    }
-    sub("letstalk_core.networks.checkpoint").save_checkpoint(path, parts)
-    patcher = sub("nodes.adapters.model").load_dit(path)
-    positive = conditioning(kit, 6, channels=8)
-    run = prepare(kit, positive, model=patcher, steps=4, audio_scale=1.0)
+    setup = make_setup(sub, tmp_path, prediction=prediction)
+    positive = [[slot, {**values, "letstalk_first_frame": 0}] for slot, values in setup.positive]
+    run = prepare(kit, positive, model=setup.patcher, steps=4, audio_scale=1.0)
     solvers, clip = sub("letstalk_core.sampling.solvers"), sub("letstalk_core.sampling.clip")
-    bundle = SimpleNamespace(dit=dit, pixels_per_token=32, carry=None)
+    bundle = SimpleNamespace(dit=setup.dit, pixels_per_token=32, carry=None)
     settings = sub("letstalk_core.generate.talking_portrait").GenerateSettings(steps=4).resolve(bundle)
     assert settings.solver == "dpmpp_2m"
     assert solvers.get_solver(settings.solver)
-    denoiser = sub("letstalk_core.sampling.denoisers").make_denoiser(dit)
+    denoiser = sub("letstalk_core.sampling.denoisers").make_denoiser(setup.dit)
     sigmas = sub("letstalk_core.sampling.schedules").make_sigmas(prediction, 4)
     sample = clip.SolverClipSampler(denoiser, settings.solver, sigmas)
-    expected = standalone(sub, dit.config, projection, positive, sample, 6)
+    expected = standalone(sub, setup.dit.config, setup.projection, positive, sample, setup.track.frames)
     torch.testing.assert_close(latents(kit, run), expected, atol=2e-3, rtol=1e-3)
 
 

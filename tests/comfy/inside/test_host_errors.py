@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from graph_setup import DEMO, node
-
-AUDIO = {"waveform": torch.zeros(1, 1, 16000), "sample_rate": 16000}
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import folder_paths
 import numpy as np
 import pytest
 import torch
 from graph_setup import PORTRAIT, SPEECH, node
 from PIL import Image
+from safetensors.torch import save_file
 
 KINDS = {
     "LetsTalkLoadAutoencoder": "autoencoder",
@@ -60,8 +62,6 @@ def test_a_transparent_upload_is_what_load_image_makes_of_it(base: Path, comfy_n
 
 
 def test_a_config_beside_a_public_audio_encoder_is_part_of_it(base: Path, comfy_nodes: Any) -> None:
-    from safetensors.torch import save_file
-
     folder = base / "models" / "audio_encoders"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"feature_extractor.conv_layers.0.conv.weight": torch.zeros(1)}, folder / "beside.safetensors")
@@ -69,11 +69,10 @@ def test_a_config_beside_a_public_audio_encoder_is_part_of_it(base: Path, comfy_
     before = loader.fingerprint_inputs(audio_encoder="beside.safetensors")
     assert "missing" not in before
     (folder / "config.json").write_text("{}")
-    try:
-        assert loader.fingerprint_inputs(audio_encoder="beside.safetensors") != before
-    finally:
-        (folder / "config.json").unlink()
-        (folder / "beside.safetensors").unlink()
+    after = loader.fingerprint_inputs(audio_encoder="beside.safetensors")
+    for name in ("config.json", "beside.safetensors"):
+        (folder / name).unlink()
+    assert before != after
 
 
 def test_an_upload_is_loaded_again_when_it_changes(base: Path, run_graph: Any) -> None:
@@ -106,20 +105,15 @@ def test_files_of_other_folders_are_named_as_comfyui_names_them(base: Path, run_
         run_graph(load("LetsTalkLoadPortrait", image=f"../../secret.png [{place}]"))
 
 
-def test_what_the_native_loaders_list_is_listed(base: Path, sub: Any) -> None:
-    names = {"a.png", "b.PNG", "c.jfif", "d.wav", "e.m4v", "f.mp2", "g.mpeg", "h.txt"}
+def test_what_the_native_loaders_list_is_listed(sub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.png", "b.PNG", "c.jfif", "d.wav", "e.m4v", "f.mp2", "g.mpeg", "h.txt"]
     for name in names:
-        (base / "input" / name).touch()
-    try:
-        import folder_paths
-
-        folders = sub("nodes.adapters.folders")
-        for kind, types in (("portrait", ["image"]), ("speech", ["audio", "video"])):
-            native = set(folder_paths.filter_files_content_types(sorted(names), types))
-            assert native <= set(folders.list_inputs(kind)) and "h.txt" not in folders.list_inputs(kind)
-    finally:
-        for name in names:
-            (base / "input" / name).unlink()
+        (tmp_path / name).touch()
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    folders = sub("nodes.adapters.folders")
+    for kind, types in (("portrait", ["image"]), ("speech", ["audio", "video"])):
+        native = set(folder_paths.filter_files_content_types(names, types))
+        assert native <= set(folders.list_inputs(kind)) and "h.txt" not in folders.list_inputs(kind)
 
 
 def test_a_missing_model_is_no_complaint_about_its_dtype(run_graph: Any) -> None:

@@ -1,4 +1,4 @@
-"""Help pages and locales say what the schemas of the nodes say, in every language."""
+"""What the browser is told of the pack and its nodes, and that help pages and locales say the same."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+SHORT_NODE = "LetsTalkPortraitVideo"
+FOLDED = {SHORT_NODE: "steps", "LetsTalkTalkingVideo": "schedule", "LetsTalkLongVideoSampler": "schedule"}
+ITS_WORDS = {"talking", "talking head", "lip sync", "audio to video", "portrait", "avatar"}
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,37 @@ def test_every_node_has_a_help_page_with_up_to_date_lists(
 
 def test_no_help_page_is_left_of_a_node_that_is_gone(infos: dict[str, Any]) -> None:
     assert {path.name for path in (ROOT / "js" / "docs").iterdir()} == infos.keys()
+
+
+# schemas
+
+
+def inputs_of(info: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    return {key: (spec[0], spec[1] if len(spec) > 1 else {}) for key, spec in specs.items()}
+
+
+def test_every_node_says_what_it_is_and_what_each_input_does(infos: dict[str, Any], pack: Any) -> None:
+    assert pack.WEB_DIRECTORY == "./js" and infos
+    for name, info in infos.items():
+        assert info["category"].partition("/")[0] == "LetsTalk", name
+        assert info["display_name"] and info["description"], name
+        for key, (_, options) in inputs_of(info).items():
+            assert len(options.get("tooltip", "")) > 10, f"{name}.{key} has no tooltip"
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_a_sampler_shows_at_most_seven_widgets_at_first(name: str, infos: dict[str, Any]) -> None:
+    """The seed brings one more, which says what happens to it after a run."""
+    widgets = {key: options for key, (kind, options) in inputs_of(infos[name]).items() if kind in WIDGETS}
+    shown = [key for key, options in widgets.items() if not options.get("advanced")]
+    control = any(options.get("control_after_generate") for options in widgets.values())
+    assert "seed" in shown and len(shown) + control <= 7
+    assert FOLDED[name] in widgets.keys() - set(shown), "what is folded away is still there"
+
+
+def test_search_words_of_the_short_node_are_told_and_its_own(infos: dict[str, Any]) -> None:
+    """Also by 0.3.64, whose schema does not know them."""
+    told = {name: set(info["search_aliases"]) for name, info in infos.items()}
+    assert told.pop(SHORT_NODE) >= ITS_WORDS
+    assert not any(ITS_WORDS & words for words in told.values())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -175,14 +177,22 @@ def test_a_video_keeps_its_frames_and_its_sound(
     assert Path(result.get_stream_source()).parent == sub("nodes.adapters.folders").temp_folder()
 
 
-def test_a_silent_video_in_a_buffer_goes_too(crop: Any, paste: Any, sub: Any, tmp_path: Path) -> None:
-    import io
+@pytest.fixture
+def grey_film(sub: Any, tmp_path: Path) -> Any:
+    """grey_film(frames, **options) writes a film of 64 px at 25 fps."""
 
-    path = tmp_path / "crop.mp4"
-    with sub("letstalk_core.media.video.writer").VideoWriter(path, 25, (64, 64)) as writer:
-        writer.write(torch.full((3, 64, 64, 3), 99, dtype=torch.uint8))
+    def write(frames: int, **options: Any) -> Path:
+        path = tmp_path / "crop.mp4"
+        with sub("letstalk_core.media.video.writer").VideoWriter(path, 25, (64, 64), **options) as writer:
+            writer.write(torch.full((frames, 64, 64, 3), 99, dtype=torch.uint8))
+        return path
+
+    return write
+
+
+def test_a_silent_video_in_a_buffer_goes_too(crop: Any, paste: Any, grey_film: Any) -> None:
     _, way_back, _ = crop(picture(100, 100, 3), face="whole picture", width=64, height=64)
-    video = InputImpl.VideoFromFile(io.BytesIO(path.read_bytes()))
+    video = InputImpl.VideoFromFile(io.BytesIO(grey_film(3).read_bytes()))
     parts = paste(way_back, video=video)[1].get_components()
     assert len(parts.images) == 3 and parts.audio is None
 
@@ -192,8 +202,6 @@ def test_a_video_whose_length_is_only_a_claim_is_taken_at_its_frames(
     crop: Any, paste: Any, sub: Any, tmp_path: Path, stills: bool
 ) -> None:
     """Matroska does not count frames, and its duration is that of the sound if that is longer."""
-    import av
-
     path = tmp_path / "crop.mkv"
     with av.open(str(path), "w") as container:
         video, audio = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=16_000)
@@ -221,15 +229,10 @@ def test_a_video_whose_length_is_only_a_claim_is_taken_at_its_frames(
     assert {*sub("nodes.adapters.folders").temp_folder().iterdir()} == before
 
 
-def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, sub: Any, tmp_path: Path) -> None:
-    import av
-
-    path = tmp_path / "crop.mp4"
+def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, grey_film: Any) -> None:
     tags = {"letstalk": '{"seed": 5}', "title": "Mine"}
-    with sub("letstalk_core.media.video.writer").VideoWriter(path, 25, (64, 64), metadata=tags) as writer:
-        writer.write(torch.full((2, 64, 64, 3), 99, dtype=torch.uint8))
     _, way_back, _ = crop(picture(100, 100), face="whole picture", width=64, height=64)
-    _, result = paste(way_back, video=InputImpl.VideoFromFile(str(path)))
+    _, result = paste(way_back, video=InputImpl.VideoFromFile(str(grey_film(2, metadata=tags))))
     with av.open(result.get_stream_source()) as container:
         found = dict(container.metadata)
     assert tags.items() <= found.items()
@@ -278,26 +281,31 @@ def test_bad_pictures_are_named(crop: Any, sub: Any) -> None:
     assert rgba.shape[-1] == 3
 
 
-def test_bad_pastes_are_named(crop: Any, paste: Any, sub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = sub("letstalk_core.errors").ConfigError
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "frames, video: nothing is wired"),
+        ({"frames": torch.zeros(2, 64, 64, 3), "video": object()}, "frames, video: both are wired"),
+        ({"crop": {}, "frames": torch.zeros(2, 64, 64, 3)}, "crop: is a dict"),
+        ({"frames": torch.zeros(1, 64, 96, 3)}, "frames: 96x64 pixels are another shape"),
+        ({"frames": torch.zeros(3, 64, 64, 3)}, "frames: has 3 frames, but the picture under it only 2"),
+        ({"video": torch.zeros(2, 64, 64, 3)}, "video: is a Tensor"),
+        ({"frames": torch.zeros(2, 64, 64, 3), "feather": 0.9}, "feather: is 0.9; must be"),
+    ],
+)
+def test_bad_pastes_are_named(crop: Any, paste: Any, sub: Any, inputs: dict[str, Any], message: str) -> None:
+    _, way_back, _ = crop(picture(120, 160, 2), face="whole picture", width=64, height=64)
+    with pytest.raises(sub("letstalk_core.errors").ConfigError, match=message):
+        paste(**{"crop": way_back, **inputs})
+
+
+def test_frames_that_memory_cannot_hold_are_refused(
+    crop: Any, paste: Any, sub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cut, way_back, _ = crop(picture(120, 160, 2), face="whole picture", width=64, height=64)
-    with pytest.raises(error, match="frames, video: nothing is wired"):
-        paste(way_back)
-    with pytest.raises(error, match="frames, video: both are wired"):
-        paste(way_back, frames=cut, video=cut)
-    with pytest.raises(error, match="crop: is a dict"):
-        paste({}, frames=cut)
-    with pytest.raises(error, match="frames: 96x64 pixels are another shape"):
-        paste(way_back, frames=torch.zeros(1, 64, 96, 3))
-    with pytest.raises(error, match="frames: has 3 frames, but the picture under it only 2"):
-        paste(way_back, frames=cut[:1].expand(3, -1, -1, -1))
-    with pytest.raises(error, match="video: is a Tensor"):
-        paste(way_back, video=cut)
-    with pytest.raises(error, match="feather: is 0.9; must be"):
-        paste(way_back, frames=cut, feather=0.9)
-    images = sub("nodes.adapters.images")
-    monkeypatch.setattr(images.comfy.model_management, "get_free_memory", lambda device: 1000)
-    with pytest.raises(error, match="frames: 2 pictures of 160x120 take .* wire `video`"):
+    memory = sub("nodes.adapters.images").comfy.model_management
+    monkeypatch.setattr(memory, "get_free_memory", lambda device: 1000)
+    with pytest.raises(Exception, match="frames: 2 pictures of 160x120 take .* wire `video`"):
         paste(way_back, frames=cut)
 
 

@@ -159,11 +159,3 @@ def test_every_layer_runs_when_no_weight_fits_on_the_device(vae: Any) -> None:
     model.output_device = torch.device("meta")
     latents = model.encode(torch.empty(1, 3, 2, 64, 64, device="meta"))
     assert tuple(model.decode(latents).shape) == (1, 3, 2, 64, 64)
-
-
-def test_the_dtype_of_choice_is_used(sub: Any, faces: torch.Tensor) -> None:
-    vae = sub("nodes.adapters.vae").load_vae(DEMO, dtype=torch.bfloat16)
-    assert next(vae.first_stage_model.parameters()).dtype == torch.bfloat16
-    latents = vae.encode(faces[:1])
-    assert latents.dtype == torch.float32
-    assert (vae.decode(latents)[0] - faces[:1]).abs().mean() < 0.06
