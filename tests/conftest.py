@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -79,6 +80,31 @@ def folders(folder_paths: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Module
         monkeypatch.setitem(sys.modules, package.__name__, package)
     monkeypatch.delitem(sys.modules, "letstalk_pack.nodes.adapters.folders", raising=False)
     return importlib.import_module("letstalk_pack.nodes.adapters.folders")
+
+
+@pytest.fixture(scope="session")
+def make_tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_tiny_bundle(movement=…): a folder of random networks, 32 px frames, 4-frame clips, flow. Read only."""
+    import torch
+
+    from benchmarks.tiny import save_models, tiny_configs
+    from letstalk_core.networks.load import build_model
+
+    def make(**projection: Any) -> Path:
+        autoencoder, encoder, tokens, dit = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            configs = (autoencoder, encoder, dataclasses.replace(tokens, **projection), dit)
+            models = {config.kind: build_model(config) for config in configs}
+            for kind in ("autoencoder", "audio_projection", "dit"):
+                models[kind].init_weights()
+            for parameter in models["dit"].parameters():  # open the gates that start closed
+                torch.nn.init.normal_(parameter, std=0.3)
+        folder = tmp_path_factory.mktemp("tiny-bundle")
+        save_models(folder, models)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

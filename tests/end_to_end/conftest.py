@@ -1,4 +1,4 @@
-"""Shared fixtures: a model folder so small that whole runs take a moment."""
+"""A tiny model, a portrait, a tone, and the command that takes them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from letstalk_core.networks.load import ModelBundle, build_model, load_bundle
+from letstalk_core.networks.load import ModelBundle, load_bundle
 from letstalk_research.data.synthetic.speech import write_wav
 
 from .command import Cli
@@ -15,21 +16,9 @@ from .media import tone
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of random networks: 32 px frames, 4-frame clips, flow prediction. Read only."""
-    from benchmarks.tiny import save_models, tiny_configs
-
-    configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
-    folder = tmp_path_factory.mktemp("tiny-bundle")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        models = {c.kind: build_model(c) for c in configs}
-        for kind in ("autoencoder", "audio_projection", "dit"):
-            models[kind].init_weights()
-        for parameter in models["dit"].parameters():  # open the gates that start closed
-            torch.nn.init.normal_(parameter, std=0.3)
-    save_models(folder, models)
-    return folder
+def tiny_bundle(make_tiny_bundle: Callable[..., Path]) -> Path:
+    """A model folder so small that whole runs take a moment. Read only."""
+    return make_tiny_bundle()
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +29,6 @@ def bundle(tiny_bundle: Path) -> ModelBundle:
 @pytest.fixture
 def portrait_png(tmp_path: Path) -> Path:
     """A picture of 40 x 48 pixels with a gradient."""
-    from PIL import Image
-
     path = tmp_path / "portrait.png"
     pixels = torch.arange(48 * 40 * 3).remainder(251).to(torch.uint8).view(48, 40, 3)
     Image.fromarray(pixels.numpy()).save(path)

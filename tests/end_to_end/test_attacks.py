@@ -12,7 +12,11 @@ import pytest
 import torch
 
 from letstalk_core.cli.__main__ import main
+from letstalk_core.errors import MediaError, OutputError
+from letstalk_core.files import new_temporary
 from letstalk_core.generate.work_folder import RUN_FILE
+from letstalk_core.media.audio.decode import AudioSource
+from letstalk_core.media.video.writer import PngSequenceWriter
 
 from .command import at_clip
 from .media import read_frames
@@ -55,9 +59,6 @@ def test_a_recording_that_is_replaced_on_the_way_does_not_get_into_the_video(
 
 def test_nothing_is_sampled_from_another_recording(make_wav: Wav) -> None:
     """Sound is encoded as it is needed: what comes after the change must not get into the work folder."""
-    from letstalk_core.errors import MediaError
-    from letstalk_core.media.audio.decode import AudioSource
-
     wav = make_wav(5.0)
     old = wav.read_bytes()
     source = AudioSource(wav)
@@ -126,10 +127,6 @@ def test_a_work_folder_gives_no_right_over_files_that_its_run_did_not_make(
 
 
 def test_frames_of_a_killed_run_leave_no_halves_and_a_folder_has_one_writer(tmp_path: Path) -> None:
-    from letstalk_core.errors import OutputError
-    from letstalk_core.files import new_temporary
-    from letstalk_core.media.video.writer import PngSequenceWriter
-
     half, other = new_temporary(tmp_path / "frame_000007.png"), tmp_path / ".frame_mine.png"
     other.touch()
     writer = PngSequenceWriter(tmp_path)

@@ -14,6 +14,7 @@ from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.configs import LipsConfig
 from letstalk_core.networks.lips import Lips
 from letstalk_core.networks.load import ModelBundle, load_bundle, load_model
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 
 def test_a_bundle_knows_its_files(bundle: ModelBundle) -> None:
@@ -32,8 +33,6 @@ def test_a_folder_without_a_file_names_it(tiny_bundle: Path, tmp_path: Path) -> 
 
 
 def test_files_that_do_not_belong_together_are_refused(bundle: ModelBundle) -> None:
-    from letstalk_core.networks.transformer.dit import LetsTalkDiT
-
     other = LetsTalkDiT(replace(bundle.dit.config, in_channels=8))
     with pytest.raises(ConfigError, match="latent_channels=4 but dit in_channels=8"):
         ModelBundle(bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, other)

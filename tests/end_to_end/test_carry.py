@@ -16,6 +16,7 @@ from torch import Tensor
 
 from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import CheckpointError, ConfigError
+from letstalk_core.generate import talking_portrait
 from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
@@ -82,8 +83,6 @@ def test_references_give_detail_and_belong_to_the_run(
     masked_bundle: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Faces are not looked for here: pictures of noise are framed alike already."""
-    from letstalk_core.generate import talking_portrait
-
     monkeypatch.setattr(talking_portrait, "align_references", lambda pictures, _: list(pictures.values()))
     other = PORTRAIT.flip(1).contiguous()
     alone, both = video(masked_bundle), video(masked_bundle, references=[other])

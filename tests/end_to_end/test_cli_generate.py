@@ -6,19 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 import torch
+from PIL import Image
 
 from letstalk_core.cli.__main__ import main
+from letstalk_core.generate.talking_portrait import GenerateSettings
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.networks.load import DEMO_FOLDER
+from letstalk_core.sampling.clip import SolverClipSampler
 
 from .command import FAST, Cli, stop_after, video_frames
 
 
 def test_generate_writes_a_video_with_sound_and_says_what_it_is(cli: Cli) -> None:
-    import av
-
     code = cli(0.6, "--json", "--contact-sheet", str(cli.out / "s.png"))
     captured = cli.capsys.readouterr()
     assert code == 0
@@ -35,8 +37,6 @@ def test_generate_writes_a_video_with_sound_and_says_what_it_is(cli: Cli) -> Non
 
 
 def test_as_the_authors_do_every_started_frame_counts_and_the_model_may_hear_vocals(cli: Cli) -> None:
-    from letstalk_core.generate.talking_portrait import GenerateSettings
-
     vocals = cli.make_wav(0.61, "vocals.wav")
     assert cli(0.61, "--json", "--as-authors") == 0
     captured = cli.capsys.readouterr()
@@ -54,8 +54,6 @@ def test_quiet_prints_nothing_and_png_frames_can_be_the_only_result(cli: Cli) ->
     assert cli(0.2, *options, video=False) == 0
     assert cli.capsys.readouterr() == ("", "")
     assert len(list((cli.out / "f").glob("*.png"))) == 2
-    from PIL import Image
-
     with Image.open(next((cli.out / "f").glob("*.png"))) as image:
         assert image.size == (16, 24)
 
@@ -103,8 +101,6 @@ def test_resume_continues_to_the_same_frames(cli: Cli, monkeypatch: pytest.Monke
     assert (cli.out / "v.mp4.work").is_dir() and video_frames(cli.out / "v.mp4") == 12
     assert cli(wav, *falling, "--resume", "--png", str(resumed)) == 0
     assert cli.left() == ["v.mp4"] and video_frames(cli.out / "v.mp4") == 25
-    from PIL import Image
-
     for path in whole.glob("*.png"):
         with Image.open(path) as a, Image.open(resumed / path.name) as b:
             assert a.tobytes() == b.tobytes()
@@ -123,8 +119,6 @@ CROP = ["--steps", "1", "--device", "cpu"]
 
 
 def test_the_face_of_a_picture_is_animated_and_pasted_back(cli: Cli) -> None:
-    import av
-
     options = ["--png", str(cli.out / "f"), "--json"]
     assert cli(0.1, *options, portrait=SCENE, fast=CROP) == 0
     with av.open(str(cli.out / "v.mp4")) as container:
@@ -162,8 +156,6 @@ def test_a_picture_without_a_face_is_refused_before_anything_is_made(cli: Cli) -
 
 def test_a_continued_run_uses_the_threads_that_it_began_with(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     wav, before, used = cli.make_wav(1.0), torch.get_num_threads(), []
-    from letstalk_core.sampling.clip import SolverClipSampler
-
     sample = SolverClipSampler.__call__
     monkeypatch.setattr(
         SolverClipSampler, "__call__", lambda *a, **k: used.append(torch.get_num_threads()) or sample(*a, **k)
@@ -190,8 +182,6 @@ def test_drift_is_reported_and_drawn(cli: Cli) -> None:
     assert drift["level"] == 0.9 and len(drift["identity"]) == 7 and drift["lowest"] < 0.9
     assert drift["re_anchored"] and f"re-anchored after {len(drift['re_anchored'])} of 7 clips" in captured.err
     assert "likeness 0." in captured.err
-    from PIL import Image
-
     with Image.open(cli.out / "d.png") as image:
         assert image.size == (960, 360)
     assert cli(1.0, "--json", "--overwrite") == 0

@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from letstalk_core.cli.__main__ import main
+from letstalk_core.networks.autoencoder.convert import config_to_diffusers
+from letstalk_core.networks.checkpoint import save_checkpoint
+from letstalk_core.networks.load import load_model
+from letstalk_core.networks.presets import DIT
+from letstalk_core.networks.transformer.convert import dit_to_official, projection_to_official
+from letstalk_core.sampling.memory_bank import MemoryBank
 
 from .command import Cli
 
@@ -26,8 +33,6 @@ def test_a_png_frame_says_how_it_was_made(cli: Cli) -> None:
 
 
 def test_info_shows_models_banks_and_videos(cli: Cli) -> None:
-    from letstalk_core.sampling.memory_bank import MemoryBank
-
     bank = MemoryBank(2, 1)
     bank.reset(torch.zeros(1, 4, 8, 8))
     bank.save(cli.out / "bank.safetensors")
@@ -60,17 +65,12 @@ def test_info_of_a_damaged_file_gives_one_line(cli: Cli, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("header", ["{", "[1]", "[" * 9999])
 def test_info_of_a_damaged_memory_bank_gives_one_line(cli: Cli, header: str, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / "bank.safetensors", metadata={"letstalk.memory_bank": header})
     assert main(["info", str(tmp_path / "bank.safetensors")]) == 2
     cli.error("bank.safetensors: is a damaged memory bank")
 
 
 def test_info_shows_notes_about_a_model(cli: Cli, tmp_path: Path) -> None:
-    from letstalk_core.networks.checkpoint import save_checkpoint
-    from letstalk_core.networks.presets import DIT
-
     parts = {"dit": (DIT["demo"], {"weight": torch.zeros(1)})}
     save_checkpoint(tmp_path / "dit.safetensors", parts, {"letstalk.recipe": "demo", "source": "a.pt"})
     assert main(["info", "--json", str(tmp_path / "dit.safetensors")]) == 0
@@ -78,9 +78,6 @@ def test_info_shows_notes_about_a_model(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_denoiser_of_the_authors_is_converted(cli: Cli, tmp_path: Path) -> None:
-    from letstalk_core.networks.load import load_model
-    from letstalk_core.networks.transformer.convert import dit_to_official, projection_to_official
-
     dit = load_model(cli.bundle / "dit.safetensors", "dit")
     projection = load_model(cli.bundle / "dit.safetensors", "audio_projection")
     spoken = {k: v for k, v in projection.state_dict().items() if "movement" not in k}  # theirs knows no movement
@@ -97,11 +94,6 @@ def test_a_denoiser_of_the_authors_is_converted(cli: Cli, tmp_path: Path) -> Non
 
 
 def test_a_wav2vec2_folder_and_an_autoencoder_are_converted(cli: Cli, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from letstalk_core.networks.autoencoder.convert import config_to_diffusers
-    from letstalk_core.networks.load import load_model
-
     for kind in ("audio_encoder", "autoencoder"):
         model = load_model(cli.bundle / f"{kind}.safetensors")
         folder = tmp_path / kind

@@ -19,16 +19,9 @@ from benchmarks.tiny import tiny_encoder
 from letstalk_core.cli.__main__ import main
 from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.networks import configs
 from letstalk_core.networks.audio_encoder import AudioEncoder, save_audio_encoder
 from letstalk_core.networks.checkpoint import load_tensors, read_header, save_checkpoint
-from letstalk_core.networks.configs import (
-    AudioProjectionConfig,
-    AutoencoderConfig,
-    CarryConfig,
-    Config,
-    DiTConfig,
-    LipsConfig,
-)
 from letstalk_core.networks.load import DEMO_FOLDER, build_model, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
 from letstalk_core.networks.presets import AUTOENCODER
@@ -40,11 +33,11 @@ from letstalk_research.training import presenter
 pytestmark = pytest.mark.slow
 SIDE, FRAMES = 128, 325
 ENCODER = tiny_encoder(16, 2)
-DIT = DiTConfig(
+DIT = configs.DiTConfig(
     hidden_size=32, depth=1, num_heads=2, in_channels=8, grid_size=(4, 4), clip_frames=4, memory_frames=1,
     anchor_frames=1, audio_token_dim=16, output="sample", portrait_residual=True, steps=1,
 )  # fmt: skip
-PROJECTION = AudioProjectionConfig(
+PROJECTION = configs.AudioProjectionConfig(
     window=3, layers=2, encoder_dim=16, hidden_size=16, tokens=2, token_dim=16, movement=MOVEMENTS
 )
 
@@ -57,15 +50,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape |= dict.fromkeys(("encoder_block_out_channels", "decoder_block_out_channels"), (8, 8, 8, 16, 16, 16))
     torch.manual_seed(0)
 
-    def part(config: Config) -> tuple[Config, dict[str, torch.Tensor]]:
+    def part(config: configs.Config) -> tuple[configs.Config, dict[str, torch.Tensor]]:
         network: Any = build_model(config)
         network.init_weights()
         return config, network.state_dict()
 
     files = {
-        "autoencoder": AutoencoderConfig.from_dict(shape),
-        "carry": CarryConfig(hidden_size=8, working_size=32),
-        "lips": LipsConfig(layers=2, encoder_dim=16, hidden_size=8, tells_shut=True),
+        "autoencoder": configs.AutoencoderConfig.from_dict(shape),
+        "carry": configs.CarryConfig(hidden_size=8, working_size=32),
+        "lips": configs.LipsConfig(layers=2, encoder_dim=16, hidden_size=8, tells_shut=True),
     }
     for name, config in files.items():
         save_checkpoint(folder / f"{name}.safetensors", {name: part(config)})

@@ -19,6 +19,7 @@ from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, 
 from letstalk_core.generate.work_folder import RUN_FILE, WorkFolder
 from letstalk_core.media.audio.decode import WaveformSource
 from letstalk_core.networks.load import ModelBundle, load_bundle
+from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
 from .command import end_at
 
@@ -92,8 +93,6 @@ def test_every_solver_of_flow_models_runs(bundle: ModelBundle, solver: str) -> N
 
 
 def test_the_paper_setting_runs_with_learned_variance(bundle: ModelBundle) -> None:
-    from letstalk_core.networks.transformer.dit import LetsTalkDiT
-
     dit = LetsTalkDiT(replace(bundle.dit.config, prediction="epsilon", learned_variance=True))
     dit.init_weights()
     paper = ModelBundle(bundle.autoencoder, bundle.audio_encoder, bundle.audio_projection, dit)
@@ -126,12 +125,6 @@ def test_a_clip_is_decoded_while_the_next_is_sampled(bundle: ModelBundle, plain:
 
 
 # ---- stopping and resuming
-
-
-def test_an_interrupt_closes_the_video_with_what_is_done(bundle: ModelBundle, plain: Tensor) -> None:
-    sink, summary = run(bundle, progress=end_at(2, KeyboardInterrupt()))
-    assert sink.state == "partial" and summary.interrupted and summary.frames == 8
-    assert torch.equal(sink.video, plain[:8])
 
 
 @pytest.mark.parametrize("stop", [1, 3])

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from letstalk_core.cli import run_generate as generate
 from letstalk_core.cli.info import describe
 from letstalk_core.generate.parts import Part, find_parts, plan_part
 from letstalk_core.generate.sinks import KeptFrames
@@ -91,8 +92,6 @@ def test_a_split_job_becomes_one_video_with_its_sound(split: Callable[..., int],
 def test_a_killed_split_goes_on_with_the_parts_that_are_done(
     split: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letstalk_core.cli import run_generate as generate
-
     own, made = generate.make, []
 
     def make(args: Any, load: Any) -> Any:

@@ -43,23 +43,29 @@ def start(sigmas: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("karras", [False, True], ids=["table", "karras"])
-def test_euler_equals_diffusers(karras: bool) -> None:
-    scheduler = diffusers.EulerDiscreteScheduler(1000, **TABLE, use_karras_sigmas=karras)
+@pytest.mark.parametrize(
+    ("solver", "theirs"), [(sample_euler, "EulerDiscreteScheduler"), (sample_heun, "HeunDiscreteScheduler")]
+)
+def test_euler_and_heun_equal_diffusers(solver: Any, theirs: str, karras: bool) -> None:
+    scheduler = getattr(diffusers, theirs)(1000, **TABLE, use_karras_sigmas=karras)
     scheduler.set_timesteps(12)
-    x = start(scheduler.sigmas)
-    found = sample_euler(denoise, x, scheduler.sigmas.double())
-    torch.testing.assert_close(found, run_theirs(scheduler, x, False), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("karras", [False, True], ids=["table", "karras"])
-def test_heun_equals_diffusers(karras: bool) -> None:
-    scheduler = diffusers.HeunDiscreteScheduler(1000, **TABLE, use_karras_sigmas=karras)
-    scheduler.set_timesteps(10)
-    sigmas = torch.unique_consecutive(scheduler.sigmas)  # its list names every inner sigma twice
-    assert len(sigmas) == 11
+    sigmas = torch.unique_consecutive(scheduler.sigmas)  # Heun's list names every inner sigma twice
+    assert len(sigmas) == 13
     x = start(sigmas)
-    found = sample_heun(denoise, x, sigmas.double())
-    torch.testing.assert_close(found, run_theirs(scheduler, x, False), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        solver(denoise, x, sigmas.double()), run_theirs(scheduler, x, False), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_flow_heun_equals_diffusers() -> None:
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(1000)
+    scheduler.set_timesteps(8)
+    sigmas = torch.unique_consecutive(scheduler.sigmas)
+    x = start(sigmas)
+    theirs = run_theirs(scheduler, x.float(), True)
+    torch.testing.assert_close(
+        sample_heun(denoise, x, sigmas.double()).float(), theirs.float(), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("karras", [False, True], ids=["table", "karras"])
@@ -90,16 +96,6 @@ def test_flow_schedule_and_euler_equal_diffusers(shift: float) -> None:
     x = start(sigmas)
     found = sample_euler(denoise, x, scheduler.sigmas.double())
     theirs = run_theirs(scheduler, x.float(), True)  # this scheduler keeps samples in float32
-    torch.testing.assert_close(found.float(), theirs.float(), rtol=1e-4, atol=1e-5)
-
-
-def test_flow_heun_equals_diffusers() -> None:
-    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(1000)
-    scheduler.set_timesteps(8)
-    sigmas = torch.unique_consecutive(scheduler.sigmas)
-    x = start(sigmas)
-    found = sample_heun(denoise, x, sigmas.double())
-    theirs = run_theirs(scheduler, x.float(), True)
     torch.testing.assert_close(found.float(), theirs.float(), rtol=1e-4, atol=1e-5)
 
 

@@ -17,6 +17,7 @@ from letstalk_core.errors import CheckpointError
 from letstalk_core.networks.configs import DiTConfig
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
 from letstalk_research.training.warm_start import from_sana, group_names, load_sana, warm_start
+from tests.unit.training.conftest import TINY, write_clip
 
 diffusers = pytest.importorskip("diffusers")
 CONFIG = DiTConfig(
@@ -189,8 +190,6 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path: Path) -> N
 
 
 def test_training_starts_from_it_and_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from tests.unit.training.conftest import TINY, write_clip
-
     for i in range(2):
         write_clip(tmp_path / "data", f"clip{i}", split="val" if i == 0 else "train")
     recipe = tmp_path / "dit.toml"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import gpu, harness, long_runs, tables
+from benchmarks import gpu, harness, tables
 from benchmarks.denoiser import _exponents
 from benchmarks.harness import Options, Row
 
@@ -78,11 +78,6 @@ def test_a_machine_is_busy_when_other_work_takes_the_cores_it_needs(
         monkeypatch.setattr(harness.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         assert harness.machine(Options())[1] is one
         assert harness.machine(Options(), cores=4)[1] is all_of_them
-
-
-def test_without_guidance_the_network_runs_once_a_step() -> None:
-    (row,) = long_runs.run_guidance(Options(quick=True))
-    assert row.reached and row.result == "1" and row.against == "audio guidance: 2"
 
 
 @pytest.mark.slow

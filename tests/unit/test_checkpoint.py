@@ -19,14 +19,6 @@ from torch import nn
 from letstalk_core.errors import CheckpointError, DependencyError, OutputError
 from letstalk_core.files import atomic_path, file_sha256
 from letstalk_core.networks import checkpoint
-from letstalk_core.networks.checkpoint import (
-    check_keys,
-    load_into,
-    load_pickled_tensors,
-    load_tensors,
-    read_header,
-    save_checkpoint,
-)
 from letstalk_core.networks.presets import AUDIO_PROJECTION, DIT
 
 PARTS = {
@@ -39,22 +31,24 @@ FILES_AGAIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "dit.safetensors"
-    save_checkpoint(path, PARTS, {"letstalk.note": "tiny"})
+    checkpoint.save_checkpoint(path, PARTS, {"letstalk.note": "tiny"})
     return path
 
 
 def test_a_file_gives_back_configs_metadata_shapes_and_tensors(model: Path) -> None:
-    header = read_header(model)
+    header = checkpoint.read_header(model)
     assert header.parts == {"dit": DIT["demo"], "audio_projection": AUDIO_PROJECTION["demo"]}
     assert header.metadata["letstalk.note"] == "tiny"
     assert header.shapes == {"dit.weight": (3, 2), "audio_projection.bias": (4,)}
     assert header.dtypes["audio_projection.bias"] == "F16"
-    torch.testing.assert_close(load_tensors(model, prefix="dit."), {"weight": PARTS["dit"][1]["weight"]})
+    torch.testing.assert_close(
+        checkpoint.load_tensors(model, prefix="dit."), {"weight": PARTS["dit"][1]["weight"]}
+    )
     assert file_sha256(model) == hashlib.sha256(model.read_bytes()).hexdigest()
 
 
 def test_a_part_is_found_by_its_kind_and_a_missing_one_is_named(model: Path) -> None:
-    header = read_header(model)
+    header = checkpoint.read_header(model)
     assert header.part("audio_projection") == ("audio_projection", AUDIO_PROJECTION["demo"])
     with pytest.raises(CheckpointError, match=r"holds \['audio_projection', 'dit'\], not a model of kind"):
         header.part("autoencoder")
@@ -62,7 +56,7 @@ def test_a_part_is_found_by_its_kind_and_a_missing_one_is_named(model: Path) -> 
 
 def test_a_foreign_safetensors_file_has_tensors_and_no_parts(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata={"format": "pt"})
-    header = read_header(tmp_path / "foreign.safetensors")
+    header = checkpoint.read_header(tmp_path / "foreign.safetensors")
     assert header.parts == {} and header.shapes == {"a": (2,)}
     with pytest.raises(CheckpointError, match="no LetsTalk config"):
         header.part("dit")
@@ -76,7 +70,7 @@ def test_a_file_cut_anywhere_is_refused(model: Path, data: st.DataObject) -> Non
     cut = model.with_name("cut.safetensors")
     cut.write_bytes(whole[:size])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
-        load_tensors(cut)
+        checkpoint.load_tensors(cut)
 
 
 @FILES_AGAIN
@@ -85,7 +79,7 @@ def test_bytes_that_are_no_model_never_raise_anything_else(tmp_path: Path, conte
     path = tmp_path / "noise.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError):
-        read_header(path)
+        checkpoint.read_header(path)
 
 
 def with_header(header: bytes, length: int | None = None) -> bytes:
@@ -110,7 +104,7 @@ def with_header(header: bytes, length: int | None = None) -> bytes:
 def test_headers_of_the_wrong_form_are_refused(header: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(with_header(header))
     with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
-        read_header(tmp_path / "bad.safetensors")
+        checkpoint.read_header(tmp_path / "bad.safetensors")
 
 
 def test_a_missing_file_a_pickle_and_an_absurd_length_are_refused(tmp_path: Path) -> None:
@@ -123,7 +117,7 @@ def test_a_missing_file_a_pickle_and_an_absurd_length_are_refused(tmp_path: Path
     }
     for name, message in cases.items():
         with pytest.raises(CheckpointError, match=message):
-            read_header(tmp_path / name)
+            checkpoint.read_header(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +138,7 @@ def test_a_header_with_a_bad_config_is_refused(
     metadata = {"letstalk.version": version, **({"letstalk.parts": parts} if parts else {})}
     save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match=message):
-        read_header(tmp_path / "m.safetensors")
+        checkpoint.read_header(tmp_path / "m.safetensors")
 
 
 @FILES_AGAIN
@@ -153,7 +147,7 @@ def test_damaged_pickles_never_raise_anything_else(tmp_path: Path, content: byte
     path = tmp_path / "damaged.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged\.pt: ") as error:
-        load_pickled_tensors(path)
+        checkpoint.load_pickled_tensors(path)
     assert "\n" not in str(error.value)
 
 
@@ -173,36 +167,36 @@ def test_pickles_of_anything_but_named_tensors_are_refused(tmp_path: Path, conte
     """Lint keeps every other module from `torch.load`."""
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=rf"a\.pt: .*{message}"):
-        load_pickled_tensors(tmp_path / "a.pt")
+        checkpoint.load_pickled_tensors(tmp_path / "a.pt")
 
 
 def test_a_torch_that_may_run_code_reads_no_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
-    assert load_pickled_tensors(tmp_path / "a.pt")["a"].sum() == 2
+    assert checkpoint.load_pickled_tensors(tmp_path / "a.pt")["a"].sum() == 2
     monkeypatch.setattr(torch, "__version__", "2.5.1+cu124")
     with pytest.raises(DependencyError, match=r"torch 2\.5\.1.*update torch to 2\.6"):
-        load_pickled_tensors(tmp_path / "a.pt")
+        checkpoint.load_pickled_tensors(tmp_path / "a.pt")
 
 
 def test_the_first_five_names_and_the_count_of_what_does_not_fit_are_given() -> None:
     needed = {f"layer.{i}": torch.zeros(1) for i in range(9)}
     message = "file: 8 tensors missing: layer.1, layer.2, layer.3, layer.4, layer.5, …;"
     with pytest.raises(CheckpointError, match=message):
-        check_keys("file", {"layer.0": torch.zeros(1)}, needed)
+        checkpoint.check_keys("file", {"layer.0": torch.zeros(1)}, needed)
     tensor = torch.zeros(2)
     with pytest.raises(CheckpointError, match="1 tensors unexpected: b;"):
-        check_keys("file", {"a": tensor, "b": tensor}, {"a": tensor})
+        checkpoint.check_keys("file", {"a": tensor, "b": tensor}, {"a": tensor})
     with pytest.raises(CheckpointError, match=r"1 tensors of the wrong shape: a is \[2\], needs \[3\];"):
-        check_keys("file", {"a": tensor}, {"a": torch.zeros(3)})
+        checkpoint.check_keys("file", {"a": tensor}, {"a": torch.zeros(3)})
 
 
 def test_loading_keeps_the_dtype_of_the_module_and_changes_nothing_on_a_mismatch() -> None:
     module = nn.Linear(2, 1, dtype=torch.bfloat16)
     before = module.weight.clone()
     with pytest.raises(CheckpointError, match="1 tensors missing: bias"):
-        load_into(module, {"weight": torch.ones(1, 2)}, "file")
+        checkpoint.load_into(module, {"weight": torch.ones(1, 2)}, "file")
     torch.testing.assert_close(module.weight, before)
-    load_into(module, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, "file")
+    checkpoint.load_into(module, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, "file")
     assert module.weight.dtype == torch.bfloat16 and module.weight.sum() == 2
 
 
@@ -221,7 +215,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_file_and_nothing_beside_it(
 
     monkeypatch.setattr(checkpoint, "save_file", disk_full)
     with pytest.raises(OutputError, match=r"dit\.safetensors: cannot be written.*No space left.*free disk space"):
-        save_checkpoint(model, PARTS)
+        checkpoint.save_checkpoint(model, PARTS)
     assert model.read_bytes() == before
     assert [p.name for p in model.parent.iterdir()] == [model.name]
 
@@ -237,5 +231,5 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_a_file_gets_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "any").touch()
-    save_checkpoint(tmp_path / "new.safetensors", PARTS)
+    checkpoint.save_checkpoint(tmp_path / "new.safetensors", PARTS)
     assert (tmp_path / "new.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode

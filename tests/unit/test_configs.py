@@ -11,35 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.networks import configs
 from letstalk_core.networks.autoencoder.dc_ae import AutoencoderDC
-from letstalk_core.networks.configs import (
-    FUSIONS,
-    AudioEncoderConfig,
-    AudioProjectionConfig,
-    AutoencoderConfig,
-    Config,
-    DiTConfig,
-    config_class,
-)
 from letstalk_core.networks.presets import AUDIO_ENCODER, AUDIO_PROJECTION, AUTOENCODER, DIT
 from letstalk_core.networks.projection import AudioProjection
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
-PRESETS: list[Config] = [
+PRESETS: list[configs.Config] = [
     c for table in (AUTOENCODER, DIT, AUDIO_ENCODER, AUDIO_PROJECTION) for c in table.values()
 ]
 few = st.integers(1, 8)
 
 
 dits = st.builds(
-    DiTConfig,
+    configs.DiTConfig,
     hidden_size=few.map(lambda n: 32 * n),
     depth=few,
     num_heads=st.sampled_from((1, 2, 4, 8)),
     patch_size=st.integers(1, 2),
     mlp_ratio=st.floats(0.5, 4),
-    portrait_fusion=st.sampled_from(FUSIONS),
-    audio_fusion=st.sampled_from(FUSIONS),
+    portrait_fusion=st.sampled_from(configs.FUSIONS),
+    audio_fusion=st.sampled_from(configs.FUSIONS),
     grid_size=st.tuples(few, few),
     clip_frames=few,
     memory_frames=st.integers(0, 4),
@@ -48,29 +40,29 @@ dits = st.builds(
     memory_noise=st.floats(0, 1),
 )
 audio_encoders = st.builds(
-    AudioEncoderConfig,
+    configs.AudioEncoderConfig,
     hidden_size=few.map(lambda n: 48 * n),
     num_attention_heads=st.sampled_from((1, 2, 3)),
     conv_dim=st.tuples(*[few] * 7),
     feat_extract_norm=st.sampled_from(("group", "layer")),
 )
-projections = st.builds(AudioProjectionConfig, window=few.map(lambda n: 2 * n - 1), layers=few, tokens=few)
+projections = st.builds(configs.AudioProjectionConfig, window=few.map(lambda n: 2 * n - 1), layers=few, tokens=few)
 
 
 @given(config=st.one_of(dits, audio_encoders, projections, st.sampled_from(PRESETS)))
-def test_a_config_survives_json(config: Config) -> None:
+def test_a_config_survives_json(config: configs.Config) -> None:
     values = json.loads(json.dumps(config.to_dict()))
-    found = config_class(config.kind).from_dict(values)
+    found = configs.config_class(config.kind).from_dict(values)
     assert found == config and hash(found) == hash(config)
 
 
 def test_unknown_kinds_fields_and_missing_fields_are_named() -> None:
     with pytest.raises(ConfigError, match="unknown kind of model 'vocoder'"):
-        config_class("vocoder")
+        configs.config_class("vocoder")
     with pytest.raises(ConfigError, match=r"unknown fields \['colour'\]"):
-        DiTConfig.from_dict({**DIT["S"].to_dict(), "colour": 1})
+        configs.DiTConfig.from_dict({**DIT["S"].to_dict(), "colour": 1})
     with pytest.raises(ConfigError, match="num_heads"):
-        DiTConfig.from_dict({"hidden_size": 64, "depth": 1})
+        configs.DiTConfig.from_dict({"hidden_size": 64, "depth": 1})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +93,7 @@ def test_unknown_kinds_fields_and_missing_fields_are_named() -> None:
 )
 def test_a_denoiser_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        DiTConfig(**{**DIT["S"].to_dict(), **changes})
+        configs.DiTConfig(**{**DIT["S"].to_dict(), **changes})
 
 
 @pytest.mark.parametrize(
@@ -125,23 +117,23 @@ def test_a_denoiser_that_cannot_work_is_refused(changes: dict[str, Any], message
     ],
 )
 def test_an_autoencoder_that_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
-    fields = {f.name: getattr(AUTOENCODER["demo"], f.name) for f in dataclasses.fields(AutoencoderConfig)}
+    fields = {f.name: getattr(AUTOENCODER["demo"], f.name) for f in dataclasses.fields(configs.AutoencoderConfig)}
     with pytest.raises(ConfigError, match=message):
-        AutoencoderConfig(**{**fields, **changes})
+        configs.AutoencoderConfig(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AudioEncoderConfig(hidden_size=10, num_attention_heads=3), "num_attention_heads=3"),
-        (lambda: AudioEncoderConfig(num_attention_heads=0), "num_attention_heads=0 must be > 0"),
-        (lambda: AudioEncoderConfig(conv_stride=(5, 2, 0, 2, 2, 2, 2)), "conv_stride=.* must be > 0"),
-        (lambda: AudioEncoderConfig(conv_dim=(), conv_kernel=(), conv_stride=()), "has 0 convolutions"),
-        (lambda: AudioEncoderConfig(hidden_size=24), "num_conv_pos_embedding_groups=16"),
-        (lambda: AudioEncoderConfig(conv_dim=(1, 2)), "differ in length"),
-        (lambda: AudioEncoderConfig(feat_extract_norm="batch"), "feat_extract_norm='batch'"),
-        (lambda: AudioProjectionConfig(window=4), "window=4 must be odd"),
-        (lambda: AudioProjectionConfig(tokens=0), "tokens=0"),
+        (lambda: configs.AudioEncoderConfig(hidden_size=10, num_attention_heads=3), "num_attention_heads=3"),
+        (lambda: configs.AudioEncoderConfig(num_attention_heads=0), "num_attention_heads=0 must be > 0"),
+        (lambda: configs.AudioEncoderConfig(conv_stride=(5, 2, 0, 2, 2, 2, 2)), "conv_stride=.* must be > 0"),
+        (lambda: configs.AudioEncoderConfig(conv_dim=(), conv_kernel=(), conv_stride=()), "has 0 convolutions"),
+        (lambda: configs.AudioEncoderConfig(hidden_size=24), "num_conv_pos_embedding_groups=16"),
+        (lambda: configs.AudioEncoderConfig(conv_dim=(1, 2)), "differ in length"),
+        (lambda: configs.AudioEncoderConfig(feat_extract_norm="batch"), "feat_extract_norm='batch'"),
+        (lambda: configs.AudioProjectionConfig(window=4), "window=4 must be odd"),
+        (lambda: configs.AudioProjectionConfig(tokens=0), "tokens=0"),
     ],
 )
 def test_audio_parts_that_cannot_work_are_refused(make: Any, message: str) -> None:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.tiny import tiny_configs
 from letstalk_core.errors import ConfigError, FaceNotFoundError, MediaError
 from letstalk_core.generate.dub import Shots, output_frames
 from letstalk_core.generate.dubbing import Dubbing
@@ -30,9 +29,8 @@ from letstalk_core.media.video.film import Film, back_and_forth
 from letstalk_core.media.video.reader import read_video
 from letstalk_core.media.video.segments import SegmentedVideo
 from letstalk_core.media.video.writer import VideoWriter
-from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.face_points import LIPS
-from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, build_model, load_bundle
+from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
 from letstalk_research.evaluation.bundle_subject import BundleSubject
 from letstalk_research.evaluation.face_curves import FinderReader
@@ -144,25 +142,9 @@ def test_what_is_beside_and_behind_the_jaw_stays_as_filmed(blended: Blended) -> 
             assert off[round(y), outside] < 4 < 30 < off[round(y), inside]
 
 
-def bundle_of(folder: Path, movement: tuple[str, ...]) -> ModelBundle:
-    configs = tiny_configs(levels=3, width=16, layers=2, grid=8, scaling_factor=0.5)
-    configs = [dataclasses.replace(c, movement=movement) if c.kind == "audio_projection" else c for c in configs]
-    torch.manual_seed(0)
-    models = {c.kind: build_model(c) for c in configs}
-    for kind in ("autoencoder", "audio_projection", "dit"):
-        models[kind].init_weights()
-    for parameter in models["dit"].parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    parts = {kind: (model.config, model.state_dict()) for kind, model in models.items()}
-    files = (("autoencoder", ["autoencoder"]), ("audio_encoder", ["audio_encoder"]))
-    for name, kinds in (*files, ("dit", ["dit", "audio_projection"])):
-        save_checkpoint(folder / f"{name}.safetensors", {kind: parts[kind] for kind in kinds})
-    return load_bundle(folder)
-
-
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    return bundle_of(tmp_path_factory.mktemp("bundle"), MOVEMENTS)
+def bundle(make_tiny_bundle: Callable[..., Path]) -> ModelBundle:
+    return load_bundle(make_tiny_bundle(movement=MOVEMENTS))
 
 
 @pytest.fixture(scope="module")
@@ -218,11 +200,13 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
     assert run("broken.mp4") == whole and not (tmp_path / "broken.mp4.work").exists()
 
 
-def test_what_cannot_be_dubbed_is_one_line(bundle: ModelBundle, film: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_dubbed_is_one_line(
+    bundle: ModelBundle, make_tiny_bundle: Callable[..., Path], film: Path, tmp_path: Path
+) -> None:
     wall = film_of(tmp_path / "wall.mp4", [torch.full((64, 64, 3), 90, dtype=torch.uint8)] * 3)
     with pytest.raises(FaceNotFoundError, match=r"wall\.mp4: no face"):
         Dubbing(bundle).dub(wall, SOUND, KeptFrames(), SETTINGS)
-    still = bundle_of(tmp_path, ())
+    still = load_bundle(make_tiny_bundle(movement=()))
     with pytest.raises(ConfigError, match="told how the head moves"):
         Dubbing(still).dub(film, SOUND, KeptFrames(), SETTINGS)
 

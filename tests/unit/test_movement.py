@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.networks.configs import AudioProjectionConfig, DiTConfig
+from letstalk_core.networks.configs import AudioProjectionConfig
 from letstalk_core.networks.motion_channels import GAZE_LIMIT, MOVEMENTS, SWAY, units
 from letstalk_core.networks.projection import AudioProjection
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
@@ -99,53 +99,37 @@ def test_amounts_and_channels_that_are_none_are_refused(amount: float) -> None:
         AudioProjectionConfig(movement=("jaw",))
 
 
-@pytest.fixture(scope="module")
-def networks() -> tuple[LetsTalkDiT, AudioProjection]:
+@pytest.fixture
+def projection() -> AudioProjection:
     torch.manual_seed(0)
-    dit = LetsTalkDiT(
-        DiTConfig(
-            hidden_size=32, depth=2, num_heads=2, in_channels=4, linear_head_dim=16, audio_token_dim=16,
-            grid_size=(4, 4), clip_frames=3,
-        )
-    )  # fmt: skip
-    projection = AudioProjection(
-        AudioProjectionConfig(
-            layers=1, encoder_dim=8, hidden_size=8, tokens=2, token_dim=16, movement=("yaw", "blink", "scale")
-        )
-    )
-    for weight in itertools.chain(dit.parameters(), projection.parameters()):
+    shape = {"layers": 1, "encoder_dim": 8, "hidden_size": 8, "tokens": 2, "token_dim": 12}
+    told = AudioProjection(AudioProjectionConfig(**shape, movement=("yaw", "blink", "scale")))
+    for weight in told.parameters():
         torch.nn.init.normal_(weight, std=0.2)
-    return dit.eval(), projection.eval()
+    return told.eval()
 
 
 @torch.no_grad()
 def test_network_sees_movement_and_keeps_it_where_guidance_leaves_out_the_audio(
-    networks: tuple[LetsTalkDiT, AudioProjection],
+    make_dit: Callable[..., LetsTalkDiT],
+    make_inputs: Callable[..., dict[str, torch.Tensor]],
+    projection: AudioProjection,
 ) -> None:
-    dit, projection = networks
-    x, portrait, memory = torch.randn(1, 3, 4, 4, 4), torch.randn(1, 4, 4, 4), torch.randn(1, 2, 4, 4, 4)
-    audio = projection(torch.randn(1, 3, 5, 1, 8))
-    left, right = (projection.movement_of(torch.tensor([yaw, 0.0, 1.0]).expand(1, 3, 3)) for yaw in (-0.4, 0.4))
-    assert left is not None and right is not None and left.shape == (1, 3, 2, 16)
-    sigma = torch.full((1,), 0.7)
-
-    def run(denoiser: object, **conditions: torch.Tensor) -> torch.Tensor:
-        return denoiser(x, sigma, portrait=portrait, memory=memory, **conditions)  # type: ignore[operator]
-
-    plain = make_denoiser(dit)
-    assert not torch.allclose(run(plain, audio=audio, movement=left), run(plain, audio=audio, movement=right))
-    assert not torch.allclose(run(plain, audio=audio), run(plain, audio=audio, movement=left))
-    full = run(plain, audio=audio, movement=left)
-    deaf = run(plain, audio=torch.zeros_like(audio), movement=left)
-    guided = run(GuidedDenoiser(plain, 2.0), audio=audio, movement=left)
-    torch.testing.assert_close(guided, 2 * full - deaf, atol=1e-4, rtol=1e-4)
+    plain, inputs = make_denoiser(make_dit()), make_inputs(batch=1)
+    inputs |= {"sigma": torch.full((1,), 0.7), "audio": projection(torch.randn(1, 5, 5, 1, 8))}
+    del inputs["timestep"]
+    left, right = (projection.movement_of(torch.tensor([yaw, 0.0, 1.0]).expand(1, 5, 3)) for yaw in (-0.4, 0.4))
+    assert left is not None and right is not None and left.shape == (1, 5, 2, 12)
+    moved = plain(**inputs, movement=left)
+    assert not torch.allclose(moved, plain(**inputs, movement=right))
+    assert not torch.allclose(moved, plain(**inputs))
+    deaf = plain(**{**inputs, "audio": torch.zeros_like(inputs["audio"])}, movement=left)
+    guided = GuidedDenoiser(plain, 2.0)(**inputs, movement=left)
+    torch.testing.assert_close(guided, 2 * moved - deaf, atol=1e-4, rtol=1e-4)
 
 
-def test_without_channels_there_are_no_tokens_and_weights(
-    networks: tuple[LetsTalkDiT, AudioProjection],
-) -> None:
-    _, told = networks
-    silent = AudioProjection(dataclasses.replace(told.config, movement=()))
+def test_without_channels_there_are_no_tokens_and_weights(projection: AudioProjection) -> None:
+    told, silent = projection, AudioProjection(dataclasses.replace(projection.config, movement=()))
     assert silent.movement_of(torch.zeros(1, 3, 0)) is None
     assert {k for k in told.state_dict() if "movement" in k} == set(told.state_dict()) - set(silent.state_dict())
     with pytest.raises(ConfigError, match="yaw, blink, scale"):

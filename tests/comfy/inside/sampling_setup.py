@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import av
 import torch
 from graph_setup import DEMO_FOLDER
 from torch import Tensor
@@ -72,8 +73,6 @@ def standalone_conditions(
 
 def streams(path: Path) -> tuple[int, int, float]:
     """Frames, audio samples at the stream's rate, and seconds of sound of a file."""
-    import av
-
     with av.open(str(path)) as container:
         frames = sum(1 for _ in container.decode(video=0))
     with av.open(str(path)) as container:

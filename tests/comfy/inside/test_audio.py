@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management as mm
 import pytest
 import torch
 from graph_setup import DEMO_FOLDER
@@ -251,8 +252,6 @@ def test_surround_becomes_mono(adapter: Any, encoder: Any) -> None:
 
 
 def test_a_cancelled_prompt_stops_between_windows(adapter: Any, encoder: Any) -> None:
-    import comfy.model_management as mm
-
     mm.interrupt_current_processing(True)
     with pytest.raises(mm.InterruptProcessingException):
         adapter.encode_audio(make_audio(), encoder, **SETTINGS)

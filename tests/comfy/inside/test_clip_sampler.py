@@ -11,6 +11,8 @@ import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
+from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from model_setup import make_setup
 from sampling_setup import standalone_conditions
 from torch import Tensor
@@ -113,8 +115,6 @@ def test_native_guiders_and_noise_objects_work(kit: Any) -> None:
     assert {name: [c.keys() for c in conds] for name, conds in guider.original_conds.items()} == {
         name: [c.keys() for c in conds] for name, conds in kept.items()
     }
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
-
     noise = Noise_RandomNoise(3)
     with_noise = latents(kit, prepare(kit, positive, max_frames=32, noise=noise))
     assert noise.seed == 3
@@ -141,8 +141,6 @@ def test_defaults_for_diffusion_models_are_those_of_the_standalone_pipeline(
 
 
 def test_the_models_own_schedule_follows_a_shift_node(kit: Any) -> None:
-    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
-
     patched = ModelSamplingSD3().patch(kit.patcher, 3.0)[0]
     assert prepare(kit, model=patched).sigmas.tolist() == pytest.approx([1.0, 0.75, 0.0])
     assert prepare(kit).sigmas[1].item() != pytest.approx(0.75)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from graph_setup import DEMO_FOLDER, chain, node
+from graph_setup import DEMO_FOLDER
 
 
 @pytest.fixture
@@ -118,6 +118,22 @@ def test_positive_and_negative_differ_in_sound_only(comfy_nodes: Any, track: Any
     assert tuple(on["reference_latents"][0].shape) == (1, 64, 1, 4, 6)
 
 
+def test_given_movement_reaches_the_network(comfy_nodes: Any, track: Any, kit: Any, sub: Any) -> None:
+    make_curves, condition = (comfy_nodes[f"LetsTalk{name}"].execute for name in ("MotionCurves", "Conditioning"))
+    curves = make_curves(["neutral"], [1.0], [False], yaw=[[0.0, 0.2, 0.4]]).args[0]
+    model, conditions = kit.patcher.model, sub("nodes.adapters.conditions").model_conditions
+    latent, rows = portrait(), []
+    for motion in (None, curves):
+        positive, _, empty, _ = condition(latent, {"letstalk_track": track}, 0, 16, motion=motion).args
+        values = {"noise": empty["samples"], "device": "cpu", "seed": 1, **positive[0][1]}
+        rows.append(conditions(model.dit_config, model.projection_config, **values)["movement"][0])
+    drawn, given = rows
+    yaw = list(model.projection_config.movement).index("yaw")
+    assert given[:4, yaw].tolist() == pytest.approx([0, 0.2, 0.4, 0.4])
+    same = (given == drawn).all(0)
+    assert [i for i in range(len(same)) if not same[i]] == [yaw]
+
+
 def test_a_latent_may_be_any_mapping(comfy_nodes: Any, track: Any) -> None:
     lazy = MappingProxyType(portrait()), MappingProxyType({"letstalk_track": track})
     positive, _, latent, frames = comfy_nodes["LetsTalkConditioning"].execute(*lazy, 0, 16).args
@@ -143,15 +159,3 @@ def test_one_way_into_encode_audio_is_needed(comfy_nodes: Any) -> None:
     with pytest.raises(ValueError, match="audio_encoder, encoder_output: connect one"):
         cut = {"fps": 25.0, "start_seconds": 0.0, "length_seconds": 0.0}
         comfy_nodes["LetsTalkEncodeAudio"].execute(audio, silence_threshold=-60.0, **cut)
-
-
-def test_the_chain_runs_as_a_graph(run_graph: Any) -> None:
-    graph = {
-        **chain(128, start=0.5, seconds=1.0),
-        "decoded": node("VAEDecode", samples=["portrait", 0], vae=["vae", 0]),
-        "shown": node("PreviewImage", images=["decoded", 0]),
-        "told": node("PreviewAny", source=["positive", 3]),
-    }
-    outputs = run_graph(graph)
-    assert outputs["positive"][3][0] == 25
-    assert tuple(outputs["decoded"][0][0].shape) == (1, 128, 128, 3)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from graph_setup import DEMO, PORTRAIT, SPEECH, Graph, files, node, save_video
+from graph_setup import DEMO, Graph, files, node, save_video
 from sampling_setup import streams
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,34 +76,3 @@ def test_curves_come_as_lists_numbers_or_both(comfy_nodes: dict[str, Any]) -> No
             curves(comfy_nodes, **wrong)
     with pytest.raises(Exception, match="strength: is 9"):
         comfy_nodes["LetsTalkMotionCurves"].execute(["happy"], [9.0], [True])
-
-
-def test_conditioning_carries_the_curves_to_the_network(comfy_nodes: dict[str, Any], sub: Any) -> None:
-    motion = curves(comfy_nodes, yaw=[[0.0, 0.2, 0.4]])
-    portrait = comfy_nodes["LetsTalkLoadPortrait"].execute(PORTRAIT).args[0]
-    speech = comfy_nodes["LetsTalkLoadSpeech"].execute(SPEECH).args[0]
-    vae = comfy_nodes["LetsTalkLoadAutoencoder"].execute(DEMO).args[0]
-    encoder = comfy_nodes["LetsTalkLoadAudioEncoder"].execute(DEMO).args[0]
-    model = comfy_nodes["LetsTalkLoadDiT"].execute(DEMO, "default").args[0].model
-    latent = comfy_nodes["LetsTalkEncodePortrait"].execute(portrait, vae, 256, 256).args[0]
-    heard_at = {"fps": 25.0, "silence_threshold": -60.0, "start_seconds": 0.0, "length_seconds": 1.0}
-    heard = comfy_nodes["LetsTalkEncodeAudio"].execute(speech, encoder, **heard_at).args[0]
-    rows = {}
-    for name, given in (("drawn", None), ("given", motion)):
-        positive, _, empty, _ = (
-            comfy_nodes["LetsTalkConditioning"].execute(latent, heard, 0, 16, motion=given).args
-        )
-        conditions = sub("nodes.adapters.conditions").model_conditions
-        rows[name] = conditions(
-            model.dit_config,
-            model.projection_config,
-            noise=empty["samples"],
-            device="cpu",
-            seed=1,
-            **positive[0][1],
-        )["movement"][0]
-    yaw = list(model.projection_config.movement).index("yaw")
-    assert rows["given"][:4, yaw].tolist() == pytest.approx([0, 0.2, 0.4, 0.4])
-    assert not torch.equal(rows["given"][:, yaw], rows["drawn"][:, yaw])
-    others = [i for i in range(rows["given"].shape[1]) if i != yaw]
-    assert torch.equal(rows["given"][:, others], rows["drawn"][:, others])

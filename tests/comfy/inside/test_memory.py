@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 
 @pytest.fixture
@@ -60,8 +61,6 @@ def test_only_listed_files_are_loaded(nodes: Any, sub: Any, name: str) -> None:
 
 
 def test_a_file_that_is_no_bank_is_an_error_and_not_listed(nodes: Any, base: Path, sub: Any) -> None:
-    from safetensors.torch import save_file
-
     folder = base / "output" / "letstalk"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"x": torch.zeros(1)}, str(folder / "other.safetensors"))

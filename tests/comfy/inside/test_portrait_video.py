@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
 from graph_setup import DEMO, DEMO_FOLDER, PORTRAIT, Graph, files, node, save_video
@@ -89,8 +90,6 @@ def test_scales_that_change_and_more_pictures_come_over_wires(run_graph: Any) ->
 
 @pytest.fixture
 def folder(base: Path) -> Iterator[Path]:
-    import folder_paths
-
     made = base / "models" / "letstalk" / "mine"
     made.mkdir(parents=True)
     for kind in ("dit", "autoencoder", "audio_encoder"):
@@ -104,8 +103,6 @@ def folder(base: Path) -> Iterator[Path]:
 
 
 def test_a_model_folder_is_a_choice_once_it_is_complete(folder: Path, sub: Any, run_graph: Any) -> None:
-    import folder_paths
-
     folders = sub("nodes.adapters.folders")
     assert folders.list_bundles() == [DEMO, "mine"] and folders.resolve_bundle("mine") == folder
     (folder / "audio_encoder.safetensors").unlink()

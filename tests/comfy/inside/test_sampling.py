@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import comfy.model_management
 import comfy.utils
 import pytest
@@ -56,8 +57,6 @@ def test_another_sound_runs_beside_the_whole_recording(kit: Any, monkeypatch: py
 
 
 def test_metadata_says_that_it_is_generated_and_how(kit: Any) -> None:
-    import av
-
     settings, file_sha256 = {"seed": 1, "model": "demo"}, kit.files.file_sha256
     run = prepare(kit, 2)
     run.track.encoder_file = kit.vae.path.with_name("audio_encoder.safetensors")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management as mm
 import pytest
 import torch
 from graph_setup import DEMO_FOLDER
@@ -101,8 +102,6 @@ def test_the_memory_estimate_is_that_of_a_chunk(vae: Any) -> None:
 
 
 def test_running_out_of_memory_falls_back_to_tiles(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import comfy.model_management as mm
-
     latents = torch.randn(1, 64, 2, 16, 16) * 0.1
     decode = type(vae.first_stage_model).decode
     sizes = []

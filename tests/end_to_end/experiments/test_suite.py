@@ -12,7 +12,7 @@ import pytest
 
 from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import ConfigError, OutputError
-from letstalk_research.experiments import attention, memory, prediction, suite
+from letstalk_research.experiments import attention, laboratory, memory, prediction, suite
 from letstalk_research.experiments.page import BEGIN, END, Section, write_page
 from letstalk_research.experiments.variants import Budget
 
@@ -88,8 +88,6 @@ def test_memory_prediction_and_attention_show_their_variants(finished: Finished)
 def test_a_second_run_repeats_nothing_and_keeps_the_words(
     world: Any, small: Budget, finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from letstalk_research.experiments import laboratory
-
     docs = tmp_path / "docs"
     shutil.copytree(finished.docs, docs)
     page = docs / "experiments/fusion.md"

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from letstalk_research.evaluation.store import ClipResult
+from letstalk_research.experiments import page
 from letstalk_research.experiments.attention import exponent
-from letstalk_research.experiments.page import (
-    by_person,
-    difference,
-    interval,
-    late_to_early,
-    markdown,
-    trend_per_100,
-)
 
 EASY_TO_HARD = np.linspace(0.2, 0.9, 12)
 
@@ -25,8 +18,8 @@ def cell(values: np.ndarray) -> ClipResult:
 
 def test_an_interval_is_over_people_of_means_over_trainings() -> None:
     cells = [cell(EASY_TO_HARD), cell(EASY_TO_HARD + 0.1)]
-    assert by_person(cells, "jaw") == pytest.approx(EASY_TO_HARD + 0.05)
-    found = interval(cells, "jaw")
+    assert page.by_person(cells, "jaw") == pytest.approx(EASY_TO_HARD + 0.05)
+    found = page.interval(cells, "jaw")
     assert found.count == 12 and found.mean == pytest.approx(0.6)
     error = (EASY_TO_HARD).std(ddof=1) / 12**0.5
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
@@ -34,31 +27,31 @@ def test_an_interval_is_over_people_of_means_over_trainings() -> None:
 
 def test_a_difference_is_taken_person_by_person() -> None:
     noise = 0.01 * np.cos(np.arange(12.0))
-    found = difference([cell(EASY_TO_HARD + 0.05 + noise)], [cell(EASY_TO_HARD)], "jaw")
+    found = page.difference([cell(EASY_TO_HARD + 0.05 + noise)], [cell(EASY_TO_HARD)], "jaw")
     assert found.low > 0.03 and found.high < 0.07  # people differ by far more than that
-    same = difference([cell(EASY_TO_HARD)], [cell(EASY_TO_HARD)], "jaw")
+    same = page.difference([cell(EASY_TO_HARD)], [cell(EASY_TO_HARD)], "jaw")
     assert 0 in same and same.high == same.low == 0
 
 
 def test_people_without_a_value_are_left_out_of_both() -> None:
     values = EASY_TO_HARD.copy()
     values[3] = np.nan
-    assert interval([cell(values)], "jaw").count == 11
-    assert difference([cell(values)], [cell(EASY_TO_HARD)], "jaw").count == 11
+    assert page.interval([cell(values)], "jaw").count == 11
+    assert page.difference([cell(values)], [cell(EASY_TO_HARD)], "jaw").count == 11
 
 
 def test_drift_is_found_as_ratio_and_as_trend() -> None:
     rising = np.tile(1 + np.arange(100) / 100, (3, 1))
-    found = late_to_early([cell(rising)], "jaw")
+    found = page.late_to_early([cell(rising)], "jaw")
     assert found.mean == pytest.approx(rising[0, -20:].mean() / rising[0, :20].mean())
-    slope = trend_per_100([cell(rising)], "jaw")
+    slope = page.trend_per_100([cell(rising)], "jaw")
     assert slope.mean == pytest.approx(1.0) and slope.low > 0.9
     noise = np.random.default_rng(0).normal(1, 0.1, (3, 100))
-    assert 0 in trend_per_100([cell(noise)], "jaw") and 1 in late_to_early([cell(noise)], "jaw")
+    assert 0 in page.trend_per_100([cell(noise)], "jaw") and 1 in page.late_to_early([cell(noise)], "jaw")
 
 
 def test_a_table_has_the_columns_of_its_first_row() -> None:
-    lines = markdown([{"a": 1, "b": "x"}, {"a": 2}]).splitlines()
+    lines = page.markdown([{"a": 1, "b": "x"}, {"a": 2}]).splitlines()
     assert lines == ["| a | b |", "|---|---|", "| 1 | x |", "| 2 |  |"]
 
 

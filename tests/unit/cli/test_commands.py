@@ -19,6 +19,7 @@ from letstalk_core.cli import info
 from letstalk_core.cli import run_generate as generate
 from letstalk_core.cli.__main__ import COMMANDS, RESEARCH_COMMANDS, build_parser, main
 from letstalk_core.cli.progress import ProgressLine
+from letstalk_core.generate.progress import Progress
 from letstalk_core.generate.work_folder import RUN_FILE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -146,8 +147,6 @@ class Gone:
 
 
 def test_progress_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from letstalk_core.generate.progress import Progress
-
     line = ProgressLine(Gone())  # type: ignore[arg-type]
     line(Progress(clip=1, clips=2, step=0, steps=1, frames=4, total_frames=8))
     line(Progress(clip=2, clips=2, step=0, steps=1, frames=8, total_frames=8))

@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 
 from letstalk_core.errors import ConfigError, DependencyError
-from letstalk_research.data.synthetic import speech
+from letstalk_research.data.synthetic import speech, texts
 from letstalk_research.data.synthetic.speech import Utterance, join, silence, synthesise
-from letstalk_research.data.synthetic.texts import (
-    HELD_OUT_VARIANTS,
-    LANGUAGES,
-    PATTERNS,
-    TRAIN_VARIANTS,
-    entries,
-    random_sentence,
-    random_utterance,
-)
 from letstalk_research.data.synthetic.variation import CODECS, paced, shifted, through_codec, varied
 
 from .test_speech_library import RATE, assert_covered, bursts, edges
@@ -96,18 +87,20 @@ def test_a_library_set_by_hand_must_load(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_splits_share_no_word_pattern_or_voice_variant() -> None:
-    for language, kinds in LANGUAGES.items():
-        every = {split: {w for k in kinds for w in entries(language, k, split)} for split in ("train", "held_out")}
+    for language, kinds in texts.LANGUAGES.items():
+        every = {
+            split: {w for k in kinds for w in texts.entries(language, k, split)} for split in ("train", "held_out")
+        }
         assert every["train"] and every["held_out"]
         assert not every["train"] & every["held_out"], language
-    assert not set(PATTERNS["train"]) & set(PATTERNS["held_out"])
-    assert not set(TRAIN_VARIANTS) & set(HELD_OUT_VARIANTS)
+    assert not set(texts.PATTERNS["train"]) & set(texts.PATTERNS["held_out"])
+    assert not set(texts.TRAIN_VARIANTS) & set(texts.HELD_OUT_VARIANTS)
 
 
 def test_sentences_repeat_for_a_seed_and_differ_between_seeds() -> None:
     def sentences(seed: int) -> list[str]:
         rng = np.random.default_rng(seed)
-        return [random_sentence(rng, language, "train") for language in LANGUAGES]
+        return [texts.random_sentence(rng, language, "train") for language in texts.LANGUAGES]
 
     assert sentences(1) == sentences(1) != sentences(2)
 
@@ -116,11 +109,11 @@ def test_sentences_repeat_for_a_seed_and_differ_between_seeds() -> None:
 def test_random_utterances_last_long_enough_and_stay_in_their_split(split: str) -> None:
     rng = np.random.default_rng(3)
     for _ in range(6):
-        utterance = random_utterance(rng, split, min_seconds=2.0)
+        utterance = texts.random_utterance(rng, split, min_seconds=2.0)
         assert utterance.seconds >= 2.0
         assert_covered(utterance)
         variant = utterance.voice.partition("+")[2]
-        assert variant in (TRAIN_VARIANTS if split == "train" else HELD_OUT_VARIANTS)
+        assert variant in (texts.TRAIN_VARIANTS if split == "train" else texts.HELD_OUT_VARIANTS)
 
 
 def test_unknown_voices_and_splits_and_texts_without_words_are_refused() -> None:
@@ -129,7 +122,7 @@ def test_unknown_voices_and_splits_and_texts_without_words_are_refused() -> None
     with pytest.raises(ConfigError, match="nothing to say"):
         synthesise("", "en-us")
     with pytest.raises(ConfigError, match="split='test'"):
-        random_utterance(np.random.default_rng(0), "test", 1.0)
+        texts.random_utterance(np.random.default_rng(0), "test", 1.0)
 
 
 # shifted, paced and coded speech keeps its times

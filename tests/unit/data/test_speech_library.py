@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from letstalk_core.errors import ConfigError, DependencyError, MediaError
+from letstalk_research.data.synthetic import forced_alignment, speech_library
 from letstalk_research.data.synthetic import recordings as recordings_module
 from letstalk_research.data.synthetic import voices as voices_module
 from letstalk_research.data.synthetic.forced_alignment import align, with_pauses
@@ -132,8 +133,6 @@ def test_alignment_finds_the_times_that_espeak_knows(espeak: None) -> None:
 
 def test_without_pocketsphinx_recordings_name_the_remedy(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pocketsphinx", None)
-    from letstalk_research.data.synthetic import forced_alignment
-
     forced_alignment._decoder.cache_clear()
     with pytest.raises(DependencyError, match="pip install pocketsphinx"):
         SpeechLibrary(folder.parent / "library").add_recordings(folder)
@@ -287,8 +286,6 @@ def test_stored_sentences_come_back(tmp_path: Path) -> None:
 
 
 def test_a_mixture_speaks_from_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from letstalk_research.data.synthetic import speech_library
-
     monkeypatch.setattr(speech_library, "random_utterance", lambda *_: bursts("espeak"))
     library = SpeechLibrary(tmp_path)
     library.add("one", bursts(), kind="recording", split="train")

@@ -17,7 +17,6 @@ from letstalk_core.media.portrait.find import Face, FaceFinder, check_face, defa
 from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.face_landmarks import QUALITIES
-from letstalk_core.networks.load import DEMO_FOLDER
 
 from .pictures import PORTRAITS, moved
 
@@ -43,12 +42,6 @@ def test_the_bundled_portraits_have_a_face_where_it_is_drawn(path: Path) -> None
     x0, y0, x1, y1 = face.box
     assert face.drawn and face.points.shape == (478, 3)
     assert abs((x0 + x1) / 2 - 128) < 26 and 110 < y1 - y0 < 190 and abs(face.roll) < 15
-
-
-def test_a_face_is_found_in_a_large_scene() -> None:
-    scene = load_portrait(DEMO_FOLDER / "scenes" / "studio.png")
-    x0, y0, x1, y1 = find_face(scene).box
-    assert 510 < (x0 + x1) / 2 < 770 and 330 < (y0 + y1) / 2 < 590
 
 
 @pytest.mark.parametrize("side", [64, 128, 512, 1500])

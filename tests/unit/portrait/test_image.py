@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from letstalk_core.errors import ConfigError, MediaError, OutputError
 from letstalk_core.media.portrait.image import load_portrait, load_with_alpha, read_texts, save_image
@@ -46,13 +47,6 @@ def test_transparency_is_laid_over_the_background(tmp_path: Path, background: An
     assert found[20, 5].tolist() == [gray] * 3
     assert found[20, 25].tolist() == [255, 0, 0]
     assert (found[20, 55].float() - torch.tensor([gray / 2, gray / 2, 128 + gray / 2])).abs().max() < 3
-
-
-def test_colours_under_transparency_show_without_a_background(tmp_path: Path) -> None:
-    image = picture().convert("RGBA")
-    image.putalpha(0)
-    found = load_portrait(save(tmp_path / "a.png", image), background=None)
-    assert torch.equal(found, torch.from_numpy(np.array(picture())))
 
 
 def test_transparent_palettes_and_gray_with_alpha_load(tmp_path: Path) -> None:
@@ -248,8 +242,6 @@ def test_a_tall_picture_is_laid_over_the_background_as_pillow_does_it(tmp_path: 
 
 
 def test_texts_of_a_png_are_read_without_its_pixels(tmp_path: Path) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     info.add_itxt("comment", "AI-generated video")
     save(tmp_path / "a.png", picture(20, 30), pnginfo=info)

@@ -4,13 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letstalk_core.errors import ConfigError
-from letstalk_core.sampling.schedules import (
-    ddpm_sigmas,
-    ddpm_table,
-    make_sigmas,
-    sigma_to_step,
-    step_to_sigma,
-)
+from letstalk_core.sampling import schedules
 
 
 @given(
@@ -19,7 +13,7 @@ from letstalk_core.sampling.schedules import (
     schedule=st.sampled_from(["model", "karras"]),
 )
 def test_every_schedule_decreases_strictly_and_ends_at_zero(prediction: str, steps: int, schedule: str) -> None:
-    sigmas = make_sigmas(prediction, steps, schedule=schedule)
+    sigmas = schedules.make_sigmas(prediction, steps, schedule=schedule)
     assert sigmas.shape == (steps + 1,) and sigmas.dtype == torch.float32
     assert sigmas[-1] == 0 and (sigmas.diff() < 0).all() and torch.isfinite(sigmas).all()
 
@@ -30,24 +24,24 @@ def test_ddpm_table_is_that_of_diffusers() -> None:
     alphas = DDPMScheduler(1000, beta_start=1e-4, beta_end=2e-2, beta_schedule="linear").alphas_cumprod
     expected = ((1 - alphas) / alphas).sqrt()
     torch.testing.assert_close(
-        ddpm_table().float(), expected, rtol=2e-3, atol=1e-4
+        schedules.ddpm_table().float(), expected, rtol=2e-3, atol=1e-4
     )  # diffusers multiplies in float32
 
 
 def test_ddpm_sigmas_keep_both_ends_of_the_table() -> None:
-    sigmas, table = ddpm_sigmas(250), ddpm_table().float()
+    sigmas, table = schedules.ddpm_sigmas(250), schedules.ddpm_table().float()
     assert sigmas[0] == table[-1] and sigmas[-2] == table[0]
-    torch.testing.assert_close(ddpm_sigmas(1000)[:-1].flip(0), table)
+    torch.testing.assert_close(schedules.ddpm_sigmas(1000)[:-1].flip(0), table)
 
 
 @given(step=st.floats(0, 999))
 def test_steps_and_sigmas_are_inverse(step: float) -> None:
     value = torch.tensor([step], dtype=torch.float64)
-    torch.testing.assert_close(sigma_to_step(step_to_sigma(value)), value, atol=1e-6, rtol=0)
+    torch.testing.assert_close(schedules.sigma_to_step(schedules.step_to_sigma(value)), value, atol=1e-6, rtol=0)
 
 
 def test_sigmas_outside_the_table_are_clamped() -> None:
-    torch.testing.assert_close(sigma_to_step(torch.tensor([0.0, 1e6])), torch.tensor([0.0, 999.0]))
+    torch.testing.assert_close(schedules.sigma_to_step(torch.tensor([0.0, 1e6])), torch.tensor([0.0, 999.0]))
 
 
 @pytest.mark.parametrize(
@@ -60,4 +54,4 @@ def test_sigmas_outside_the_table_are_clamped() -> None:
 )
 def test_impossible_schedules_are_refused(prediction: str, steps: int, shift: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_sigmas(prediction, steps, shift=shift)
+        schedules.make_sigmas(prediction, steps, shift=shift)

@@ -7,15 +7,8 @@ import torch
 from torch import Tensor
 
 from letstalk_core.errors import ConfigError
+from letstalk_core.sampling import solvers
 from letstalk_core.sampling.schedules import ddpm_sigmas, flow_sigmas
-from letstalk_core.sampling.solvers import (
-    SOLVERS,
-    get_solver,
-    sample_ddpm,
-    sample_dpmpp_2m,
-    sample_euler,
-    sample_heun,
-)
 
 MEAN, STD = 0.7, 0.4
 
@@ -54,7 +47,7 @@ PATHS = {
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("solver", "order"),
-    [(sample_euler, 1), (sample_heun, 2), (sample_dpmpp_2m, 2)],
+    [(solvers.sample_euler, 1), (solvers.sample_heun, 2), (solvers.sample_dpmpp_2m, 2)],
     ids=["euler", "heun", "dpmpp_2m"],
 )
 def test_solvers_converge_with_their_order_on_both_paths(solver: Any, order: int, path: str) -> None:
@@ -73,7 +66,7 @@ def test_solvers_converge_with_their_order_on_both_paths(solver: Any, order: int
 def test_callback_sees_every_step_with_its_sigma() -> None:
     seen: list[tuple[int, float]] = []
     sigmas = flow_sigmas(5)
-    for solver in (sample_euler, sample_heun, sample_dpmpp_2m):
+    for solver in (solvers.sample_euler, solvers.sample_heun, solvers.sample_dpmpp_2m):
         seen.clear()
         solver(
             gaussian_flow, torch.ones(1, 1), sigmas, callback=lambda s: seen.append((s["i"], float(s["sigma"])))
@@ -86,7 +79,7 @@ def test_extra_arguments_reach_the_model() -> None:
         assert sigma.shape == (x.shape[0],)
         return torch.full_like(x, offset)
 
-    for solver in SOLVERS.values():
+    for solver in solvers.SOLVERS.values():
         result = solver(model, torch.randn(2, 3), flow_sigmas(4), extra_args={"offset": 0.25})
         torch.testing.assert_close(result, torch.full((2, 3), 0.25))
 
@@ -95,7 +88,7 @@ def test_ddpm_samples_have_the_mean_and_deviation_of_the_data() -> None:
     sigmas = ddpm_sigmas(100)
     torch.manual_seed(0)
     x = torch.randn(20_000, 1) * (1 + sigmas[0] ** 2).sqrt()
-    samples = sample_ddpm(gaussian_diffusion, x, sigmas)
+    samples = solvers.sample_ddpm(gaussian_diffusion, x, sigmas)
     assert samples.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert samples.std().item() == pytest.approx(STD, abs=0.03)  # 100 of 1000 steps lose a little variance
 
@@ -108,9 +101,9 @@ def test_ddpm_refuses_flow_models() -> None:
             return x
 
     with pytest.raises(ConfigError, match="flow"):
-        sample_ddpm(Flow(), torch.ones(1, 1), flow_sigmas(2))
+        solvers.sample_ddpm(Flow(), torch.ones(1, 1), flow_sigmas(2))
 
 
 def test_an_unknown_solver_is_named() -> None:
     with pytest.raises(ConfigError, match="'magic'.*euler"):
-        get_solver("magic")
+        solvers.get_solver("magic")

@@ -16,15 +16,9 @@ from letstalk_core.networks.transformer.conditions import Conditions
 from letstalk_core.sampling.denoisers import make_denoiser
 from letstalk_core.sampling.schedules import step_to_sigma
 from letstalk_research.commands.train import build_stage
+from letstalk_research.training import losses
 from letstalk_research.training.config import DiTRecipe, Recipe
 from letstalk_research.training.loop import train
-from letstalk_research.training.losses import (
-    add_noise,
-    disturb_memory,
-    draw_times,
-    mask_positions,
-    variance_bound,
-)
 from letstalk_research.training.plots import read_csv
 
 MakeRecipe = Callable[..., Recipe]
@@ -37,7 +31,7 @@ def test_a_perfect_prediction_denoises_perfectly(make_recipe: MakeRecipe, predic
     assert isinstance(recipe, DiTRecipe)
     settings = recipe.model
     clean, noise, time = torch.randn(3, 2, 4, 2, 2), torch.randn(3, 2, 4, 2, 2), torch.tensor([0.1, 0.5, 0.9])
-    noisy = add_noise(clean, noise, time, prediction)
+    noisy = losses.add_noise(clean, noise, time, prediction)
 
     class Perfect(torch.nn.Module):
         config = settings
@@ -54,27 +48,29 @@ def test_a_perfect_prediction_denoises_perfectly(make_recipe: MakeRecipe, predic
 
 
 def test_times_are_in_range_and_follow_their_settings() -> None:
-    times = draw_times(4000, torch.device("cpu"), mean=1.0, std=0.5, uniform=0.0)
+    times = losses.draw_times(4000, torch.device("cpu"), mean=1.0, std=0.5, uniform=0.0)
     assert 0 < times.min() <= times.max() <= 1
     assert times.median().item() == pytest.approx(0.731, abs=0.02)  # sigmoid(1)
-    flat = draw_times(4000, torch.device("cpu"), mean=1.0, std=0.5, uniform=1.0)
+    flat = losses.draw_times(4000, torch.device("cpu"), mean=1.0, std=0.5, uniform=1.0)
     assert flat.mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_the_variance_term_is_least_at_the_true_variance_and_moves_only_the_variance() -> None:
     clean, noise = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, 4, 2, 2)
-    noisy = add_noise(clean, noise, torch.tensor([0.3, 0.7]), "epsilon")
-    bounds = [variance_bound(clean, noisy, noise, torch.full_like(clean, v)).mean() for v in (-1.0, 0.0, 1.0)]
+    noisy = losses.add_noise(clean, noise, torch.tensor([0.3, 0.7]), "epsilon")
+    bounds = [
+        losses.variance_bound(clean, noisy, noise, torch.full_like(clean, v)).mean() for v in (-1.0, 0.0, 1.0)
+    ]
     assert abs(bounds[0]) < 1e-4  # the smallest variance is the true one when the mean is right
     assert bounds[0] < bounds[1] < bounds[2]
     epsilon, variance = noise.clone().requires_grad_(), torch.zeros_like(noise).requires_grad_()
-    variance_bound(clean, noisy, epsilon, variance).mean().backward()
+    losses.variance_bound(clean, noisy, epsilon, variance).mean().backward()
     assert epsilon.grad is None
     assert variance.grad is not None and variance.grad.all()
 
 
 def test_masked_positions_are_an_exact_share_and_the_same_in_all_frames() -> None:
-    masked = mask_positions(torch.ones(6, 3, 2, 4, 4), 0.25) == 0
+    masked = losses.mask_positions(torch.ones(6, 3, 2, 4, 4), 0.25) == 0
     assert (masked.sum((-1, -2)) == 4).all()
     assert torch.equal(masked, masked[:, :1, :1].expand_as(masked))
     assert len({tuple(m[0, 0].flatten().tolist()) for m in masked}) > 1
@@ -82,18 +78,20 @@ def test_masked_positions_are_an_exact_share_and_the_same_in_all_frames() -> Non
 
 def test_memory_noise_is_small_and_spares_the_kept_frames() -> None:
     memory = torch.randn(64, 3, 4, 4, 4)
-    out = disturb_memory(memory, keep=1, ddpm_steps=50, mask=0.0)
+    out = losses.disturb_memory(memory, keep=1, ddpm_steps=50, mask=0.0)
     assert torch.equal(out[:, :1], memory[:, :1])
     difference = (out - memory)[:, 1:].std((1, 2, 3, 4))
     assert 0 < difference.min() < difference.max() < 0.25  # t << T
-    levels = disturb_memory(torch.zeros(400, 1, 1, 4, 4), ddpm_steps=0, sigma=0.5, mask=0.0).std((1, 2, 3, 4))
+    levels = losses.disturb_memory(torch.zeros(400, 1, 1, 4, 4), ddpm_steps=0, sigma=0.5, mask=0.0).std(
+        (1, 2, 3, 4)
+    )
     assert 0.2 < levels.mean() < 0.3
 
 
 def test_switched_off_memory_noise_changes_nothing() -> None:
     memory = torch.randn(2, 3, 4, 4, 4)
-    assert torch.equal(disturb_memory(memory, ddpm_steps=0, mask=0.25, mask_probability=0.0), memory)
-    assert disturb_memory(memory[:, :0]).shape[1] == 0
+    assert torch.equal(losses.disturb_memory(memory, ddpm_steps=0, mask=0.25, mask_probability=0.0), memory)
+    assert losses.disturb_memory(memory[:, :0]).shape[1] == 0
 
 
 @pytest.mark.slow

@@ -8,24 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from letstalk_research.training import losses
 from letstalk_research.training.checkpoints import EMA
 from letstalk_research.training.config import OptimizerConfig
-from letstalk_research.training.losses import (
-    gradient_l1,
-    latent_regulariser,
-    multiscale_l1,
-    psnr,
-    region_psnr,
-    region_weights,
-    weighted_l1,
-)
 from letstalk_research.training.optimizers import Muon, build_optimizers, learning_rate_factor, orthogonalise
 from letstalk_research.training.runtime import Prefetcher, choose_precision, seed_of
 
 
 def test_region_weights_are_full_inside_soft_at_the_edge_and_one_outside() -> None:
     boxes = torch.tensor([[[4, 4, 12, 12], [0, 0, 0, 0], [10, 4, 14, 12]]])
-    weights = region_weights(boxes, (3.0, 9.0, 5.0), 16, 16, softness=2.0)
+    weights = losses.region_weights(boxes, (3.0, 9.0, 5.0), 16, 16, softness=2.0)
     assert weights.shape == (1, 1, 16, 16)
     assert weights[0, 0, 8, 8] == 3
     assert weights[0, 0, 8, 12] == 5  # the larger of two overlapping boxes
@@ -35,32 +27,32 @@ def test_region_weights_are_full_inside_soft_at_the_edge_and_one_outside() -> No
 
 def test_losses_of_a_constant_error() -> None:
     error, weights = torch.full((2, 3, 16, 16), 0.5), torch.rand(2, 1, 16, 16) + 1
-    assert weighted_l1(error, weights) == pytest.approx(0.5, abs=1e-6)
-    assert gradient_l1(error, weights) == 0
-    assert multiscale_l1(error) == pytest.approx(1.0)
+    assert losses.weighted_l1(error, weights) == pytest.approx(0.5, abs=1e-6)
+    assert losses.gradient_l1(error, weights) == 0
+    assert losses.multiscale_l1(error) == pytest.approx(1.0)
 
 
 def test_gradient_loss_sees_edges_that_averages_do_not() -> None:
     checker = (torch.arange(16) % 2).float().view(1, 1, 1, 16).expand(1, 1, 16, 16) - 0.5
-    assert multiscale_l1(checker) == 0
-    assert gradient_l1(checker, torch.ones(1, 1, 16, 16)) == 1
+    assert losses.multiscale_l1(checker) == 0
+    assert losses.gradient_l1(checker, torch.ones(1, 1, 16, 16)) == 1
 
 
 def test_the_latent_regulariser_is_zero_for_unit_latents_only() -> None:
     latents = torch.randn(8, 4, 32, 32)
     latents -= latents.mean((0, 2, 3), keepdim=True)
     latents /= latents.std((0, 2, 3), keepdim=True, correction=0)
-    assert latent_regulariser(latents) < 1e-8
-    assert latent_regulariser(2 * latents) > 1
+    assert losses.latent_regulariser(latents) < 1e-8
+    assert losses.latent_regulariser(2 * latents) > 1
 
 
 def test_psnr_of_a_known_error() -> None:
     target = torch.zeros(2, 3, 8, 8)
-    assert psnr(target + 0.02, target).tolist() == pytest.approx([40.0, 40.0], abs=1e-3)
+    assert losses.psnr(target + 0.02, target).tolist() == pytest.approx([40.0, 40.0], abs=1e-3)
     error = target.clone()
     error[0, :, :4] = 0.2
     boxes = torch.tensor([[[0, 0, 8, 4]], [[0, 0, 0, 0]]])
-    assert region_psnr(target + error, target, boxes, [0]) == pytest.approx([20.0], abs=1e-3)
+    assert losses.region_psnr(target + error, target, boxes, [0]) == pytest.approx([20.0], abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(2, 24, 10), (2, 10, 24), (1, 16, 16)])
