@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import hypothesis
 import pytest
@@ -23,17 +23,8 @@ if TYPE_CHECKING:
     from tests.comfy.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_COMFYUI = pytest.StashKey[str]()
-NO_BROWSER = pytest.StashKey[str]()
-NO_PACKS = pytest.StashKey[str]()
-NO_RAY = pytest.StashKey[str]()
+UNTESTED = pytest.StashKey[dict[str, str]]()  # what, and why
 SLOW = {"browser", "experiments", "test_fuzz", "test_ray", "test_soak", "test_train"}
-UNTESTED = {
-    NO_COMFYUI: "the pack inside ComfyUI",
-    NO_BROWSER: "the browser part",
-    NO_PACKS: "beside other packs",
-    NO_RAY: "several workers",
-}
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of two threads would wait for each other on two cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 collect_ignore = ["comfy/inside"]  # test_inside_comfyui.py runs them, in a process of their own
@@ -129,8 +120,7 @@ def comfyui(request: pytest.FixtureRequest) -> Path:
         reason = f"packages that {folder} asks for are missing: `python3 run.py test` installs them"
     else:
         return folder
-    request.config.stash[NO_COMFYUI] = reason
-    pytest.skip(reason)
+    skip_untested(request.config, "the pack inside ComfyUI", reason)
 
 
 class StartServer(Protocol):
@@ -190,23 +180,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+def skip_untested(config: pytest.Config, what: str, reason: str) -> NoReturn:
+    """Skip, and say at the end of the session what was not tested."""
+    config.stash.setdefault(UNTESTED, {})[what] = reason
+    pytest.skip(reason)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the process that started this one what was not tried."""
     if hasattr(session.config, "workeroutput"):
-        reasons = {what: session.config.stash.get(key, "") for key, what in UNTESTED.items()}
-        session.config.workeroutput["untested"] = reasons
+        session.config.workeroutput["untested"] = session.config.stash.get(UNTESTED, {})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    for key, what in UNTESTED.items():
-        if reason := getattr(node, "workeroutput", {}).get("untested", {}).get(what):
-            node.config.stash[key] = reason
+    node.config.stash.setdefault(UNTESTED, {}).update(getattr(node, "workeroutput", {}).get("untested", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in plain sight what was not tried."""
-    for key, what in UNTESTED.items():
-        if reason := config.stash.get(key, ""):
-            terminalreporter.section(f"NOT TESTED: {what}", sep="!", red=True, bold=True)
-            terminalreporter.write_line(reason)
+    for what, reason in config.stash.get(UNTESTED, {}).items():
+        terminalreporter.section(f"NOT TESTED: {what}", sep="!", red=True, bold=True)
+        terminalreporter.write_line(reason)

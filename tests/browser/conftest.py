@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.conftest import NO_BROWSER
+from tests.conftest import skip_untested
 
 if TYPE_CHECKING:
     from tests.comfy.server import ComfyServer
@@ -45,8 +45,7 @@ def browser(request: pytest.FixtureRequest) -> dict[str, str]:
         if fetched.returncode:
             reason = f"{package} cannot be had: {fetched.stderr[-300:]}"
     if reason:
-        request.config.stash[NO_BROWSER] = reason
-        pytest.skip(reason)
+        skip_untested(request.config, "the browser part", reason)
     return {**os.environ, "CHROMIUM_PATH": str(chromium), "PLAYWRIGHT_FOLDER": str(PLAYWRIGHT)}
 
 
@@ -60,9 +59,9 @@ def newest_frontend(request: pytest.FixtureRequest) -> Path:
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), package]
         fetched = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if fetched.returncode:
-            reason = f"{package} cannot be had: {fetched.stderr[-300:]}"
-            request.config.stash[NO_BROWSER] = reason
-            pytest.skip(reason)
+            skip_untested(
+                request.config, "the newest frontend", f"{package} cannot be had: {fetched.stderr[-300:]}"
+            )
     return static
 
 

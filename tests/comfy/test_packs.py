@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.comfy.server import ComfyServer
-from tests.conftest import NO_PACKS
+from tests.conftest import skip_untested
 from tests.end_to_end.media import read_video
 
 PACKS = {  # folder: a node that is there when it loaded
@@ -32,15 +32,9 @@ MODEL = "demo (bundled)"
 def packs(request: pytest.FixtureRequest) -> Path:
     named = os.environ.get("LETSTALK_PACKS")
     if not named:
-        skip(request.config, f"LETSTALK_PACKS is not set: nothing is tried beside {', '.join(PACKS)}")
-    return Path(named or "").resolve()
-
-
-def skip(config: pytest.Config, reason: str) -> None:
-    """Skip, and say so at the end of the session."""
-    known = config.stash.get(NO_PACKS, "")
-    config.stash[NO_PACKS] = reason if reason in known else f"{known}\n{reason}".strip()
-    pytest.skip(reason)
+        reason = f"LETSTALK_PACKS is not set: nothing is tried beside {', '.join(PACKS)}"
+        skip_untested(request.config, "beside other packs", reason)
+    return Path(named).resolve()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +54,8 @@ def needs(server: ComfyServer, request: pytest.FixtureRequest) -> Needs:
 
     def check(pack: str) -> None:
         if PACKS[pack] not in server.object_info():
-            skip(request.config, f"{pack} is not in LETSTALK_PACKS, or its packages are not installed")
+            reason = "it is not in LETSTALK_PACKS, or its packages are not installed"
+            skip_untested(request.config, f"beside {pack}", reason)
 
     return check
 
@@ -82,9 +77,7 @@ def preview(image: list[Any]) -> dict[str, Any]:
     return {"class_type": "PreviewImage", "inputs": {"images": image}}
 
 
-def test_video_helper_suite_combines_all_frames_with_sound(
-    server: ComfyServer, needs: Callable[[str], None]
-) -> None:
+def test_video_helper_suite_combines_all_frames_with_sound(server: ComfyServer, needs: Needs) -> None:
     needs("ComfyUI-VideoHelperSuite")
     combine = {"images": ["3", 1], "frame_rate": ["3", 3], "audio": ["2", 0], "loop_count": 0}
     file = {"filename_prefix": "vhs", "format": "video/h264-mp4", "pingpong": False, "save_output": True}
@@ -96,7 +89,7 @@ def test_video_helper_suite_combines_all_frames_with_sound(
 
 
 def test_the_sound_and_the_frames_of_its_video_loader_drive_and_are_driven(
-    server: ComfyServer, needs: Callable[[str], None]
+    server: ComfyServer, needs: Needs
 ) -> None:
     """Its AUDIO decodes when it is asked for, and its IMAGE is a whole video."""
     needs("ComfyUI-VideoHelperSuite")
@@ -116,19 +109,19 @@ def test_the_sound_and_the_frames_of_its_video_loader_drive_and_are_driven(
 SAVED = {"filename_prefix": "made", "format": "auto", "codec": "auto"}
 
 
-def test_kjnodes_counts_and_resizes_our_frames(server: ComfyServer, needs: Needs) -> None:
-    needs("ComfyUI-KJNodes")
-    graph = {**short_graph(), "4": {"class_type": "GetImageSizeAndCount", "inputs": {"image": ["3", 1]}}}
-    graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["4", 3]}}
-    graph["6"] = preview(["4", 0])
-    history = server.run(graph)
-    assert history["outputs"]["5"]["text"] == ["10"] and len(history["outputs"]["6"]["images"]) == 10
-
-
-def test_impact_reads_our_pictures(server: ComfyServer, needs: Needs) -> None:
-    needs("ComfyUI-Impact-Pack")
-    graph = {**short_graph(), "4": {"class_type": "ImpactImageInfo", "inputs": {"value": ["3", 1]}}}
-    graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}}
+@pytest.mark.parametrize(
+    ("pack", "node", "inputs", "count"),
+    [
+        ("ComfyUI-KJNodes", "GetImageSizeAndCount", {"image": ["3", 1]}, 3),
+        ("ComfyUI-Impact-Pack", "ImpactImageInfo", {"value": ["3", 1]}, 0),
+    ],
+)
+def test_our_frames_are_counted(
+    server: ComfyServer, needs: Needs, pack: str, node: str, inputs: dict[str, Any], count: int
+) -> None:
+    needs(pack)
+    graph = {**short_graph(), "4": {"class_type": node, "inputs": inputs}}
+    graph["5"] = {"class_type": "PreviewAny", "inputs": {"source": ["4", count]}}
     assert server.run(graph)["outputs"]["5"]["text"] == ["10"]
 
 

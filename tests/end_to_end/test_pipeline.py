@@ -127,19 +127,6 @@ def test_a_clip_is_decoded_while_the_next_is_sampled(bundle: ModelBundle, plain:
 # ---- stopping and resuming
 
 
-@pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_run_gives_the_frames_of_an_uninterrupted_one(
-    bundle: ModelBundle, stop: int, tmp_path: Path
-) -> None:
-    settings = replace(FAST, memory=None, match_statistics=True)
-    whole, _ = run(bundle, settings=settings)
-    work = WorkFolder(tmp_path / "work")
-    run(bundle, settings=settings, progress=end_at(stop, KeyboardInterrupt()), work=work)
-    sink, summary = run(bundle, settings=settings, work=work)
-    assert torch.equal(sink.video, whole.video) and summary.resumed_clips == stop
-    assert not work.folder.exists()
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "value", "differs"),
     [

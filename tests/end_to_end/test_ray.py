@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import NO_RAY
+from tests.conftest import skip_untested
 
 from .media import read_frames
 from .test_cli_batch import ONE, SECOND, TWO, batch, rows
@@ -30,8 +30,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     try:
         import ray
     except ImportError:
-        request.config.stash[NO_RAY] = "no Ray here: pip install 'ray' into the environment of the tests"
-        pytest.skip(request.config.stash[NO_RAY])
+        reason = "no Ray here: pip install 'ray' into the environment of the tests"
+        skip_untested(request.config, "several workers", reason)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()

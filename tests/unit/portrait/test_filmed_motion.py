@@ -15,7 +15,7 @@ from letstalk_research.data.synthetic.faces import render
 from letstalk_research.data.synthetic.identity import sample_identity
 from letstalk_research.data.synthetic.motion import MOTION
 
-from .pictures import PORTRAITS, moved
+from .conftest import PORTRAITS, moved
 
 GREY = torch.full((256, 256, 3), 128, dtype=torch.uint8)
 

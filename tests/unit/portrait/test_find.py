@@ -18,7 +18,7 @@ from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.networks.checkpoint import save_checkpoint
 from letstalk_core.networks.face_landmarks import QUALITIES
 
-from .pictures import PORTRAITS, moved
+from .conftest import PORTRAITS, moved
 
 
 def on_canvas(image: Tensor, height: int, width: int, top: int, left: int) -> Tensor:

@@ -16,7 +16,7 @@ from letstalk_core.media.portrait.image import load_portrait
 from letstalk_core.media.portrait.likeness import FAR, compare_portrait, far_from_portrait
 from letstalk_core.networks.face_points import EYES, LIPS
 
-from .pictures import PHOTOGRAPHS
+from .conftest import PHOTOGRAPHS
 
 
 def smeared(image: Tensor, pixels: int) -> Tensor:

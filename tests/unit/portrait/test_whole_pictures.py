@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from letstalk_core.errors import FaceNotFoundError
+from letstalk_core.media.portrait.crop import resize
 from letstalk_core.media.portrait.image import load_portrait
+from letstalk_core.media.portrait.references import align_references
 from letstalk_core.media.portrait.scene import PastingSink, Scene
 from letstalk_core.networks.load import DEMO_FOLDER
 
-from .pictures import PORTRAITS
+from .conftest import PORTRAITS
 
 SIZE = (256, 256)
 
@@ -81,3 +83,40 @@ def test_a_sink_of_whole_pictures_gets_them_in_order(scene: Scene) -> None:
     written = torch.cat([call.args[0] for call in inner.write.call_args_list])
     assert torch.equal(written, scene(frames))
     assert inner.mock_calls[-2:] == [call.close(partial=True), call.abort()]
+
+
+# other pictures of the person, in the framing of the portrait
+
+
+PORTRAIT = load_portrait(PORTRAITS[0])
+
+
+def off(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean difference of the middles, where the face is, at the portrait's size."""
+    middle = slice(PORTRAIT.shape[0] // 4, 3 * PORTRAIT.shape[0] // 4)
+    scaled = resize(a, (PORTRAIT.shape[0], PORTRAIT.shape[1]))
+    return float((scaled.float() - b.float())[middle, middle].abs().mean())
+
+
+@pytest.mark.parametrize(("side", "x", "y"), [(300, 90, 40), (180, 10, 120), (256, 0, 0)])
+def test_another_framing_becomes_that_of_the_portrait(side: int, x: int, y: int) -> None:
+    picture = torch.full((440, 520, 3), 128, dtype=torch.uint8)
+    picture[y : y + side, x : x + side] = resize(PORTRAIT, (side, side))
+    (found,) = align_references({"other": picture}, PORTRAIT)
+    assert abs(found.shape[0] - side) <= 8 and found.shape[0] == found.shape[1]  # in its own resolution
+    assert 3 * off(found, PORTRAIT) < off(picture, PORTRAIT)  # drawn edges: a pixel beside it gives 8
+
+
+def test_a_much_finer_picture_is_scaled_down_and_what_lies_outside_goes_on() -> None:
+    large = resize(PORTRAIT, (4 * PORTRAIT.shape[0], 4 * PORTRAIT.shape[1]))
+    (found,) = align_references({"other": large[100:, :]}, PORTRAIT)
+    assert abs(found.shape[0] - 2 * PORTRAIT.shape[0]) <= 8
+    assert torch.equal(found[0], found[10]) and off(found, PORTRAIT) < 10
+
+
+def test_a_picture_without_a_face_is_named() -> None:
+    grey = torch.full((200, 200, 3), 128, dtype=torch.uint8)
+    with pytest.raises(FaceNotFoundError, match=r"^smile\.png: no face was found"):
+        align_references({"smile.png": grey}, PORTRAIT)
+    with pytest.raises(FaceNotFoundError, match="^the portrait: no face"):
+        align_references({"smile.png": PORTRAIT}, grey)

@@ -1,4 +1,3 @@
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -40,34 +39,25 @@ class Oracle(nn.Module):
         return (self.noise - sigma * self.clean) / (1 + sigma**2).sqrt()
 
 
-@dataclass
-class Case:
-    prediction: str
-    kind: type
-    sigma: Tensor
-
-
 TABLE = ddpm_table().float()
-CASES = [
-    Case("flow", FlowDenoiser, torch.tensor([0.25, 1.0])),
-    Case("epsilon", EpsilonDenoiser, TABLE[[300, 700]]),
-    Case("v", VDenoiser, TABLE[[300, 700]]),
-]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.prediction)
-def test_a_perfect_network_gives_the_clean_sample(case: Case) -> None:
-    model = Oracle(case.prediction)
-    s = case.sigma.view(-1, 1, 1, 1, 1)
-    x = (1 - s) * model.clean + s * model.noise if case.prediction == "flow" else model.clean + s * model.noise
+@pytest.mark.parametrize(
+    ("prediction", "kind"), [("flow", FlowDenoiser), ("epsilon", EpsilonDenoiser), ("v", VDenoiser)]
+)
+def test_a_perfect_network_gives_the_clean_sample(prediction: str, kind: type) -> None:
+    """The network sees its training time and unit variance."""
+    model, flow = Oracle(prediction), prediction == "flow"
+    sigma = torch.tensor([0.25, 1.0]) if flow else TABLE[[300, 700]]
+    s = sigma.view(-1, 1, 1, 1, 1)
+    x = (1 - s if flow else 1) * model.clean + s * model.noise
     denoiser = make_denoiser(model)
-    assert type(denoiser) is case.kind
-    torch.testing.assert_close(denoiser(x, case.sigma), model.clean, atol=2e-5, rtol=1e-4)
-    (call,) = model.calls  # the network sees its training time and unit variance
-    expected = [250.0, 1000.0] if case.prediction == "flow" else [300.0, 700.0]
-    torch.testing.assert_close(call["timestep"], torch.tensor(expected), atol=0.01, rtol=0)
-    scale = 1 if case.prediction == "flow" else 1 / (1 + s**2).sqrt()
-    torch.testing.assert_close(call["x"], scale * x)
+    assert type(denoiser) is kind
+    torch.testing.assert_close(denoiser(x, sigma), model.clean, atol=2e-5, rtol=1e-4)
+    (call,) = model.calls
+    expected = torch.tensor([250.0, 1000.0] if flow else [300.0, 700.0])
+    torch.testing.assert_close(call["timestep"], expected, atol=0.01, rtol=0)
+    torch.testing.assert_close(call["x"], x if flow else x / (1 + s**2).sqrt())
 
 
 def test_weights_stored_in_a_small_dtype_do_not_decide_what_the_network_sees() -> None:

@@ -50,38 +50,25 @@ def test_short_last_clips_work(count: int) -> None:
         assert torch.equal(out[:, -1], walk(5, count)[:, -1])
 
 
+def run(wanted: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Clips that a run shows, and the memory that each was sampled with; clips are their noise."""
+    remembered: list[torch.Tensor] = []
+
+    def sample(noise: torch.Tensor, memory: torch.Tensor, clip: Clip, blend: Blend | None = None) -> torch.Tensor:
+        remembered.append(memory)
+        return noise
+
+    plan, bank, portrait = plan_clips(20, 8), MemoryBank(2, 0), torch.zeros(1, 2, 3, 3)
+    settings = {"clip_frames": 8, "fps": 25.0, "size": (3, 3), "seed": 4, "steady": wanted}
+    sink = LatentSink()
+    generate(Run(plan=plan, portrait=portrait, bank=bank, sample=sample, **settings), sink)
+    return sink.clips, remembered
+
+
 def test_a_run_shows_steady_clips_and_remembers_them_as_sampled() -> None:
-    shown, remembered = [], []
-    for wanted in (False, True):
-        seen: list[torch.Tensor] = []
-
-        def sample(
-            noise: torch.Tensor,
-            memory: torch.Tensor,
-            clip: Clip,
-            blend: Blend | None = None,
-            seen: list[torch.Tensor] = seen,
-        ) -> torch.Tensor:
-            seen.append(memory)
-            return noise
-
-        run = Run(
-            plan=plan_clips(20, 8),
-            portrait=torch.zeros(1, 2, 3, 3),
-            bank=MemoryBank(2, 0),
-            sample=sample,
-            clip_frames=8,
-            fps=25.0,
-            size=(3, 3),
-            seed=4,
-            steady=wanted,
-        )
-        sink = LatentSink()
-        generate(run, sink)
-        shown.append(sink.clips)
-        remembered.append(seen)
-    assert all(torch.equal(a, b) for a, b in zip(*remembered, strict=True))
+    (plain, memories), (smooth, same) = run(False), run(True)
+    assert all(torch.equal(a, b) for a, b in zip(memories, same, strict=True))
     before = None
-    for plain, smooth in zip(*shown, strict=True):
-        assert torch.equal(smooth, steady(plain, before))
-        before = plain[:, -2:]
+    for sampled, shown in zip(plain, smooth, strict=True):
+        assert torch.equal(shown, steady(sampled, before))
+        before = sampled[:, -2:]
