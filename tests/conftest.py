@@ -43,7 +43,7 @@ def seeded() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
-def _load(name: str, path: Path) -> ModuleType:
+def load_file(name: str, path: Path) -> ModuleType:
     """A fresh module from a file, without leaving it in sys.modules."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -55,7 +55,7 @@ def _load(name: str, path: Path) -> ModuleType:
 @pytest.fixture
 def folder_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The stand-in for ComfyUI's `folder_paths`, fresh, with its models in a temporary folder."""
-    module = _load("folder_paths", ROOT / "folder-paths-stubs" / "folder_paths" / "__init__.py")
+    module = load_file("folder_paths", ROOT / "folder-paths-stubs" / "folder_paths" / "__init__.py")
     monkeypatch.setitem(sys.modules, "folder_paths", module)
     monkeypatch.setattr(module, "models_dir", str(tmp_path / "models"))
     return module

@@ -23,18 +23,10 @@ BOOT_SECONDS = 240.0
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the proxy of this machine
 
 
-class Refused(Exception):
-    """The server did not accept a graph; `reply` is its answer: `error` and `node_errors`."""
-
-    def __init__(self, reply: dict[str, Any]) -> None:
-        super().__init__(json.dumps(reply, indent=1))
-        self.reply = reply
-
-
 class Failed(Exception):
-    """A graph ended in an error or an interrupt; `messages` are those of its history."""
+    """A graph was not accepted, or ended in an error or an interrupt; `messages` are those of its history."""
 
-    def __init__(self, messages: list[Any]) -> None:
+    def __init__(self, messages: Any) -> None:
         super().__init__(json.dumps(messages, indent=1))
         self.messages = messages
 
@@ -207,10 +199,10 @@ class ComfyServer:
         return self._object_info
 
     def queue(self, graph: dict[str, Any]) -> str:
-        """Queue an API-format graph. Returns its prompt id. Raises: Refused."""
+        """Queue an API-format graph. Returns its prompt id. Raises: Failed."""
         status, reply = self.post("/prompt", {"prompt": graph, "client_id": self.client.id})
         if status != 200:
-            raise Refused(reply)
+            raise Failed(reply)
         prompt_id: str = reply["prompt_id"]
         return prompt_id
 
@@ -229,7 +221,7 @@ class ComfyServer:
         return history
 
     def run(self, graph: dict[str, Any], timeout: float = 300.0) -> dict[str, Any]:
-        """Queue a graph and wait for its end. Returns its history. Raises: Refused, Failed, TimeoutError."""
+        """Queue a graph and wait for its end. Returns its history. Raises: Failed, TimeoutError."""
         return self.wait(self.queue(graph), timeout)
 
     def wait_for(

@@ -1,5 +1,6 @@
 """`letstalk generate` as tests call it."""
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -7,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.progress import ProgressLine
+from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
+from letstalk_core.networks.load import ModelBundle
+from letstalk_core.networks.transformer.conditions import Conditions
+from letstalk_core.sampling.clip import Blend, Clip
 
 from .media import read_frames
 
@@ -72,3 +78,19 @@ def end_at(clip: int, error: BaseException) -> Callable[[Any], None]:
             raise error
 
     return progress
+
+
+def spoiled_sampler(bundle: ModelBundle, bad: Callable[[int, Clip], bool]) -> Callable[..., Any]:
+    """`make_sampler` of a model's own sampler, whose clip is NaN where `bad(call, clip)`; calls count from 1."""
+
+    def make(settings: GenerateSettings, on_step: Any) -> Any:
+        own = TalkingPortrait(bundle).solver_sampler(settings, on_step)
+        calls = itertools.count(1)
+
+        def sample(noise: Tensor, conditions: Conditions, clip: Clip, blend: Blend | None = None) -> Tensor:
+            result = own(noise, conditions, clip, blend)
+            return result * float("nan") if bad(next(calls), clip) else result
+
+        return sample
+
+    return make

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tests.comfy.server import ComfyServer
 from tests.end_to_end.media import Video, read_video
-
-if TYPE_CHECKING:
-    from tests.comfy.server import ComfyServer
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 FPS = 25

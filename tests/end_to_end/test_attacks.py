@@ -37,11 +37,7 @@ def killed() -> None:
 
 
 def test_a_recording_that_is_replaced_on_the_way_does_not_get_into_the_video(
-    command: list[str],
-    make_wav: Wav,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wav = Path(command[2])
     old = wav.read_bytes()
@@ -73,7 +69,7 @@ def test_nothing_is_sampled_from_another_recording(make_wav: Wav) -> None:
 
 
 def test_flipped_bytes_in_any_file_of_a_work_folder_change_no_frame(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work, out = tmp_path / "v.mp4.work", tmp_path / "v.mp4"
     assert main(command) == 0

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.passes import Passes, footprint, resident
-from letstalk_core.cli.__main__ import main
 from letstalk_core.cli.run_generate import Interrupt
 from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, Summary, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
@@ -20,7 +19,7 @@ from letstalk_core.media.video.threaded import ThreadedSink
 from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.networks.load import ModelBundle, load_bundle
 
-from .command import video_frames
+from .command import Cli, video_frames
 
 CYCLES = 50
 SETTINGS = GenerateSettings(steps=2, seed=3)
@@ -128,12 +127,7 @@ def test_a_run_that_is_stopped_in_every_clip_ends_up_as_one_that_was_not(
 
 @pytest.mark.parametrize(("pressed", "code"), [(True, 130), (False, 1)])
 def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
-    pressed: bool,
-    code: int,
-    portrait_png: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    pressed: bool, code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*_: object, **__: object) -> None:
         try:
@@ -144,8 +138,7 @@ def test_a_ctrl_c_that_a_library_turns_into_its_own_error_is_a_stop(
         raise TypeError("argument 'data': wrong type")
 
     monkeypatch.setattr("letstalk_core.cli.run_generate.load_bundle", load)
-    found = main(["generate", str(portrait_png), "speech.wav", "-o", str(tmp_path / "v.mp4")])
+    assert cli(0.1) == code
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    said = capsys.readouterr().err
-    assert found == code
+    said = cli.capsys.readouterr().err
     assert (said == "stopped\n") == pressed and ("Traceback" in said) != pressed

@@ -256,7 +256,7 @@ def test_videos_of_other_jobs_and_strangers_are_replaced_only_when_asked(
 
 
 def test_two_batches_do_not_share_a_folder(
-    batch: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    batch: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes: list[int] = []
     at_clip(4, lambda: codes.append(batch(TWO)), monkeypatch)

@@ -58,15 +58,6 @@ def test_quiet_prints_nothing_and_png_frames_can_be_the_only_result(cli: Cli) ->
         assert image.size == (16, 24)
 
 
-def test_an_existing_video_is_replaced_only_when_asked(cli: Cli) -> None:
-    (cli.out / "v.mp4").write_text("precious")
-    assert cli(0.1) == 2
-    cli.error("v.mp4", "--overwrite")
-    assert (cli.out / "v.mp4").read_text() == "precious"
-    assert cli(0.1, "--overwrite") == 0
-    assert video_frames(cli.out / "v.mp4") == 2
-
-
 def test_the_bundled_model_says_that_it_is_a_demo(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("letstalk_core.networks.load.DEMO_FOLDER", cli.bundle)
     assert main(["generate", str(cli.portrait), str(cli.make_wav(0.1)), "-o", str(cli.out / "v.mp4"), *FAST]) == 0

@@ -19,11 +19,10 @@ from letstalk_core.generate.talking_portrait import GenerateSettings, Progress, 
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.video.segments import SegmentedVideo, segment_clips
 from letstalk_core.networks.load import ModelBundle
-from letstalk_core.networks.transformer.conditions import Conditions
-from letstalk_core.sampling.clip import Blend, Clip
+from letstalk_core.sampling.clip import Clip
 from letstalk_core.sampling.drift import DriftLog
 
-from .command import end_at
+from .command import end_at, spoiled_sampler
 
 SEGMENT = segment_clips(25, 4)  # clips
 CLIPS = 2 * SEGMENT + 4  # two whole segments, and four clips of the third
@@ -144,23 +143,13 @@ def test_the_log_after_a_take_has_the_new_clips(bundle: ModelBundle, tmp_path: P
 def test_a_take_whose_clips_are_spoiled_is_sampled_in_float32(
     bundle: ModelBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def spoiled(settings: GenerateSettings, on_step: Any) -> Any:
-        own = TalkingPortrait(bundle).solver_sampler(settings, on_step)
-        seen: set[int] = set()
-
-        def sample(noise: Tensor, conditions: Conditions, clip: Clip, blend: Blend | None = None) -> Tensor:
-            result = own(noise, conditions, clip, blend)
-            first = clip.index not in seen
-            seen.add(clip.index)
-            return result * float("nan") if first else result
-
-        return sample
-
+    seen: set[int] = set()
+    first_time = spoiled_sampler(bundle, lambda _, clip: clip.index not in seen and not seen.add(clip.index))
     for name in ("clean", "spoiled"):
         generate(bundle, tmp_path / name, keep=True)
     retake(bundle, tmp_path / "clean", (0, 0.5), 9)
     with caplog.at_level(logging.WARNING):
-        retake(bundle, tmp_path / "spoiled", (0, 0.5), 9, make_sampler=spoiled)
+        retake(bundle, tmp_path / "spoiled", (0, 0.5), 9, make_sampler=first_time)
     assert caplog.text.count("again in float32") == SEGMENT
     for clean, found in zip(latents(tmp_path / "clean"), latents(tmp_path / "spoiled"), strict=True):
         torch.testing.assert_close(found, clean, atol=1e-4, rtol=1e-4)

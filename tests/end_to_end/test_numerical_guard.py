@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import GenerateSettings, TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.networks.load import ModelBundle, load_bundle
-from letstalk_core.networks.transformer.conditions import Conditions
-from letstalk_core.sampling.clip import Blend, Clip
+from letstalk_core.sampling.clip import Clip
 
-from .command import end_at
+from .command import end_at, spoiled_sampler
 
 SETTINGS = GenerateSettings(steps=2, seed=3)
 PORTRAIT = torch.arange(32 * 32 * 3).remainder(253).to(torch.uint8).view(32, 32, 3)
@@ -81,26 +79,12 @@ def test_what_float32_cures_is_done_again_once_and_leaves_no_trace(
 
 def test_bad_latents_of_a_sampler_are_sampled_again_or_named(tiny_bundle: Path, clean: list[Tensor]) -> None:
     """The last step may overflow behind the solver's own check."""
-
-    def broken(bad: set[int]) -> Callable[..., Any]:
-        def make(settings: Any, on_step: Any) -> Any:
-            own = TalkingPortrait(bundle).solver_sampler(settings, on_step)
-            calls = [0]
-
-            def sample(noise: Tensor, conditions: Conditions, clip: Clip, blend: Blend | None = None) -> Tensor:
-                calls[0] += 1
-                result = own(noise, conditions, clip, blend)
-                return result * NAN if calls[0] in bad else result
-
-            return sample
-
-        return make
-
     bundle = load_bundle(tiny_bundle)
-    found = torch.cat(generate(bundle, make_sampler=broken({2})).frames)
+    once, twice = (spoiled_sampler(bundle, lambda call, _, bad=bad: call in bad) for bad in ({2}, {2, 3}))
+    found = torch.cat(generate(bundle, make_sampler=once).frames)
     assert (found.int() - torch.cat(clean).int()).abs().max() <= 1  # plain attention adds in another order
     with pytest.raises(NumericalError, match=r"sampling of clip 2: gave NaN or infinity"):
-        generate(bundle, make_sampler=broken({2, 3}))
+        generate(bundle, make_sampler=twice)
 
 
 def test_bad_latents_of_an_earlier_run_are_made_again(

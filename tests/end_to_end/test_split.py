@@ -116,7 +116,7 @@ def test_a_killed_split_goes_on_with_the_parts_that_are_done(
 
 
 def test_what_a_split_cannot_make_is_refused_by_name(
-    split: Callable[..., int], batch: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    split: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert split("--as-authors") == 2
     refused(capsys, "line 2", "as_authors", "--split")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.comfy.server import ComfyServer
 from tests.end_to_end.graphs import load_api, load_ui, ui_to_api
-
-if TYPE_CHECKING:
-    from tests.comfy.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
@@ -56,14 +54,11 @@ def test_no_node_covers_another_and_each_lies_in_a_titled_group(name: str) -> No
         assert apart, f"{one['type']} and {other['type']} overlap"
     for node in workflow["nodes"]:
         left, top, right, bottom = box(node)
-        around = [
-            g
-            for g in workflow["groups"]
-            if g["bounding"][0] <= left
-            and g["bounding"][1] <= top
-            and g["bounding"][0] + g["bounding"][2] >= right
-            and g["bounding"][1] + g["bounding"][3] >= bottom
-        ]
+        around = []
+        for group in workflow["groups"]:
+            x, y, width, height = group["bounding"]
+            if x <= left and y <= top and x + width >= right and y + height >= bottom:
+                around.append(group)
         assert len(around) == 1 and around[0]["title"], node["type"]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.comfy.server import ComfyServer
 from tests.end_to_end.graphs import (
     CUT,
     FPS,
@@ -23,9 +24,6 @@ from tests.end_to_end.graphs import (
     ui_to_api,
 )
 from tests.end_to_end.media import Video, read_sound, sound_begins_at
-
-if TYPE_CHECKING:
-    from tests.comfy.server import ComfyServer
 
 DEMO = Path(__file__).resolve().parents[2] / "letstalk_core" / "demo"
 FACE = (0.5, 0.85, 0.25, 0.75)  # top, bottom, left, right of the lower face in the bundled portraits

@@ -58,7 +58,7 @@ def sound() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def one_pass(reference: Any, encoder: AudioEncoder, sound: Tensor) -> OnePass:
+def one_pass(reference: Any, sound: Tensor) -> OnePass:
     """one_pass(fps, attention=True): states (frames, layers, d) of the public model over the whole sound."""
     extractor = pytest.importorskip("transformers").Wav2Vec2FeatureExtractor(do_normalize=True)
     values = extractor(sound.numpy(), sampling_rate=RATE, return_tensors="pt").input_values

@@ -29,11 +29,9 @@ def denoise(x: Tensor, sigma: Tensor | float, **_: Any) -> Tensor:
 def run_theirs(scheduler: Any, x: Tensor, velocity: bool) -> Tensor:
     """Sample with a diffusers scheduler whose model predicts noise, (x - D) / sigma: the velocity of flow, too."""
     for t in scheduler.timesteps:
-        sigma = scheduler.sigmas[scheduler.step_index or 0].double()
-        scaled = x if velocity else scheduler.scale_model_input(x, t)
         if not velocity:
-            sigma = scheduler.sigmas[scheduler.step_index].double()
-        assert scaled.shape == x.shape
+            scheduler.scale_model_input(x, t)  # finds the step
+        sigma = scheduler.sigmas[scheduler.step_index or 0].double()
         x = scheduler.step((x - denoise(x, sigma)) / sigma, t, x).prev_sample
     return x
 

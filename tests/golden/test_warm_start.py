@@ -206,7 +206,7 @@ def test_training_starts_from_it_and_reports(tmp_path: Path, caplog: pytest.LogC
     assert (tmp_path / "run").is_dir()
 
 
-def test_other_stages_and_two_start_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_stages_and_two_start_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "audio", "--config", "demo_audio", "--init-from", "x.safetensors"]) == 2
     assert "--init-from: is for the dit stage, not 'audio'" in capsys.readouterr().err
     arguments = ["--init-from", "x.safetensors", "--set", "loop.init=y.safetensors"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.networks.configs import DiTConfig
 from letstalk_core.networks.transformer.dit import LetsTalkDiT
 
@@ -32,6 +33,14 @@ def _write_sound(path: Path, waveform: Tensor, rate: int = 16000, codec: str = "
         for converted in resampler.resample(frame):
             container.mux(stream.encode(converted))
         container.mux(stream.encode(None))
+    return path
+
+
+def write_video(path: Path, frames: Tensor, fps: Any = 25, **options: Any) -> Path:
+    """Encode frames (t, h, w, 3) in parts."""
+    with VideoWriter(path, fps, (frames.shape[1], frames.shape[2]), **options) as writer:
+        for part in frames.split(7):
+            writer.write(part)
     return path
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,13 +29,13 @@ from letstalk_core.media.portrait.mouth_blend import HeadPlace, MouthBlend
 from letstalk_core.media.video.film import Film, back_and_forth
 from letstalk_core.media.video.reader import read_video
 from letstalk_core.media.video.segments import SegmentedVideo
-from letstalk_core.media.video.writer import VideoWriter
 from letstalk_core.networks.face_points import LIPS
 from letstalk_core.networks.load import DEMO_FOLDER, ModelBundle, load_bundle
 from letstalk_core.networks.motion_channels import MOVEMENTS
 from letstalk_research.evaluation.bundle_subject import BundleSubject
 from letstalk_research.evaluation.face_curves import FinderReader
 from letstalk_research.evaluation.film_suites import run_dub
+from tests.unit.conftest import write_video
 
 FPS = 25.0
 PORTRAITS = sorted((DEMO_FOLDER / "portraits").glob("*.png"))
@@ -59,16 +60,9 @@ def test_length_is_cut_or_looped_or_an_error() -> None:
         output_frames(1, 1, FPS, "stretch")
 
 
-def film_of(path: Path, frames: list[Tensor]) -> Path:
-    height, width = frames[0].shape[:2]
-    with VideoWriter(path, FPS, (height, width)) as writer:
-        for frame in frames:
-            writer.write(frame[None])
-    return path
-
-
 def test_a_film_gives_its_frames_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = film_of(tmp_path / "f.mp4", [torch.full((32, 48, 3), 9 * i, dtype=torch.uint8) for i in range(24)])
+    numbered = 9 * torch.arange(24, dtype=torch.uint8)[:, None, None, None].expand(-1, 32, 48, 3)
+    path = write_video(tmp_path / "f.mp4", numbered)
     whole = list(read_video(path, fps=FPS))
     monkeypatch.setattr("letstalk_core.media.video.film.HELD_BYTES", 5 * whole[0].numel())
     film, numbers = Film(path, FPS), [*back_and_forth(24, 60), 3, 20, 20, 0]
@@ -77,28 +71,19 @@ def test_a_film_gives_its_frames_in_any_order(tmp_path: Path, monkeypatch: pytes
     assert [int(f[0, 0, 0]) for f in film[[23, 22]]] == [int(whole[i][0, 0, 0]) for i in (23, 22)]
 
 
-@dataclasses.dataclass
-class Blended:
-    """A portrait, its crop and the blend that pastes mouths of the crop into it."""
-
-    picture: Tensor
-    points: Tensor
-    crop: CropTransform
-    home: HeadPlace
-    blend: MouthBlend
-
-
 @pytest.fixture(scope="module")
-def blended() -> Blended:
+def blended() -> SimpleNamespace:
+    """A portrait, its crop and the blend that pastes mouths of the crop into it."""
     picture, canonical = load_portrait(PORTRAITS[0]), default_finder().networks.canonical
     face = find_face(picture)
     crop = CropTransform.around(face.box, (256, 256), (160, 160), 0.4, 0.09)
     x, y = fit_head(face.points, canonical).shift[:2].tolist()
     home = HeadPlace(x=x, y=y, size=100.0, roll=0.0, yaw=0.0, pitch=0.0)
-    return Blended(picture, face.points, crop, home, MouthBlend(crop, face.points, home, canonical))
+    blend = MouthBlend(crop, face.points, home, canonical)
+    return SimpleNamespace(picture=picture, points=face.points, crop=crop, home=home, blend=blend)
 
 
-def test_what_was_cut_out_goes_back_unseen_wherever_the_head_is(blended: Blended) -> None:
+def test_what_was_cut_out_goes_back_unseen_wherever_the_head_is(blended: SimpleNamespace) -> None:
     picture, crop, home, blend = blended.picture, blended.crop, blended.home, blended.blend
     same = blend(picture, crop.apply(picture), home, 0.1, 1.0)
     apart = (same.float() - picture.float()).abs().amax(-1)
@@ -114,7 +99,7 @@ def test_what_was_cut_out_goes_back_unseen_wherever_the_head_is(blended: Blended
     assert (blend(large, crop.apply(picture), near, 0.1, 1.0).float() - large.float()).abs().mean() < 0.6
 
 
-def test_only_the_mouth_changes_and_its_light_is_the_films(blended: Blended) -> None:
+def test_only_the_mouth_changes_and_its_light_is_the_films(blended: SimpleNamespace) -> None:
     picture, points, home, blend = blended.picture, blended.points, blended.home, blended.blend
     made = (blended.crop.apply(picture).float() * 0.9).to(torch.uint8)  # darker, as a model may paint
     found = blend(picture, made, home, 0.0, 1.0)
@@ -131,7 +116,7 @@ def test_only_the_mouth_changes_and_its_light_is_the_films(blended: Blended) -> 
     assert lower[0].abs().sum() < 0.7 * lower[1].abs().sum()
 
 
-def test_what_is_beside_and_behind_the_jaw_stays_as_filmed(blended: Blended) -> None:
+def test_what_is_beside_and_behind_the_jaw_stays_as_filmed(blended: SimpleNamespace) -> None:
     picture, points = blended.picture, blended.points
     made = 255 - blended.crop.apply(picture)  # as unlike as can be
     middle = float(points[[2, 152], 0].mean())
@@ -153,7 +138,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, second = (load_portrait(PORTRAITS[i])[::2, ::2] for i in (0, 2))
     wall = torch.full_like(first, 90)
     frames = [first] * SHOT_A + [wall] * GREY + [second] * SHOT_B
-    return film_of(tmp_path_factory.mktemp("film") / "film.mp4", frames)
+    return write_video(tmp_path_factory.mktemp("film") / "film.mp4", torch.stack(frames))
 
 
 SETTINGS = GenerateSettings(steps=1)
@@ -203,7 +188,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
 def test_what_cannot_be_dubbed_is_one_line(
     bundle: ModelBundle, make_tiny_bundle: Callable[..., Path], film: Path, tmp_path: Path
 ) -> None:
-    wall = film_of(tmp_path / "wall.mp4", [torch.full((64, 64, 3), 90, dtype=torch.uint8)] * 3)
+    wall = write_video(tmp_path / "wall.mp4", torch.full((3, 64, 64, 3), 90, dtype=torch.uint8))
     with pytest.raises(FaceNotFoundError, match=r"wall\.mp4: no face"):
         Dubbing(bundle).dub(wall, SOUND, KeptFrames(), SETTINGS)
     still = load_bundle(make_tiny_bundle(movement=()))
@@ -222,11 +207,10 @@ def test_dubbing_is_measured_beside_pasting_on_the_same_landmarks(bundle: ModelB
     """The film nods: a crop that is pasted where the face is follows it, and dubbing leaves it as it is."""
     picture = load_portrait(PORTRAITS[0])[::2, ::2]
     path = tmp_path / "nod.mp4"
-    with VideoWriter(path, FPS, (160, 160), audio=(SOUND[None, :7680], 16000)) as writer:
-        for i in range(12):
-            frame = torch.full((160, 160, 3), 90, dtype=torch.uint8)
-            frame[i : i + 128, 16:144] = picture
-            writer.write(frame[None])
+    frames = torch.full((12, 160, 160, 3), 90, dtype=torch.uint8)
+    for i, frame in enumerate(frames):
+        frame[i : i + 128, 16:144] = picture
+    write_video(path, frames, FPS, audio=(SOUND[None, :7680], 16000))
     subject = StillSubject(bundle, SETTINGS)
     report = run_dub(subject, [path], FinderReader(), out_dir=tmp_path / "out")
     found = {name: value.mean for name, value in report.metrics.items()}
@@ -235,7 +219,7 @@ def test_dubbing_is_measured_beside_pasting_on_the_same_landmarks(bundle: ModelB
     assert {"dubbed: opening, film of the sound", "pasted: opening, film of the sound"} <= set(found)
     assert "pasted" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "dub_films_0.png").is_file()
-    short = film_of(tmp_path / "film.mp4", [picture] * 7)
+    short = write_video(tmp_path / "film.mp4", picture.expand(7, -1, -1, -1))
     with pytest.raises(MediaError, match=r"film\.mp4: has 7 frames"):
         run_dub(subject, [short], FinderReader(), out_dir=tmp_path / "none")
 

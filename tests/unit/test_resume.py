@@ -71,15 +71,6 @@ def test_one_changed_bit_makes_a_clip_unfinished(tmp_path: Path) -> None:
     assert work.load(CLIP) is None
 
 
-def test_what_a_killed_removal_left_counts_for_nothing(tmp_path: Path) -> None:
-    work = WorkFolder(tmp_path)
-    work.save(CLIP, torch.ones(1, 4, 2, 2, 2))
-    (tmp_path / "video-000000.mp4").write_bytes(b"x")
-    work.begin({"seed": 1})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "run.json"]
-    work.release()
-
-
 def test_latents_go_when_a_memory_after_them_is_kept(tmp_path: Path) -> None:
     plan = plan_clips(24, 4)
     work, bank = WorkFolder(tmp_path / "work"), MemoryBank(2, 1)
@@ -119,16 +110,22 @@ def test_only_its_own_files_are_deleted(tmp_path: Path) -> None:
     assert not work.folder.exists()
 
 
-def test_what_a_kill_inside_safetensors_leaves_goes_with_the_folder(tmp_path: Path) -> None:
-    """It writes to a hidden file of its own making beside ours, and renames that."""
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_kill_leaves_goes_with_the_folder(tmp_path: Path, begun: bool) -> None:
+    """In a run, or in its removal. safetensors writes to a hidden file of its own, and renames that."""
     work = WorkFolder(tmp_path / "work")
     work.begin({"seed": 1})
     work.release()
+    work.save(CLIP, torch.ones(1, 4, 2, 2, 2))
+    if not begun:
+        (work.folder / "run.json").unlink()
+        (work.folder / "video-000000.mp4").write_bytes(b"x")
     for name in (".tmpwGIXLl", ".clip-000000.safetensors.12.tmp.safetensors"):
         (work.folder / name).write_bytes(b"half")
     again = WorkFolder(work.folder)
     again.begin({"seed": 1})
-    assert sorted(p.name for p in work.folder.iterdir()) == ["lock", "run.json"]
+    kept = ["clip-000000.safetensors"] if begun else []
+    assert sorted(p.name for p in work.folder.iterdir()) == [*kept, "lock", "run.json"]
     (work.folder / ".tmpAt6Ghl").write_bytes(b"half")  # and one of the last moment
     again.remove()
     assert not work.folder.exists()

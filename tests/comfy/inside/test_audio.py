@@ -19,7 +19,7 @@ def adapter(sub: Any) -> Any:
 
 
 @pytest.fixture
-def encoder(adapter: Any, sub: Any) -> Any:
+def encoder(adapter: Any) -> Any:
     return adapter.load_audio_encoder(DEMO_FOLDER / "audio_encoder.safetensors")
 
 
@@ -74,7 +74,7 @@ def test_a_sound_may_be_any_mapping(comfy_nodes: Any, encoder: Any, sub: Any) ->
         node.execute(LazyAudio(None), audio_encoder=encoder, **SETTINGS)
 
 
-def test_states_equal_those_of_the_library(adapter: Any, encoder: Any, sub: Any) -> None:
+def test_states_equal_those_of_the_library(adapter: Any, encoder: Any) -> None:
     audio = make_audio()
     output, frames = adapter.encode_audio(audio, encoder, **SETTINGS)
     expected = encoder.model.features(audio["waveform"][0, 0], 50)
@@ -88,7 +88,7 @@ def test_states_equal_those_of_the_library(adapter: Any, encoder: Any, sub: Any)
 
 
 def test_as_the_authors_do_every_started_frame_counts_and_zeros_follow(
-    adapter: Any, encoder: Any, sub: Any, comfy_nodes: dict[str, Any]
+    encoder: Any, sub: Any, comfy_nodes: dict[str, Any]
 ) -> None:
     node, audio = comfy_nodes["LetsTalkEncodeAudio"], make_audio(0.65)  # 16.25 frames
     output, frames, _ = node.execute(audio, audio_encoder=encoder, as_authors=True, **SETTINGS).args
@@ -257,7 +257,7 @@ def test_a_cancelled_prompt_stops_between_windows(adapter: Any, encoder: Any) ->
         adapter.encode_audio(make_audio(), encoder, **SETTINGS)
 
 
-def test_a_public_single_file_loads(adapter: Any, sub: Any, tmp_path: Path) -> None:
+def test_a_public_single_file_loads(adapter: Any, tmp_path: Path) -> None:
     import transformers
 
     shape = {"conv_dim": [32] * 7, "num_hidden_layers": 1, "intermediate_size": 64, "num_conv_pos_embeddings": 16}

@@ -219,7 +219,7 @@ def test_not_square_pictures_and_a_single_frame_of_sound_work(kit: Any) -> None:
     assert latents(kit, prepare(kit, conditioning(kit, 1, (4, 6)))).shape == (1, 1, 64, 4, 6)
 
 
-def test_inputs_that_do_not_fit_are_named(kit: Any, sub: Any) -> None:
+def test_inputs_that_do_not_fit_are_named(kit: Any) -> None:
     def fails(match: str, **inputs: Any) -> None:
         with pytest.raises(kit.errors.ConfigError, match=match):
             prepare(kit, **inputs)

@@ -67,7 +67,7 @@ def test_every_node_refuses_every_value_that_its_schema_excludes(
         print(f"{tried} values refused")  # read by benchmarks/soak/tested.py
 
 
-def test_what_a_schema_allows_reaches_the_node(nodes: list[Any], sub: Sub) -> None:
+def test_what_a_schema_allows_reaches_the_node(nodes: list[Any]) -> None:
     conditioning = next(n for n in nodes if n.__name__ == "LetsTalkConditioning")
     for movement in (0, 0.0, 2.0, 1):
         with pytest.raises(TypeError):  # of the socket, which is looked at next

@@ -99,15 +99,9 @@ def test_what_does_not_belong_together_is_named(sub: Any, setup: Setup) -> None:
     for change, message in (
         ({"letstalk_audio": None}, "positive: holds no speech and portrait; connect LetsTalk Conditioning"),
         ({"reference_latents": [torch.zeros(1, 8, 4, 4)]}, "positive: its portrait has 8 latent channels"),
-        (
-            {"reference_latents": [torch.zeros(1, 4, 4, 6)]},
-            "portrait latent is 4 x 6 and the clip's 4 x 4",
-        ),
+        ({"reference_latents": [torch.zeros(1, 4, 4, 6)]}, "portrait latent is 4 x 6 and the clip's 4 x 4"),
         ({"reference_latents": [torch.zeros(1, 4, 3, 4, 4)]}, "encode one picture, not a video"),
-        (
-            {"letstalk_audio": other},
-            "2 layers of 7",
-        ),
+        ({"letstalk_audio": other}, "2 layers of 7"),
     ):
         with pytest.raises(ValueError, match=message):
             run(change)

@@ -140,7 +140,7 @@ def test_noise_levels_of_another_kind_of_model_are_refused(setup: Setup) -> None
 
 
 def test_a_video_smaller_than_the_model_was_trained_on_is_warned_of_once(
-    setup: Setup, sub: Callable[[str], Any], caplog: pytest.LogCaptureFixture
+    setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     setup.portrait = setup.portrait[..., :2]
     for _ in range(2):

@@ -242,10 +242,7 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, grey_film: Any
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (
-            {"mask": torch.zeros(1, 64, 64), "face": "mask"},
-            "mask: nothing is above 0.5 for the picture; mark the face",
-        ),
+        ({"mask": torch.zeros(1, 64, 64), "face": "mask"}, "mask: nothing is above 0.5 for the picture; mark"),
         ({"mask": torch.ones(1, 64, 64)}, "mask: mask has 64x64 pixels"),
         ({"mask": torch.ones(3, 120, 160)}, "mask: has 3 masks for 1 pictures"),
         ({"face": "mask"}, "mask: nothing is wired"),
@@ -255,10 +252,7 @@ def test_what_a_video_says_of_itself_stays(crop: Any, paste: Any, grey_film: Any
         ({"bbox": [None]}, "bbox: has no box for the picture"),
         ({"face": "nose"}, "face: is 'nose'; must be one of"),
         ({}, "image: no face was found.*MASK.*whole picture"),
-        (
-            {"face": "detector"},
-            "(?s)no weights of the face detector.*MASK.*whole picture.*models/letstalk/face_detector",
-        ),
+        ({"face": "detector"}, "(?s)no weights of the face detector.*MASK.*models/letstalk/face_detector"),
     ],
 )
 def test_bad_crops_are_named(crop: Any, inputs: dict[str, Any], message: str, monkeypatch: Any, sub: Any) -> None:

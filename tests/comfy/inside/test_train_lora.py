@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
@@ -14,6 +15,8 @@ import torch
 from model_setup import CLOSE, Setup, basic, changed, sample
 from safetensors.torch import load_file, save_file
 
+ROOT = Path(__file__).resolve().parents[3]
+LORA = ROOT / "letstalk_research" / "training" / "lora.py"  # what `personalize --lora` learns with; torch alone
 CHOICES = {
     "batch_size": 2,
     "grad_accumulation_steps": 1,
@@ -52,20 +55,8 @@ def test_a_lora_is_trained_on_clips_saved_and_loaded(
     path.unlink()
 
 
-def low_rank() -> Any:
-    """The module by which `letstalk personalize --lora` learns and writes changes; it needs torch alone."""
-    path = Path(__file__).resolve().parents[3] / "letstalk_research" / "training" / "lora.py"
-    spec = importlib.util.spec_from_file_location("letstalk_lora", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_lora_of_personalize_makes_the_model_that_was_trained(
-    setup: Setup, comfy_nodes: Any, tmp_path: Path
-) -> None:
-    research, tensors = low_rank(), {}
+def test_the_lora_of_personalize_makes_the_model_that_was_trained(setup: Setup, comfy_nodes: Any) -> None:
+    research, tensors = SimpleNamespace(**runpy.run_path(str(LORA))), {}
     trained = dataclasses.replace(setup, dit=copy.deepcopy(setup.dit), projection=copy.deepcopy(setup.projection))
     for prefix, network in (("", trained.dit), ("audio_projection.", trained.projection)):
         research.add_lora(network, 2)

@@ -194,7 +194,7 @@ def test_only_the_newest_unfinished_videos_are_kept(kit: Any, root: Path) -> Non
 
 
 def test_a_named_folder_refuses_other_settings_and_starts_anew_when_asked(
-    kit: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+    kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render(kit, frames=20, work_folder="mine")
     with pytest.raises(kit.errors.ConfigError, match="mine: belongs to a run that differs in seed;"):
@@ -212,7 +212,7 @@ def test_a_name_that_leaves_the_folder_is_refused(kit: Any, name: str) -> None:
         render(kit, frames=20, work_folder=name)
 
 
-def test_a_retake_changes_its_seconds_and_nothing_else(kit: Any, root: Path) -> None:
+def test_a_retake_changes_its_seconds_and_nothing_else(kit: Any) -> None:
     _, old = render(kit, work_folder="mine")
     part = kit.render.Part(2.0, 2.5, 5)  # in the second segment: frames 48 to 95
     run, new = render(kit, work_folder="mine", part=part)
@@ -249,22 +249,17 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
         assert (root / "mine" / name).read_bytes() == (tmp_path / "work" / name).read_bytes()
 
     core, again = sub("letstalk_core.generate.run"), sub("letstalk_core.generate.retake")
-    portrait, work_folder = (
-        sub("letstalk_core.generate.talking_portrait"),
-        sub("letstalk_core.generate.work_folder"),
-    )
+    portrait, work_folder = (sub(f"letstalk_core.generate.{n}") for n in ("talking_portrait", "work_folder"))
     bundle, count = sub("letstalk_core.networks.load").load_bundle(), run.config.clip_frames
     settings = portrait.GenerateSettings(steps=3, seed=1, cfg_audio=guidance).resolve(bundle)
     conditions = standalone_conditions(sub, bundle.audio_projection, run.track, run.portrait, count, 1)
+    bank = sub("letstalk_core.sampling.memory_bank").MemoryBank
+    sample = portrait.TalkingPortrait(bundle).solver_sampler(settings, lambda *_: None)
     standalone = core.Run(
         plan=sub("letstalk_core.sampling.long_video").plan_clips(frames, count),
         portrait=run.portrait,
-        bank=sub("letstalk_core.sampling.memory_bank").MemoryBank.for_model(
-            run.config, settings=settings.memory, seed=1
-        ),
-        sample=sub("letstalk_core.sampling.clip").conditioned(
-            portrait.TalkingPortrait(bundle).solver_sampler(settings, lambda *_: None), conditions
-        ),
+        bank=bank.for_model(run.config, settings=settings.memory, seed=1),
+        sample=sub("letstalk_core.sampling.clip").conditioned(sample, conditions),
         clip_frames=count,
         fps=25.0,
         size=(64, 64),
@@ -290,7 +285,7 @@ def test_a_retake_is_drawn_to_the_old_take_in_every_step_as_standalone(
         torch.testing.assert_close(ours.load(clip), work.load(clip), atol=2e-4, rtol=1e-4)
 
 
-def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(kit: Any, root: Path) -> None:
+def test_drift_is_judged_the_same_in_continued_runs_and_around_retakes(kit: Any) -> None:
     whole_run, whole = render(kit, drift_level=0.99)
     assert {2, 3} <= set(whole_run.drift.re_anchored)  # around the first saved memory
     with cancelled_after(5):

@@ -71,14 +71,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             "regions": BOXES.repeat(22, 1, 1).short(),
         }
         save_file(tensors, str(data / f"latents/{i}.safetensors"), metadata={**hashes, "image_size": str(SIZE)})
-        record = ClipRecord(
-            id=str(i),
-            clip=f"clips/{i}.safetensors",
-            latents=f"latents/{i}.safetensors",
-            frames=22,
-            split="val" if i < 2 else "train",
-        )
-        append_records(data, [record])
+        clip, latents = (f"{folder}/{i}.safetensors" for folder in ("clips", "latents"))
+        split = "val" if i < 2 else "train"
+        append_records(data, [ClipRecord(id=str(i), clip=clip, latents=latents, frames=22, split=split)])
     return World(data, autoencoder, audio_encoder)
 
 

@@ -223,7 +223,7 @@ def test_folders_are_resumed_and_shared(stills: Path, tmp_path: Path, monkeypatc
         assert open_clip(tmp_path, record).frames().shape == (2, 256, 256, 3)
 
 
-def test_what_cannot_be_used_is_refused(stills: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="no such folder"):
         load_stills(tmp_path / "nowhere")
     with pytest.raises(MediaError, match="--landmarks"):

@@ -42,6 +42,12 @@ def edges(utterance: Utterance, rate: float = 0.1) -> list[float]:
     return (np.flatnonzero(on[1:] != on[:-1]) / RATE).tolist()
 
 
+def assert_vowels_in_time(utterance: Utterance, within: float = 0.01) -> None:
+    """Tones begin and end where the phonemes say; seconds."""
+    vowels = [t for p in utterance.phonemes if p.symbol for t in (p.start_s, p.end_s)]
+    assert edges(utterance) == pytest.approx(vowels, abs=within)
+
+
 def assert_covered(utterance: Utterance) -> None:
     spans = [(p.start_s, p.end_s) for p in utterance.phonemes]
     assert spans[0][0] == 0.0 and spans[-1][1] == pytest.approx(utterance.seconds, abs=1e-4)
@@ -177,8 +183,7 @@ def test_long_recordings_are_cut_in_their_pauses() -> None:
     assert sum(len(p.waveform) for p in pieces) == len(whole.waveform)
     for piece in pieces:
         assert_covered(piece)
-        vowels = [t for p in piece.phonemes if p.symbol for t in (p.start_s, p.end_s)]
-        assert edges(piece) == pytest.approx(vowels, abs=0.01)
+        assert_vowels_in_time(piece)
     assert cut_at_pauses(bursts(), 10.0)[0].phonemes == bursts().phonemes
 
 
@@ -208,8 +213,7 @@ def test_engines_speak_with_times(flite: Path) -> None:
     assert [str(v) for v in found] == ["flite:rms", "flite:awb"]
     said = speak("ah ah", found[0])
     assert_covered(said)
-    vowels = [t for p in said.phonemes if p.symbol for t in (p.start_s, p.end_s)]
-    assert edges(said) == pytest.approx(vowels, abs=0.01)
+    assert_vowels_in_time(said)
     assert (said.voice, said.text) == ("flite:rms", "ah ah")
     with pytest.raises(ConfigError, match="stretch=9"):
         speak("ah", found[0], stretch=9)

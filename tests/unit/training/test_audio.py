@@ -100,7 +100,7 @@ def test_disturbing_changes_the_sound_but_not_its_timing() -> None:
     assert torch.equal(disturb(clicks, torch.Generator().manual_seed(1), 1.0), out)
 
 
-def test_silent_crops_teach_rest(make_recipe: Callable[..., Recipe], hums: list[int]) -> None:
+def test_silent_crops_teach_rest(make_recipe: Callable[..., Recipe]) -> None:
     stage = build_stage(make_recipe("audio", *OPTIONS, "objective.silent_share=0.5", "data.batch_size=16"))
     batch = stage.plan_batch(1)()
     silent = batch["audio"].abs().amax(1) < 1e-3  # noise on silence is faint

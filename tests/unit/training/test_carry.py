@@ -27,7 +27,7 @@ MakeRecipe = Callable[..., Recipe]
 Draw = Callable[..., dict[str, torch.Tensor]]
 
 
-def test_training_lowers_the_loss_and_writes_a_model(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_training_lowers_the_loss_and_writes_a_model(make_recipe: MakeRecipe) -> None:
     stage = build_stage(make_recipe("carry", "loop.steps=12", "optimizer.lr=5e-3", "objective.latent_noise=0.0"))
 
     def loss() -> float:
@@ -128,7 +128,7 @@ def test_reframed_portraits_are_other_pictures_of_the_same_frames(draw: Draw) ->
     assert framed["flow"].isnan().all()
 
 
-def test_quality_of_closed_masks_is_that_of_the_plain_frames(make_recipe: MakeRecipe, data_folder: Path) -> None:
+def test_quality_of_closed_masks_is_that_of_the_plain_frames(make_recipe: MakeRecipe) -> None:
     stage = build_stage(make_recipe("carry"))
     assert isinstance(stage, CarryStage)
     stage.carry.masks_out.weight.data.zero_()

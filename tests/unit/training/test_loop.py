@@ -171,7 +171,7 @@ def test_a_folder_of_another_model_is_refused(make_recipe: MakeRecipe) -> None:
         train(build_stage(make_recipe("dit", "model.depth=2")))
 
 
-def test_endless_bad_gradients_stop_the_training(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_bad_gradients_stop_the_training(make_recipe: MakeRecipe) -> None:
     stage = build_stage(make_recipe("dit", "loop.steps=100"))
     with torch.no_grad():
         next(stage.module.parameters()).fill_(float("nan"))

@@ -1,7 +1,6 @@
 """`scripts/train_demo.py`: its settings fit the recipes, and a stage that fails ends the job with its log."""
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from letstalk_research.training.recipe import load_recipe
+from tests.conftest import load_file
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train_demo.py"
 
@@ -18,11 +18,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train_demo.py"
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(sys, "path", sys.path[:])  # the script adds the project
-    spec = importlib.util.spec_from_file_location("train_demo", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file("train_demo", SCRIPT)
 
 
 def arguments(tmp_path: Path, **changes: object) -> argparse.Namespace:

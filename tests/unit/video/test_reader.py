@@ -16,16 +16,10 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError, MediaError
 from letstalk_core.media.audio.decode import load_video_sound
 from letstalk_core.media.video.reader import probe, read_video, rgb_frame
-from letstalk_core.media.video.writer import VideoWriter
+from tests.unit.conftest import write_video
 
 Frames = Callable[..., Tensor]
 WriteSound = Callable[..., Path]
-
-
-def write(path: Path, frames: Tensor, fps: float = 25, **options: Any) -> Path:
-    with VideoWriter(path, fps, (frames.shape[1], frames.shape[2]), **options) as writer:
-        writer.write(frames)
-    return path
 
 
 def counter(count: int) -> Tensor:
@@ -41,7 +35,7 @@ def numbers(path: Path, fps: float | None) -> list[int]:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_video_comes_back_as_it_was_written(tmp_path: Path, frames: Frames, suffix: str) -> None:
     written = frames(30)
-    found = torch.stack(list(read_video(write(tmp_path / f"a{suffix}", written))))
+    found = torch.stack(list(read_video(write_video(tmp_path / f"a{suffix}", written))))
     assert found.shape == written.shape and found.dtype == torch.uint8
     assert (found.float() - written).abs().mean() < 6  # chroma at half size, crf 18
 
@@ -60,20 +54,20 @@ def test_reading_makes_a_video_neither_darker_nor_greener() -> None:
 
 
 def test_probe_tells_what_the_header_says(tmp_path: Path, frames: Frames) -> None:
-    info = probe(write(tmp_path / "a.mp4", frames(30), 30, audio=(torch.zeros(16000), 16000)))
+    info = probe(write_video(tmp_path / "a.mp4", frames(30), 30, audio=(torch.zeros(16000), 16000)))
     assert (info.height, info.width, info.fps, info.frames, info.codec) == (48, 64, 30.0, 30, "h264")
     assert info.seconds == pytest.approx(1.0) and info.audio_streams == 1
 
 
 @pytest.mark.parametrize("fps", [25.0, None])
 def test_frames_at_the_wanted_rate_come_once_each(tmp_path: Path, fps: float | None) -> None:
-    assert numbers(write(tmp_path / "a.mp4", counter(60)), fps) == list(range(60))
+    assert numbers(write_video(tmp_path / "a.mp4", counter(60)), fps) == list(range(60))
 
 
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=st.sampled_from([10.0, 24.0, 29.97, 50.0, 60.0]), count=st.integers(1, 50))
 def test_other_rates_are_converted_by_the_nearest_frame(tmp_path: Path, source: float, count: int) -> None:
-    found = numbers(write(tmp_path / "a.mp4", counter(count), source), 25.0)
+    found = numbers(write_video(tmp_path / "a.mp4", counter(count), source), 25.0)
     assert abs(len(found) - max(1, count / source * 25)) < 0.501
     for k, number in enumerate(found):
         assert abs(number - min(k / 25 * source, count - 1)) <= 0.51
@@ -81,14 +75,14 @@ def test_other_rates_are_converted_by_the_nearest_frame(tmp_path: Path, source: 
 
 
 def test_max_frames_ends_the_stream(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4", counter(20))
+    path = write_video(tmp_path / "a.mp4", counter(20))
     assert len(list(read_video(path, max_frames=7))) == 7
 
 
 def test_the_rotation_mark_of_phones_is_applied(tmp_path: Path) -> None:
     image = torch.zeros(2, 32, 64, 3, dtype=torch.uint8)
     image[:, :16, :16, 0] = 255  # red in the top left corner
-    path = write(tmp_path / "a.mp4", image)
+    path = write_video(tmp_path / "a.mp4", image)
     upright = b"".join(n.to_bytes(4, "big") for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 0x40000000))
     clockwise = b"".join(
         (n & 0xFFFFFFFF).to_bytes(4, "big") for n in (0, 65536, 0, -65536, 0, 0, 0, 0, 0x40000000)
@@ -122,7 +116,7 @@ def test_colours_follow_the_tags_of_the_file(tmp_path: Path, space: int, matrix:
 def test_the_sound_of_a_video_starts_with_its_picture(tmp_path: Path, frames: Frames) -> None:
     torch.manual_seed(0)
     noise = torch.nn.functional.avg_pool1d(torch.randn(1, 16000), 9, 1, 4)[0]
-    path = write(tmp_path / "a.mp4", frames(25), audio=(noise, 16000))
+    path = write_video(tmp_path / "a.mp4", frames(25), audio=(noise, 16000))
     found = load_video_sound(path)[100:14000]
     errors = [(found - noise[100 + k : 14000 + k]).square().mean().item() for k in range(-3, 4)]
     assert errors.index(min(errors)) == 3
@@ -154,7 +148,7 @@ def test_sound_that_starts_at_another_time_is_shifted(tmp_path: Path, frames: Fr
 def test_memory_does_not_grow_with_length(tmp_path: Path, frames: Frames) -> None:
     peaks = []
     for count in (10, 60):
-        path = write(tmp_path / "a.mp4", frames(count, 96, 96))
+        path = write_video(tmp_path / "a.mp4", frames(count, 96, 96))
         tracemalloc.start()
         assert sum(1 for _ in read_video(path)) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -163,7 +157,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, frames: Frames) -> Non
 
 
 def test_a_truncated_video_gives_what_it_has(tmp_path: Path, frames: Frames) -> None:
-    path = write(tmp_path / "a.mkv", frames(100, 96, 96))
+    path = write_video(tmp_path / "a.mkv", frames(100, 96, 96))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert 10 < len(list(read_video(path))) < 100
 
@@ -172,7 +166,7 @@ def test_unusable_files_and_settings_are_refused(tmp_path: Path, write_sound: Wr
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     (tmp_path / "zero.mp4").touch()
     write_sound(tmp_path / "sound.wav", torch.zeros(1, 16000), 16000)
-    cut = write(tmp_path / "cut.mp4", frames(10))
+    cut = write_video(tmp_path / "cut.mp4", frames(10))
     cut.write_bytes(cut.read_bytes()[:200])
     cases = {
         "missing.mp4": "no such file",
@@ -191,7 +185,7 @@ def test_unusable_files_and_settings_are_refused(tmp_path: Path, write_sound: Wr
         with pytest.raises(ConfigError, match="fps="):
             next(read_video(cut, fps))
     with pytest.raises(MediaError, match="no audio stream"):
-        load_video_sound(write(tmp_path / "silent.mp4", frames(3)))
+        load_video_sound(write_video(tmp_path / "silent.mp4", frames(3)))
 
 
 def test_time_stamps_far_ahead_are_not_filled_with_frames(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from letstalk_core.errors import ConfigError, LetsTalkError, MediaError, OutputError
 from letstalk_core.media.audio.decode import AudioSource, WaveformSource, load_waveform
 from letstalk_core.media.video.writer import PngSequenceWriter, VideoWriter, available_encoder
+from tests.unit.conftest import write_video
 
 Frames = Callable[..., Tensor]
 WriteSound = Callable[..., Path]
@@ -43,17 +44,10 @@ def bt709_to_rgb(frame: Any) -> Tensor:
     return 255 * torch.stack([red, green, blue], -1)
 
 
-def make(path: Path, frames: Tensor, fps: Any = 25, **options: Any) -> Path:
-    with VideoWriter(path, fps, (frames.shape[1], frames.shape[2]), **options) as writer:
-        for part in frames.split(7):
-            writer.write(part)
-    return path
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_every_frame_arrives_in_order_at_its_time(tmp_path: Path, frames: Frames, suffix: str) -> None:
     written = frames(30)
-    found, stream = decode(make(tmp_path / f"a{suffix}", written))
+    found, stream = decode(write_video(tmp_path / f"a{suffix}", written))
     assert len(found) == 30 and stream.average_rate == 25
     assert [round(f.time * 25) for f in found] == list(range(30))
     blue = torch.stack([bt709_to_rgb(f)[..., 2].mean() for f in found])
@@ -62,7 +56,7 @@ def test_every_frame_arrives_in_order_at_its_time(tmp_path: Path, frames: Frames
 
 def test_the_same_frames_always_give_the_same_file(tmp_path: Path, frames: Frames) -> None:
     written = frames(34)
-    files = {make(tmp_path / "a.mp4", written).read_bytes() for _ in range(6)}
+    files = {write_video(tmp_path / "a.mp4", written).read_bytes() for _ in range(6)}
     assert len(files) == 1
 
 
@@ -71,7 +65,7 @@ def test_colours_are_bt709_limited_as_the_tags_say(tmp_path: Path) -> None:
     colours = torch.cat([255 * torch.eye(3), torch.tensor(others)])
     image = colours.to(torch.uint8).repeat_interleave(32, 0)[None].expand(64, -1, -1)
     found, stream = decode(
-        make(tmp_path / "a.mp4", image[None].expand(3, -1, -1, -1), encoder_options={"crf": "1"})
+        write_video(tmp_path / "a.mp4", image[None].expand(3, -1, -1, -1), encoder_options={"crf": "1"})
     )
     context = stream.codec_context
     assert (context.colorspace, context.color_range, context.color_primaries, context.color_trc) == (1, 1, 1, 1)
@@ -84,7 +78,7 @@ def test_colours_are_bt709_limited_as_the_tags_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("height", "width"), [(47, 64), (48, 65), (17, 33)])
 def test_odd_sizes_repeat_their_last_line(tmp_path: Path, frames: Frames, height: int, width: int) -> None:
     written = frames(3, height, width)
-    found, _ = decode(make(tmp_path / "a.mp4", written))
+    found, _ = decode(write_video(tmp_path / "a.mp4", written))
     assert (found[0].height, found[0].width) == (height + height % 2, width + width % 2)
     assert (bt709_to_rgb(found[0])[:height, :width] - written[0]).abs().mean() < 6
 
@@ -99,7 +93,7 @@ def test_odd_sizes_repeat_their_last_line(tmp_path: Path, frames: Frames, height
     ],
 )
 def test_frame_rates_stay_exact(tmp_path: Path, frames: Frames, fps: float, expected: Fraction) -> None:
-    _, stream = decode(make(tmp_path / "a.mp4", frames(5), fps))
+    _, stream = decode(write_video(tmp_path / "a.mp4", frames(5), fps))
     assert stream.average_rate == expected
 
 
@@ -109,28 +103,27 @@ def sine(seconds: float, rate: int, channels: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels", "out_rate", "out_channels"),
-    [(44100, 2, 44100, 2), (48000, 1, 48000, 1), (16000, 1, 48000, 1), (22050, 1, 44100, 1), (48000, 6, 48000, 2)],
+    ("given", "kept"),  # samples a second, channels
+    [
+        ((44100, 2), (44100, 2)),
+        ((48000, 1), (48000, 1)),
+        ((16000, 1), (48000, 1)),
+        ((22050, 1), (44100, 1)),
+        ((48000, 6), (48000, 2)),
+    ],
 )
 def test_sound_keeps_its_quality_and_ends_with_the_video(
-    tmp_path: Path,
-    frames: Frames,
-    write_sound: WriteSound,
-    rate: int,
-    channels: int,
-    out_rate: int,
-    out_channels: int,
+    tmp_path: Path, frames: Frames, write_sound: WriteSound, given: tuple[int, int], kept: tuple[int, int]
 ) -> None:
-    sound = write_sound(tmp_path / "a.wav", sine(3.0, rate, channels), rate)
-    path = make(tmp_path / "a.mp4", frames(40), audio=sound)
-    source = AudioSource(path)
-    assert (source.source_rate, source.channels) == (out_rate, out_channels)
-    assert 1.6 <= source.seconds < 1.6 + 1024 / out_rate + 1e-3
+    sound = write_sound(tmp_path / "a.wav", sine(3.0, *given), given[0])
+    source = AudioSource(write_video(tmp_path / "a.mp4", frames(40), audio=sound))
+    assert (source.source_rate, source.channels) == kept
+    assert 1.6 <= source.seconds < 1.6 + 1024 / kept[0] + 1e-3
 
 
 def test_shorter_sound_is_followed_by_silence(tmp_path: Path, frames: Frames, write_sound: WriteSound) -> None:
     sound = write_sound(tmp_path / "a.wav", sine(0.4, 16000), 16000)
-    found = load_waveform(make(tmp_path / "a.mp4", frames(25), audio=sound))
+    found = load_waveform(write_video(tmp_path / "a.mp4", frames(25), audio=sound))
     assert len(found) >= 16000
     assert found[:5000].std() > 0.2 and found[8000:].abs().max() < 0.01
 
@@ -147,7 +140,7 @@ def test_the_chosen_audio_stream_is_the_one_written(tmp_path: Path, frames: Fram
         for stream in streams:
             container.mux(stream.encode(None))
     for number, loud in ((0, False), (1, True)):
-        found = load_waveform(make(tmp_path / f"{number}.mp4", frames(20), audio=AudioSource(both, number)))
+        found = load_waveform(write_video(tmp_path / f"{number}.mp4", frames(20), audio=AudioSource(both, number)))
         assert (found.std() > 0.1) == loud
 
 
@@ -155,12 +148,12 @@ def test_the_chosen_audio_stream_is_the_one_written(tmp_path: Path, frames: Fram
     "source", [(sine(1.0, 22050)[0], 22050), (sine(1.0, 48000, 3), 48000), WaveformSource(sine(1.0, 16000)[0])]
 )
 def test_sound_may_be_a_waveform(tmp_path: Path, frames: Frames, source: Any) -> None:
-    found = load_waveform(make(tmp_path / "a.mp4", frames(20), audio=source))
+    found = load_waveform(write_video(tmp_path / "a.mp4", frames(20), audio=source))
     assert 12800 <= len(found) < 14000 and found[:12000].std() > 0.1
 
 
 def test_sound_and_pictures_are_interleaved(tmp_path: Path, frames: Frames) -> None:
-    path = make(tmp_path / "a.mp4", frames(100), audio=(sine(4.0, 48000), 48000))
+    path = write_video(tmp_path / "a.mp4", frames(100), audio=(sine(4.0, 48000), 48000))
     with av.open(str(path)) as container:
         order = [(p.stream.type, float(p.pts * p.time_base)) for p in container.demux() if p.pts is not None]
     last = {"audio": 0.0, "video": 0.0}
@@ -172,13 +165,13 @@ def test_sound_and_pictures_are_interleaved(tmp_path: Path, frames: Frames) -> N
 def test_the_file_says_that_it_is_generated_and_keeps_metadata(tmp_path: Path, frames: Frames) -> None:
     metadata = {"title": "é", "letstalk": {"seed": 3}, "nothing": None}
     for suffix in (".mp4", ".mkv"):
-        with av.open(str(make(tmp_path / f"a{suffix}", frames(2), metadata=metadata))) as container:
+        with av.open(str(write_video(tmp_path / f"a{suffix}", frames(2), metadata=metadata))) as container:
             tags = {k.lower(): v for k, v in container.metadata.items()}
         assert tags["comment"].startswith("AI-generated video") and tags["title"] == "é"
         assert "trainedAlgorithmicMedia" in tags["digital_source_type"]
         assert json.loads(tags["letstalk"]) == {"seed": 3} and "nothing" not in tags
     own = {"comment": "{}", "description": "An AI-generated video."}  # a comment of the caller is kept
-    with av.open(str(make(tmp_path / "new" / "a.mp4", frames(2), metadata=own))) as container:
+    with av.open(str(write_video(tmp_path / "new" / "a.mp4", frames(2), metadata=own))) as container:
         assert container.metadata["comment"] == "{}"
 
 
@@ -191,7 +184,7 @@ def test_nothing_has_the_final_name_before_close_or_after_abort(tmp_path: Path, 
     writer.abort()
     writer.abort()
     assert path.read_text() == "older result" and list(tmp_path.iterdir()) == [path]
-    make(path, frames(5))
+    write_video(path, frames(5))
     assert len(decode(path)[0]) == 5 and list(tmp_path.iterdir()) == [path]
 
 
@@ -235,7 +228,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, limit: int) 
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(OutputError, match="free disk space"):
-            make(tmp_path / "a.mp4", noise)
+            write_video(tmp_path / "a.mp4", noise)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
@@ -288,7 +281,7 @@ def test_another_encoder_takes_over_where_x264_is_missing(
 ) -> None:
     assert available_encoder() == "libx264"
     monkeypatch.setattr("av.codecs_available", {"mpeg4"})
-    assert len(decode(make(tmp_path / "a.mp4", frames(5)))[0]) == 5
+    assert len(decode(write_video(tmp_path / "a.mp4", frames(5)))[0]) == 5
     assert available_encoder() == "mpeg4"
 
 
@@ -320,7 +313,7 @@ def test_dropped_pictures_vanish_and_stale_ones_are_mentioned(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_need_a_usable_folder(tmp_path: Path, frames: Frames) -> None:
+def test_pictures_need_a_usable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):
         PngSequenceWriter(tmp_path / "file")
