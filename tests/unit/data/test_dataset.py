@@ -52,9 +52,9 @@ def test_people_and_portraits_do_not_depend_on_the_sound(monkeypatch: pytest.Mon
 def test_some_people_say_nothing_and_keep_their_mouth_shut(monkeypatch: pytest.MonkeyPatch) -> None:
     spoken = synthesise("good evening everybody, how are you", "en")
     monkeypatch.setattr(dataset, "random_utterance", lambda *_, **__: spoken)
-    clips = [draw_clip(0, "train", i, frames=24) for i in range(300)]
+    clips = [draw_clip(0, "train", i, frames=24) for i in range(120)]
     silent = [c for c in clips if not c.utterance.waveform.any()]
-    assert 5 <= len(silent) <= 30  # one in twenty; the draw is the same each time
+    assert 2 <= len(silent) <= 14  # one in twenty; the draw is the same each time
     assert all(len(c.utterance.waveform) >= (c.first_frame + 24) * 640 for c in silent)
     assert all((c.motion[:, :4] == 0).all() for c in silent)
     assert any(c.motion[:, MOTION.index("blink")].max() > 0.9 for c in silent)

@@ -112,7 +112,7 @@ symbols = st.sampled_from(["", "a", "i", "u", "m", "p", "f", "s", "tʃ", "aʊ", 
 sounds = st.lists(st.tuples(symbols, st.floats(0.005, 0.4)), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     sounds=sounds,
     fps=st.sampled_from([12.5, 25.0, 29.97, 60.0]),

@@ -45,7 +45,7 @@ FILES: dict[str, tuple[str, Callable[[Picture], Picture]]] = {
     "cmyk": ("a.jpg", lambda picture: picture.convert("CMYK")),
     "transparent background": ("a.png", cut_out),
     "16 colours": ("a.gif", lambda picture: picture.quantize(16)),
-    "12 megapixels": ("a.jpg", lambda picture: picture.resize((3464, 3464))),
+    "12 megapixels": ("a.jpg", lambda picture: picture.resize((3464, 3464), Image.Resampling.NEAREST)),
 }
 
 

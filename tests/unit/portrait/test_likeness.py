@@ -37,7 +37,7 @@ def without(image: Tensor, group: tuple[int, ...]) -> Tensor:
     return result
 
 
-@pytest.fixture(scope="module", params=PHOTOGRAPHS[::3], ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=PHOTOGRAPHS[::4], ids=lambda path: path.stem)
 def portrait(request: pytest.FixtureRequest) -> Tensor:
     path: Path = request.param
     return fit_to(load_portrait(path), (256, 256))

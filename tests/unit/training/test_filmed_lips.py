@@ -77,7 +77,7 @@ def stage_of(recipe: Recipe) -> FilmedLipsStage:
 
 
 def test_it_learns_the_films_mouth_and_keeps_the_rest(lips_recipe: MakeRecipe) -> None:
-    stage = stage_of(lips_recipe("loop.steps=150", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9"))
+    stage = stage_of(lips_recipe("loop.steps=90", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9"))
     before, batch = stage.validate(CPU), stage.plan_batch(1)()
     states = batch["states"].float()
     with torch.no_grad():

@@ -32,7 +32,7 @@ def stage_of(recipe: Recipe) -> LipsStage:
 
 def test_it_learns_what_moves_the_lips_and_writes_it(make_recipe: MakeRecipe) -> None:
     stage = stage_of(
-        make_recipe("lips", "loop.steps=60", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9")
+        make_recipe("lips", "loop.steps=40", "data.batch_size=8", "optimizer.lr=1e-2", "loop.ema_decay=0.9")
     )
     before = stage.validate(CPU)
     (path,) = train(stage).exported
