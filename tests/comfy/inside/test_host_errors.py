@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,6 @@ def test_an_error_is_in_the_language_of_the_browser(run_graph: Any, chinese: Non
 def test_translations_say_all_that_the_messages_say(host: Any) -> None:
     """Every group of a pattern is in its text, and no pattern is so wide that it swallows other messages."""
     for pattern, text in json.loads((host.LOCALES / "zh" / "errors.json").read_text(encoding="utf-8")):
-        import re
-
         groups = re.compile(pattern).groups
         assert {f"\\{i + 1}" for i in range(groups)} <= {text[i : i + 2] for i in range(len(text))}, pattern
         assert re.fullmatch(pattern, "another message: 3") is None
