@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from letstalk_core.media.puppet import topology as mesh
+from letstalk_core.networks import face_points as numbers
 
 SIDE = 192
 CENTRE, HALF = np.array([96.0, 98.0]), np.array([38.0, 48.0])  # of the face, px
@@ -24,8 +25,8 @@ def face_points(gap: float = 0.0) -> np.ndarray:
     p = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
     busy = (np.abs(p[:, 1] - EYE_Y) < 0.35) | ((np.abs(p[:, 1] - MOUTH_Y) < 0.3) & (np.abs(p[:, 0]) < 0.6))
     p[busy] = p[busy] * [1, 0.02] + [0, 0.12]  # points that no group places: out of the way of eyes and mouth
-    turn = np.linspace(-np.pi / 2, 1.5 * np.pi, len(mesh.OVAL), endpoint=False)
-    p[list(mesh.OVAL)] = np.stack([np.cos(turn), np.sin(turn)], 1)
+    turn = np.linspace(-np.pi / 2, 1.5 * np.pi, len(numbers.OVAL), endpoint=False)
+    p[list(numbers.OVAL)] = np.stack([np.cos(turn), np.sin(turn)], 1)
     for side, eye in zip((-1, 1), mesh.EYES, strict=True):
         x = np.linspace(1, -1, 9) * EYE_HALF[0]  # outer to inner corner
         across, arc = side * (EYE_X + x), (1 - (x / EYE_HALF[0]) ** 2)[1:-1] * EYE_HALF[1]
@@ -54,7 +55,7 @@ def face_points(gap: float = 0.0) -> np.ndarray:
             p[list(ring)] = np.stack([x, MOUTH_Y + sign * arc * (gap / 2 + LIP * (1 - r / 3))], 1)
     for k, i in enumerate(mesh.CORNERS):
         p[i] = [(-1 if k < 4 else 1) * MOUTH_HALF, MOUTH_Y]
-    p[mesh.NOSE_TIP] = [0, 0.12]
+    p[numbers.NOSE_TIP] = [0, 0.12]
     z = -0.9 * np.sqrt(np.clip(1 - p[:, 0] ** 2, 0, None)) * HALF[0]  # a cylinder: the chin is before the ears
     return np.concatenate([p * HALF + CENTRE, z[:, None]], 1).astype(np.float32)
 

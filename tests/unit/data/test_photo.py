@@ -15,6 +15,7 @@ from letstalk_core.media.puppet import topology as mesh
 from letstalk_core.media.puppet.geometry import RadialBasis, curve_height, grow, invert
 from letstalk_core.media.puppet.puppet import Portraits, Puppets, make_puppets
 from letstalk_core.media.puppet.render import EXTRAS, Pose, render
+from letstalk_core.networks import face_points as numbers
 from letstalk_research.data.clips import open_clip
 from letstalk_research.data.manifest import Manifest
 from letstalk_research.data.photo.casting import cast, make_people
@@ -66,7 +67,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def opening(p: Tensor) -> float:
-    return float((p[list(mesh.LOWER_INNER), 1] - p[list(mesh.UPPER_INNER), 1]).max())
+    return float((p[list(numbers.LOWER_INNER), 1] - p[list(numbers.UPPER_INNER), 1]).max())
 
 
 def test_at_rest_the_portrait_comes_back(puppets: Puppets) -> None:
@@ -85,7 +86,7 @@ def test_closed_lips_stay_closed_whatever_else_the_mouth_does(puppets: Puppets) 
 def test_the_jaw_opens_the_mouth_and_little_above_it_moves(puppets: Puppets) -> None:
     rest, half, wide = (points(puppets, jaw=jaw) for jaw in (0.0, 0.5, 1.0))
     assert opening(rest) + 0.02 < opening(half) < opening(wide) - 0.02
-    assert float((wide - rest)[mesh.CHIN, 1]) > 0.02
+    assert float((wide - rest)[numbers.CHIN, 1]) > 0.02
     brows = list(mesh.BROWS)
     assert float((wide - rest)[brows].abs().max()) < 0.005
     inside = (rest[list(mesh.MOUTH)].mean(0) + 1) / 2 * SIZE + torch.tensor([0.0, 3.0])
@@ -118,8 +119,8 @@ def test_a_blink_shuts_the_eyes(puppets: Puppets) -> None:
 def test_the_head_turns_and_the_background_stays(puppets: Puppets) -> None:
     rest = points(puppets)
     turned = points(puppets, yaw=0.4)
-    assert 0.02 < float((turned - rest)[mesh.NOSE_TIP, 0]) < 0.2  # the nose to the right
-    assert float((points(puppets, pitch=0.25) - rest)[mesh.NOSE_TIP, 1]) > 0.01  # and down
+    assert 0.02 < float((turned - rest)[numbers.NOSE_TIP, 0]) < 0.2  # the nose to the right
+    assert float((points(puppets, pitch=0.25) - rest)[numbers.NOSE_TIP, 1]) > 0.01  # and down
     moved = (frame(puppets, yaw=0.4, shift_x=0.02) - frame(puppets)).abs().amax(0)
     assert float(moved.max()) > 0.2
     assert float(moved[: SIZE // 2, : SIZE // 10].max()) < 0.02
@@ -153,7 +154,7 @@ def test_frames_of_a_batch_are_those_of_each_alone(stills: Path) -> None:
 
 
 def test_a_mirrored_person_is_the_mirror_image(puppets: Puppets) -> None:
-    assert [mesh.MIRROR[i] for i in mesh.MIRROR] == list(range(mesh.POINTS))
+    assert [mesh.MIRROR[i] for i in mesh.MIRROR] == list(range(numbers.POINTS))
     twin = mirrored(puppets.portraits)
     assert torch.equal(twin.texture.flip(-1), puppets.portraits.texture)
     eyes = twin.points[0, [e.corners[0] for e in mesh.EYES], 0]
@@ -164,7 +165,7 @@ def test_parted_lips_close_and_can_be_kept_in_the_portrait(stills: Path) -> None
     p = frame_stills(load_stills(stills)[:1], [Framing(0.56)], texture=200)
     parted = torch.from_numpy(face_points(gap=0.06))
     closed = torch.from_numpy(face_points())
-    unit = float(p.points[0, mesh.CHIN, 1] - p.points[0, mesh.TOP, 1]) / float(closed[152, 1] - closed[10, 1])
+    unit = float(p.points[0, numbers.CHIN, 1] - p.points[0, mesh.TOP, 1]) / float(closed[152, 1] - closed[10, 1])
     p.points[0] += (parted - closed) * unit
     puppets = make_puppets(p, size=SIZE)
     extras = torch.zeros(1, 1, len(EXTRAS))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from letstalk_core.errors import MediaError
-from letstalk_core.media.puppet.topology import NOSE_TIP
+from letstalk_core.networks.face_points import NOSE_TIP
 from letstalk_research.data.manifest import ClipRecord, append_records
 from letstalk_research.evaluation.presenter import held_out_clips, run_presenter
 
