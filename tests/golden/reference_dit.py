@@ -165,24 +165,24 @@ class Reference:
         before = np.array(earlier).reshape(-1, *clip.shape[1:])
         picture = self.frame_tokens(portrait)[None]
         speech = audio if config.audio_fusion == "direct" else self.linear("audio_embed", audio)
-        carried, guides = [], {}
+        carried, contexts = [], {}
         if config.portrait_fusion == "symbiotic":
             carried.append(np.repeat(picture, frames, axis=0))
         elif config.portrait_fusion == "siamese":
-            guides["portrait"] = self.siamese("portrait", picture, grid, temporal=False)
+            contexts["portrait"] = self.siamese("portrait", picture, grid, temporal=False)
         else:
-            guides["portrait"] = [picture] * config.depth
+            contexts["portrait"] = [picture] * config.depth
         if config.audio_fusion == "symbiotic":
             carried.append(speech)
         elif config.audio_fusion == "siamese":
             timed = speech + np.stack([self.time(trained + i) for i in range(frames)])[:, None]
-            guides["audio"] = self.siamese("audio", timed, (1, speech.shape[1]), temporal=True)
+            contexts["audio"] = self.siamese("audio", timed, (1, speech.shape[1]), temporal=True)
         else:
-            guides["audio"] = [speech] * config.depth
+            contexts["audio"] = [speech] * config.depth
         beside = np.concatenate(carried, axis=1) if carried else np.zeros((frames, 0, config.hidden_size))
         embedding = silu(self.timestep(t))
         for i in range(config.depth):
-            before, clip, beside = self.block(i, before, clip, beside, embedding, guides, grid)
+            before, clip, beside = self.block(i, before, clip, beside, embedding, contexts, grid)
         shift, scale = np.split(self.linear("final.modulation.linear", embedding), 2)
         pixels = self.linear("final.linear", norm(clip) * (1 + scale) + shift)
         return self.unpatch(pixels, grid)
@@ -194,7 +194,7 @@ class Reference:
         clip: Array,
         beside: Array,
         embedding: Array,
-        guides: dict[str, list[Array]],
+        contexts: dict[str, list[Array]],
         grid: tuple[int, int],
     ) -> tuple[Array, Array, Array]:
         name = f"blocks.{i}"
@@ -208,8 +208,8 @@ class Reference:
         n = clip.shape[1]
         for t in range(len(clip)):
             for condition in ("portrait", "audio"):
-                if condition in guides:
-                    tokens = guides[condition][i]
+                if condition in contexts:
+                    tokens = contexts[condition][i]
                     context = tokens[t if len(tokens) > 1 else 0]
                     attention = f"{name}.guide_attention.{condition}"
                     clip[t] += self.cross(attention, norm(clip[t]), context)

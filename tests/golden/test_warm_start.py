@@ -110,11 +110,11 @@ def test_blocks_compute_what_the_public_model_computes_without_text(timestep: fl
     embedding = dit.time_embed(time, x.dtype)
     for block in dit.blocks:
         block.temporal_out.weight.zero_()  # as at the start; and nothing of the conditions:
-        guides = {}
+        contexts = {}
         for name, attention in block.guide_attention.items():
             attention.out.weight.zero_()
-            guides[name] = attention.key_value(torch.randn(2, 3, attention.key.in_features))
-        tokens, memory, _ = block(tokens, memory, None, embedding, guides, (4, 3))
+            contexts[name] = attention.key_value(torch.randn(2, 3, attention.key.in_features))
+        tokens, memory, _ = block(tokens, memory, None, embedding, contexts, (4, 3))
     torch.testing.assert_close(tokens[:, 0], hidden[0], rtol=1e-5, atol=1e-5)
 
 

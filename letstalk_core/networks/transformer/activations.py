@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..configs import DiTConfig
-from .fusion import guide_widths
+from .fusion import context_widths
 
 
 def peak_activation_elements(
@@ -31,10 +31,10 @@ def peak_activation_elements(
     beside = 0  # carried tokens of each frame
     beside += batch * frames * places * dim if config.portrait_fusion == "symbiotic" else 0
     beside += batch * frames * audio_tokens * dim if config.audio_fusion == "symbiotic" else 0
-    guides = guide_widths(config)
+    contexts = context_widths(config)
     kept = past  # what stays for all steps: memory tokens, carried tokens, keys and values
-    kept += 2 * config.depth * batch * places * dim if "portrait" in guides else 0
-    kept += 2 * config.depth * batch * frames * audio_tokens * dim if "audio" in guides else 0
+    kept += 2 * config.depth * batch * places * dim if "portrait" in contexts else 0
+    kept += 2 * config.depth * batch * frames * audio_tokens * dim if "audio" in contexts else 0
     # Factors are counted on the operations of a block, and checked against what torch allocates (test).
     wide = 2 if float16 else 1
     state = clip + past + beside

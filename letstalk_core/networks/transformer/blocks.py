@@ -70,12 +70,12 @@ class Modulation(nn.Module):
 class Block(nn.Module):
     """One block. Memory takes part in temporal attention alone; carried tokens in spatial attention alone.
 
-    guides: width of the tokens of each condition that enters by cross-attention, by name ("portrait", "audio").
+    contexts: width of the tokens of each condition that enters by cross-attention, by name ("portrait", "audio").
     last: nothing reads the carried tokens after this block, so their results are not computed.
     """
 
     def __init__(
-        self, config: DiTConfig, guides: Mapping[str, int], *, last: bool = False, layers: Layers = PLAIN
+        self, config: DiTConfig, contexts: Mapping[str, int], *, last: bool = False, layers: Layers = PLAIN
     ) -> None:
         super().__init__()
         dim, heads = config.hidden_size, config.num_heads
@@ -84,7 +84,7 @@ class Block(nn.Module):
         self.temporal_attention = TemporalAttention(dim, heads, layers=layers)
         self.temporal_out = layers.linear(dim, dim)
         self.guide_attention = nn.ModuleDict(
-            {name: CrossAttention(dim, heads, width, layers=layers) for name, width in guides.items()}
+            {name: CrossAttention(dim, heads, width, layers=layers) for name, width in contexts.items()}
         )
         self.spatial_attention = spatial_attention(config, layers=layers)
         hidden = round(dim * config.mlp_ratio)
@@ -97,7 +97,7 @@ class Block(nn.Module):
         memory: Tensor,
         carried: Tensor | None,
         embedding: Tensor,
-        guides: Mapping[str, KeyValue],
+        contexts: Mapping[str, KeyValue],
         grid: tuple[int, int],
         attend: Attend = softmax_attention,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -106,7 +106,7 @@ class Block(nn.Module):
         time = add_residual(time, self.temporal_out(self.temporal_attention(self.temporal_norm(time), attend)))
         memory, x = time[:, : memory.shape[1]], time[:, memory.shape[1] :]
         for name, attention in self.guide_attention.items():
-            x = add_residual(x, attention(layer_norm(x), guides[name], attend))
+            x = add_residual(x, attention(layer_norm(x), contexts[name], attend))
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.modulation(embedding)
         x, carried = self._space(x, carried, shift, scale, gate)
         y = mix_feed_forward(self.feed_forward, norm_modulate(x, shift_ff, scale_ff), grid)

@@ -18,7 +18,7 @@ from ..nn.attention import Attend, softmax_attention
 from ..nn.embeddings import PatchEmbedding, TimestepEmbedding, space_table, time_table
 from ..nn.layers import Layers
 from .blocks import Block, FinalLayer, Modulation
-from .fusion import EncodedConditions, SiameseBranch, beside, guide_widths
+from .fusion import EncodedConditions, SiameseBranch, beside, context_widths
 
 CACHE_KEY = "letstalk.conditions"
 
@@ -37,7 +37,7 @@ class LetsTalkDiT(nn.Module):
         super().__init__()
         layers = Layers(operations, device, dtype)
         dim = config.hidden_size
-        guides = guide_widths(config)
+        contexts = context_widths(config)
         self.config = config
         self.gradient_checkpointing = False
         self.patch_embed = PatchEmbedding(config.in_channels, dim, config.patch_size, layers=layers)
@@ -50,7 +50,7 @@ class LetsTalkDiT(nn.Module):
             branches["audio"] = SiameseBranch(config, temporal=True, layers=layers)
         self.branches = branches
         self.blocks = nn.ModuleList(
-            Block(config, guides, last=i == config.depth - 1, layers=layers) for i in range(config.depth)
+            Block(config, contexts, last=i == config.depth - 1, layers=layers) for i in range(config.depth)
         )
         self.final = FinalLayer(config, layers=layers)
 
@@ -126,8 +126,8 @@ class LetsTalkDiT(nn.Module):
         _, time = self._times(memory.shape[1], x.shape[1], x)
         tokens = self._embed_frames(x) + time
         state, carried = known.memory, known.carried
-        for index, (block, guides) in enumerate(zip(self.blocks, known.guides, strict=True)):
-            inputs: tuple[Any, ...] = (tokens, state, carried, embedding, guides, grid, attend)
+        for index, (block, contexts) in enumerate(zip(self.blocks, known.contexts, strict=True)):
+            inputs: tuple[Any, ...] = (tokens, state, carried, embedding, contexts, grid, attend)
             if run_block is not None:
                 tokens, state, carried = run_block(index, block, *inputs)
             elif self.gradient_checkpointing and torch.is_grad_enabled():
@@ -160,11 +160,11 @@ class LetsTalkDiT(nn.Module):
             else:
                 tokens[name] = [own] * len(self.blocks)
         blocks: Any = self.blocks
-        guides = tuple(
+        contexts = tuple(
             {name: block.guide_attention[name].key_value(own[i].flatten(0, 1)) for name, own in tokens.items()}
             for i, block in enumerate(blocks)
         )
-        return EncodedConditions(self._embed_frames(memory) + before, beside(carried, frames), guides)
+        return EncodedConditions(self._embed_frames(memory) + before, beside(carried, frames), contexts)
 
     def _embed_frames(self, x: Tensor) -> Tensor:
         """Latent frames (b, f, c, h, w) -> tokens (b, f, n, d) with their positions in space."""

@@ -25,15 +25,15 @@ class EncodedConditions:
     """What the blocks need of the conditions; the same at every sampling step of a clip.
 
     memory: (b, m, n, d) tokens. carried: (b, f, r, d) tokens beside each frame, or None.
-    guides: for each block, the keys and values of the conditions that enter by cross-attention.
+    contexts: for each block, the keys and values of the conditions that enter by cross-attention.
     """
 
     memory: Tensor
     carried: Tensor | None
-    guides: tuple[Mapping[str, KeyValue], ...]
+    contexts: tuple[Mapping[str, KeyValue], ...]
 
 
-def guide_widths(config: DiTConfig) -> dict[str, int]:
+def context_widths(config: DiTConfig) -> dict[str, int]:
     """Width of the tokens of each condition that enters by cross-attention, in the order of reading."""
     widths = {}
     if config.portrait_fusion != "symbiotic":
@@ -44,7 +44,7 @@ def guide_widths(config: DiTConfig) -> dict[str, int]:
 
 
 class SiameseBlock(nn.Module):
-    """A block of the denoiser without timestep, memory and guides: its norms have weights of their own instead."""
+    """A block of the denoiser without timestep, memory and contexts: its norms have weights of their own."""
 
     def __init__(self, config: DiTConfig, *, temporal: bool, layers: Layers = PLAIN) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class SiameseBranch(nn.Module):
         )
 
     def forward(self, x: Tensor, grid: tuple[int, int], attend: Attend = softmax_attention) -> list[Tensor]:
-        """x (b, t, n, d) -> for each block its tokens, normed so that guides of all depths are of one size."""
+        """x (b, t, n, d) -> for each block its tokens, normed so that contexts of all depths are of one size."""
         outputs = []
         for block in self.blocks:
             x = block(x, grid, attend)
