@@ -35,8 +35,8 @@ from .results import check_outputs, draw_drift, draw_sheet, make_signer, make_si
 from .size import choose_size, parse_size
 
 DEMO_NOTE = (
-    "note: using the bundled demo model, a small one for 256 x 256 pixels, whose teeth are drawn; --model DIR uses"
-    " another"
+    "note: using the bundled demo model, a small one for 256 x 256 pixels, which draws the teeth that a picture"
+    " does not show; --model DIR uses another"
 )
 
 

@@ -33,9 +33,7 @@ logger = logging.getLogger(__name__)
 FPS = 25
 PHONES = "phones"  # metadata of a file: sign, start and end in seconds of each
 SPLITS = {"train": "train", "val": "held_out"}  # split of a run -> split of words and voices
-Item = tuple[
-    Tensor, Tensor
-]  # sound (s,) int16 of whole frames, curves (frames, 6) float16, or as the rules have it
+Item = tuple[Tensor, Tensor]  # sound (s,) int16 of whole frames, curves (frames, columns of the rules) float16
 Rules = Callable[[Utterance, float, int], NDArray[np.float32]]  # utterance, fps, frames -> curves
 
 
