@@ -2,8 +2,8 @@
 
 A folder of `heads*.safetensors` files, each with pictures (n, SIDE, SIDE, 3) uint8, points (n, 478, 3) float16 in
 pixels, sure (n, 478) uint8 (whether a point was measured and not completed from a mean shape), shut (n) float16
-(how far the eyes are closed) and drawn (n) uint8. `write_portraits`, `write_turned` and `write_drawn` make such
-files.
+(how far the eyes are closed) and drawn (n) uint8. `write_portraits`, `write_turned`, `write_drawn` and
+`face_puppets.write_puppets` make such files.
 """
 
 from __future__ import annotations

@@ -210,6 +210,7 @@ class FacesObjective(Config):
     portraits: str = ""  # folder of stills with portraits.csv and landmarks.npz, to make missing heads of
     drawn: Count = 700  # drawn people among them, and turned heads
     turned: Count = 500
+    puppets: Count = 3000  # heads of photo puppets, mouths open as far as they go
     backgrounds: str = ""  # folder of pictures without faces; empty: parts of portraits and drawn textures only
     detector_side: Annotated[int, "> 0", "a multiple of 32"] = 128  # pixels of the detector's pictures
     components: Count = 80  # at most, of the first basis of shapes

@@ -31,6 +31,7 @@ from letstalk_core.networks.face_points import EYES, LIPS, POINTS
 
 from ..data.face_heads import SIDE, VALIDATION, Heads, Shapes, load_heads, make_heads
 from ..data.face_pictures import CROP, FacePictures, cells_of, mirror_order
+from ..data.face_puppets import make_puppet_heads
 from .config import FacesRecipe
 from .runtime import load_part, seed_of
 
@@ -124,6 +125,7 @@ class FacesStage:
         objective = recipe.objective
         if objective.portraits:
             make_heads(objective.portraits, folder, objective.drawn, objective.turned, recipe.loop.seed)
+            make_puppet_heads(objective.portraits, folder, objective.puppets, recipe.loop.seed)
         heads = load_heads(folder)
         shapes = Shapes.of(heads.points[:: max(1, len(heads) // 1500)], min(recipe.objective.components, 1000))
         measured = heads.sure.bool().all(1)

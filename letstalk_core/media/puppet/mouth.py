@@ -20,6 +20,7 @@ TALL = 0.20  # of a tooth
 CAVITY, TONGUE, GUM = (0.25, 0.085, 0.080), (0.80, 0.42, 0.41), (0.74, 0.42, 0.42)
 YELLOW = (0.0, 0.02, 0.07)  # what teeth differ in
 WARM = (0.20, -0.04, -0.20)  # light in the mouth's shadow has met its red walls
+SKIN = (-0.30, 0.05, 0.25)  # shadows on skin are warm, as light goes through it
 MOUTH_NUMBERS = 6
 SHADE_UP, SHADE_LOW = 0.32, 0.25  # of the lips on what is behind them
 
@@ -103,6 +104,10 @@ class Mouth:
             )
         # The lips shade what is behind them.
         return picture * (1 - SHADE_UP * shade_up) * (1 - SHADE_LOW * shade_low)
+
+    def shadow(self, light: Tensor) -> Tensor:
+        """Factor (b, 3, t, h, w) of skin round the mouth for a logarithm of light (b, 1, t, h, w)."""
+        return torch.exp(light * (1 + self._three(SKIN)))
 
     def _three(self, rgb: tuple[float, float, float]) -> Tensor:
         """Numbers of the colours, which no grey picture has: (b, 3, 1, 1, 1)."""

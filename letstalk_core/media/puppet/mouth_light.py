@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fields import Head
-from .geometry import sample
+from .geometry import axis_grid, sample, smooth_step
 from .topology import CHEEKS, NASOLABIAL
+
+GREY, COLOURED = 0.006, 0.018  # of the light: how far colours of a face differ where its light does not
+PLACES = 28  # along a side of the face
 
 
 def mouth_light(head: Head, texture: Tensor, opening: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,3 +43,20 @@ def mouth_light(head: Head, texture: Tensor, opening: Tensor) -> tuple[Tensor, T
     tint = tint * white.new_tensor([1, 1, 0.96])
     slope = (0.5 * (left - right) / (left + right).clamp(min=0.1)).clamp(-0.3, 0.3)
     return colour * level, slope, teeth * tint / tint.mean(1, keepdim=True)
+
+
+def colourfulness(head: Head, texture: Tensor) -> Tensor:
+    """(b,): 1 for faces in colour, 0 for grey ones and those in one tint, whose colour follows from the light.
+
+    texture (b, 3, T, T).
+    """
+    middle, half = head.middle[:, None, None, :2], head.half[:, None, None, :2]
+    places = middle + half * axis_grid(PLACES, 0.8, texture.device)
+    colours = sample(F.avg_pool2d(texture, 5, 1, 2), places).flatten(2)  # (b, 3, n)
+    light = colours.mean(1)
+    known = torch.stack([light**k for k in range(3)], -1)
+    told = colours.new_tensor([[1.0, -1.0, 0.0], [-0.5, -0.5, 1.0]]) @ colours
+    system = known.mT @ known + 1e-4 * torch.eye(3, device=texture.device)
+    follows = (known @ torch.linalg.solve(system, known.mT @ told.mT)).mT
+    apart = (told - follows).square().mean(2).sum(1).sqrt() / light.mean(1).clamp(min=0.05)
+    return smooth_step(GREY, COLOURED, apart)

@@ -21,11 +21,12 @@ from .geometry import EXTENT, axis_grid, blur, curve_height, grow, sample, smoot
 from .glasses import Glasses, draw_glasses
 from .matting import head_matte
 from .mouth import MOUTH_NUMBERS, SHADE_LOW, SHADE_UP, UPPER_EDGE, Mouth
-from .mouth_light import mouth_light
+from .mouth_light import colourfulness, mouth_light
 from .own_teeth import OwnTeeth, find_teeth, lips_at, teeth_layer
 from .topology import EYES, NASOLABIAL
 
 SEAM_COLUMNS, SEAM_ROWS = 25, 21
+FOLD = 0.22  # how deep the fold of a smile is; a face's own folds move, too
 LID_LIGHT = 0.16  # widths of the eye: smaller things are no light but skin
 LID_SHARE = 0.7  # of how much lighter than the eye's hollow it is below
 
@@ -88,8 +89,8 @@ def make_puppets(
     """Prepare portraits for movement. size: side of the frames in pixels; matte: for heads that turn and shift
     before what is behind them.
 
-    mouth_numbers (b, MOUTH_NUMBERS): standard normal, this person's teeth; colour (b,): 0 for grey pictures;
-    glasses: one entry a person, or none at all.
+    mouth_numbers (b, MOUTH_NUMBERS): standard normal, this person's teeth; colour (b,): 0 for grey pictures, by
+    default as they look; glasses: one entry a person, or none at all.
     """
     points, texture = portraits.points, portraits.texture
     b, device = len(points), points.device
@@ -106,7 +107,7 @@ def make_puppets(
         drop / head.mouth_width,
         2 / size / head.mouth_width,
         points.new_zeros(b, MOUTH_NUMBERS) if mouth_numbers is None else mouth_numbers.to(device),
-        points.new_ones(b) if colour is None else colour.to(device),
+        colourfulness(head, texture) if colour is None else colour.to(device),
         torch.where(teeth.shown[:, None], teeth.colour, white),
         teeth.shown.to(points.dtype),
     )
@@ -317,19 +318,19 @@ class _Maps:
             span = smooth_step(start, start + 0.25 * mw, self.v)
             end = end + 0.10 * mw
             span = span * smooth_step(end, end - 0.35 * mw, self.v)
-            dark = torch.exp(-((distance / 0.035) ** 2)) + 0.55 * torch.exp(-(((distance + 0.05) / 0.07) ** 2))
-            bright = torch.exp(-(((distance - 0.13) / 0.11) ** 2))
-            fold = fold + span * (0.40 * bright - 0.85 * dark)
-        corners = torch.exp(-(((x.abs() - 0.53) / 0.05) ** 2) - ((y + 0.01) / 0.07) ** 2)
-        smile = 0.34 * fold - 0.28 * corners
+            dark = torch.exp(-((distance / 0.06) ** 2)) + 0.4 * torch.exp(-(((distance + 0.07) / 0.09) ** 2))
+            bright = torch.exp(-(((distance - 0.15) / 0.12) ** 2))
+            fold = fold + span * (0.40 * bright - 0.7 * dark)
+        corners = torch.exp(-(((x.abs() - 0.53) / 0.06) ** 2) - ((y + 0.01) / 0.08) ** 2)
+        smile = FOLD * fold - 0.20 * corners
         under = torch.exp(-((x / 0.28) ** 2) - ((y - 0.27) / 0.055) ** 2)
         chin = torch.exp(-((x / 0.30) ** 2) - ((y - 0.43) / 0.09) ** 2)
         middle = torch.exp(-((x / 0.16) ** 2) - ((y - 0.09) / 0.05) ** 2)
         hollow = torch.exp(-(((x.abs() - 0.56) / 0.14) ** 2) - (y / 0.2) ** 2)
         creases = torch.cos(2 * torch.pi * x / 0.055) * torch.exp(-((x / 0.30) ** 2) - (y / 0.09) ** 2)
         pursed = -0.20 * under + 0.06 * chin + 0.14 * middle - 0.08 * hollow - 0.04 * creases
-        cheek = torch.exp(-(((x.abs() - 0.78) / 0.13) ** 2) - ((y - 0.05) / 0.38) ** 2)
-        drop = -0.14 * cheek - 0.10 * corners + 0.10 * fold
+        cheek = torch.exp(-(((x.abs() - 0.72) / 0.22) ** 2) - ((y - 0.12) / 0.34) ** 2)
+        drop = -0.09 * cheek - 0.06 * corners
         border = smooth_step(0.98, 0.80, x.abs()) * smooth_step(-0.85, -0.68, y) * smooth_step(0.85, 0.62, y)
         return self.full(torch.stack([smile, pursed, drop], 1) * border[:, None])
 

@@ -290,8 +290,8 @@ def _draw_mouth(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
     if p.inside.shape[1] > 2:  # what is left of them between lips that meet is a dark seam
         skin = skin * (1 - SEAM * p.mouth.own[:, None, None, None, None] * (1 - total).clamp(min=0))
     folds = torch.lerp(sample_frames(p.shades, s), sample_frames(p.shades, sl), share)
-    strength = torch.stack([c["smile"] + 0.35 * c["wide"], c["round"], c["jaw"]], 1)[..., None, None]
-    skin = skin * torch.exp((folds * strength).sum(1, keepdim=True))
+    strength = torch.stack([c["smile"] + 0.2 * c["wide"], c["round"], c["jaw"].clamp(max=1)], 1)[..., None, None]
+    skin = skin * p.mouth.shadow((folds * strength).sum(1, keepdim=True))
     if bool((c["jaw"] > 0.005).any()):
         skull = _double(invert(pose.skull(), places, steps=3))
         uv = sample_frames(p.inside, skull)

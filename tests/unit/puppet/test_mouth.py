@@ -106,6 +106,31 @@ def test_drawn_teeth_shine_in_a_dark_picture() -> None:
     assert float(drawn_teeth("jamal").mean()) > 1.45 * float(texture.mean())
 
 
+@pytest.mark.parametrize("tint", [(1.0, 1.0, 1.0), (1.0, 1.15, 1.4)])  # exponents: grey, and a print turned brown
+def test_the_mouth_of_a_picture_without_colours_has_none(tint: tuple[float, ...]) -> None:
+    portrait, coloured, box = person("eva")
+    grey = ((portrait + 1) / 2).mean(1, keepdim=True) ** torch.tensor(tint).view(1, 3, 1, 1)
+    face = PortraitFace(grey * 2 - 1, find_face(from_unit(portrait)[0]).points)
+    row = torch.zeros(1, len(MOTION))
+    row[:, MOTION.index("jaw")] = 0.8
+
+    def redness(layer: Tensor) -> float:
+        red, green, _ = ((layer[0, :3, box[0], box[1]] + 1) / 2).clamp(min=0.05).log()
+        return float((red - green).mean())
+
+    own = float((tint[0] - tint[1]) * grey[:, :1, box[0], box[1]].clamp(min=0.05).log().mean())
+    assert abs(redness(face(row).pictures) - own) < 0.12
+    assert redness(coloured(row).pictures) > 0.5
+
+
+@pytest.mark.parametrize("name", ["eva", "kofi"])
+def test_a_jaw_that_opens_draws_no_line_on_the_cheeks(name: str) -> None:
+    puppet = person(name)[1].puppet
+    light = puppet.shades[0, 2]  # of an open jaw
+    wide = float(puppet.head.mouth_width) / EXTENT * light.shape[-1] / 2  # pixels
+    assert 0.03 < float(-light.min()) and float(light.diff(dim=-1).abs().max()) * wide < 1.5
+
+
 @pytest.mark.parametrize("name", ["eva", SMILING])
 def test_no_field_folds_over_itself_at_full_rounding(name: str) -> None:
     row = torch.zeros(1, 1, len(MOTION))
