@@ -16,6 +16,8 @@ from ..networks.carry_blend import carry_from
 from ..pixels import to_unit
 from .face_motion import FaceMotion
 
+DRAWN = 0.9  # of a face's quality: bold drawings as networks learned them; paintings and illustrations have less
+
 
 class PortraitDetail:
     """Decoded frames to frames of `size` with the portrait's detail. It holds no state: any part of a video, made
@@ -56,7 +58,7 @@ class PortraitDetail:
             check_face(face)
         except FaceNotFoundError:
             return None
-        if face.drawn:
+        if face.qualities["drawn"] > DRAWN:
             return None
         (height, width), (h, w) = self.size, portrait.shape[:2]
         scale = torch.tensor([width / w, height / h, width / w])

@@ -11,8 +11,8 @@ in the frame's own light; a = b = 0: the frame as it is. Pictures in, pictures o
 Matching and masks work on small pictures, and the portrait is sampled at the size of the result, which may exceed
 that of the frames.
 
-Where `Layers` are given, they say where the head is to be, too: a decoded head that is elsewhere is moved there
-before masks are found, and a background that stays is the portrait's.
+Where `Layers` are given, they say where everything is to be, too: what a decoded frame has elsewhere is moved
+there before masks are found, and what is surely the person's or a background's is the portrait's.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..protocols import Device, DType, Operations
 from .configs import CarryConfig
-from .flow import affine_flow, fit_affine, gauss_newton, grow, places_led, pyramid_flow, shrink, warp
+from .flow import INVERSIONS, affine_flow, fit_affine, gauss_newton, grow, places_led, pyramid_flow, shrink, warp
 from .tone import Tone
 
 PARTS = 9  # channels that masks and correction look at: frame, what is left after the warp, warped detail
 AT_ONCE = 8  # frames that are matched in one pass, at the small working size
 SHAPE_TOLERANCE = 0.02  # between the ratios of the sides of portrait and frames
-FURTHEST = 0.12  # from where a network put a head it is moved no further, -1..1: hair would tear
+FURTHEST = 0.12  # from where a network put something it is moved no further, -1..1: it would tear
 COARSE, CHANGED = 8, 0.5  # pixels of a cell, difference of cells in [-1, 1], by which a background has changed
 EXCESS = 4.0  # what is left and detail are small beside the frame itself
 
@@ -80,9 +80,9 @@ class CarryMaps:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Maps (1, 1, h, w) of a portrait, 0..1: how far places follow the head, how surely they are background."""
+    """Maps (1, 1, h, w) of a portrait, 0..1: how surely places are of the person, and of the background."""
 
-    follow: Tensor
+    person: Tensor
     still: Tensor
 
 
@@ -91,7 +91,7 @@ class Layers:
     """Pictures with cover (n, 4, *reference.size) in the portrait's place, one to be laid over each frame.
 
     places (k, 2), -1..1: of the portrait, what moves as one piece; drawn (n, k, 2): where the pictures have them;
-    told (n, k, 2): where frames are to have them, or None: where they have them. around: of the portrait.
+    told (n, 2, h, w): the flow that frames are to have, or None: the one they have. around: of the portrait.
     """
 
     pictures: Tensor
@@ -105,27 +105,28 @@ class Layers:
         return Layers(self.pictures[part], self.places, self.drawn[part], told, self.around)
 
     def shift(self, flow: Tensor) -> Tensor | None:
-        """From where frames with this flow (n, 2, h, w) must be taken to have the head as told: like the flow."""
+        """From where frames with this flow (n, 2, h, w) are to be taken to have the one that is told: like it."""
         if self.told is None:
             return None
-        found = places_led(flow, self.places)
-        apart = found - self.told
-        near = (FURTHEST / apart.mean(1, keepdim=True).norm(dim=2, keepdim=True).clamp(min=1e-6)).clamp(max=1)
-        size = flow.shape[-2], flow.shape[-1]
-        return affine_flow(fit_affine(found - near * apart, found), size) * grow(self.around.follow, size)
+        told = grow(self.told, (flow.shape[-2], flow.shape[-1]))
+        shift = torch.zeros_like(flow)
+        for _ in range(INVERSIONS):
+            shift = told - warp(flow, shift)
+        near = (FURTHEST / shift.norm(dim=1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
+        return shift * near
 
     def motion(self, flow: Tensor) -> Tensor:
         """How pictures get to where the flow (n, 2, h, w) of their frames finds their places (`fit_affine`)."""
         return fit_affine(places_led(flow, self.places), self.drawn)
 
-    def still(self, pictures: Tensor, decoded: Tensor) -> Tensor:
-        """Where pictures (n, 3, h, w) show the portrait's background (n, 1, h, w): not where they are altogether
-        unlike the decoded portrait (1 or n, 3, h, w), for something else has come there."""
+    def unchanged(self, pictures: Tensor, decoded: Tensor) -> Tensor:
+        """How surely pictures (n, 3, h, w) show what decoded ones (n or 1, 3, h, w) do (n, 1, h, w): not where
+        they are altogether unlike, for something else has come there."""
         size = pictures.shape[-2], pictures.shape[-1]
         coarse = size[0] // COARSE, size[1] // COARSE
         apart = (shrink(pictures, coarse) - shrink(decoded, coarse)).abs().mean(1, keepdim=True)
         changed = grow(F.max_pool2d(apart, 3, 1, 1), size) / CHANGED
-        return grow(self.around.still, size) * (2 - 2 * changed).clamp(0, 1)
+        return (2 - 2 * changed).clamp(0, 1)
 
 
 def lay_over(frame: Tensor, picture: Tensor, motion: Tensor) -> Tensor:
@@ -258,17 +259,21 @@ class Carry(nn.Module):
         unit = flow.new_tensor([2 / size[1], 2 / size[0]]).view(1, 2, 1, 1)
         flow = flow + grow(self.correct_out(features).float() * unit, half)
         flow = gauss_newton(small, target, flow, steps=1)
-        shift = still = None
+        shift = sure = None
         if layers is not None:
-            shift = layers.shift(flow)
+            shift, decoded = layers.shift(flow), parts[:, :3]
             if shift is not None:
                 pictures, flow = warp(pictures, grow(shift, size)), warp(flow, shift) + shift
-            still = layers.still(pictures, parts[:, :3])
-            flow = flow * (1 - grow(still, half))
+            sure = grow(layers.around.still, size) * layers.unchanged(pictures, decoded)
+            flow = flow * (1 - grow(sure, half))
+            if shift is not None:
+                whole = grow(flow, size)
+                person = warp(grow(layers.around.person, size), whole)
+                sure = torch.maximum(sure, person * layers.unchanged(pictures, warp(decoded, whole)))
         x = self.masks(self._parts(pictures, parts, grow(flow, size)), self.context(features))
         masks = F.pixel_shuffle(self.masks_out(x).float().contiguous(), 2).sigmoid()
-        if still is not None:
-            masks = torch.lerp(masks, torch.ones_like(masks), grow(still, (masks.shape[-2], masks.shape[-1])))
+        if sure is not None:
+            masks = torch.lerp(masks, torch.ones_like(masks), grow(sure, (masks.shape[-2], masks.shape[-1])))
         return CarryMaps(flow, masks, shift)
 
     def _parts(self, pictures: Tensor, parts: Tensor, flow: Tensor) -> Tensor:

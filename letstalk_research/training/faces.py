@@ -53,13 +53,14 @@ class _FacesModule(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: picture and faces for the detector, crop, points, sure, labels and shift for the mesh network."""
-        if self.objective.looks_only:
-            return self._look_loss(batch)
-        found, place = self._detector_loss(batch)
-        points, quality = self._mesh_loss(batch)
         o = self.objective
-        loss = found + o.place_weight * place + o.point_weight * points + quality
-        values = {"found": found, "place": place, "points": points, "quality": quality}
+        if o.part == "looks":
+            return self._look_loss(batch)
+        points, quality = self._mesh_loss(batch)
+        loss, values = o.point_weight * points + quality, {"points": points, "quality": quality}
+        if o.part == "all":
+            found, place = self._detector_loss(batch)
+            loss, values = loss + found + o.place_weight * place, {"found": found, "place": place, **values}
         return loss, {k: v.detach() for k, v in values.items()}
 
     def _detector_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -134,10 +135,12 @@ class FacesStage:
         _prepare(module.networks, shapes, (mean + mean[mirror] * torch.tensor([-1.0, 1.0, 1.0])) / 2)
         if recipe.loop.init:
             load_part(module.networks, recipe.loop.init, "faces")
-        if objective.looks_only:
-            _keep_all_but_looks(module.networks)
-        else:
+        if objective.part == "all":
             add_norms(module.networks)
+        elif objective.part == "looks":
+            _keep_all_but_looks(module.networks)
+        else:  # whose norms have been folded away
+            module.networks.detector.requires_grad_(False)
         self.module: nn.Module = module
         self.networks = module.networks
         self.pictures = FacePictures(heads, mirror, _backgrounds(recipe.objective.backgrounds))
@@ -153,7 +156,7 @@ class FacesStage:
     def _batch(self, pictures: FacePictures, seed: int, count: int) -> dict[str, Tensor]:
         rng = np.random.default_rng(seed)
         side = self.recipe.objective.detector_side
-        few = 1 if self.recipe.objective.looks_only and pictures is self.pictures else count
+        few = count if self.recipe.objective.part == "all" or pictures is not self.pictures else 1
         whole = pictures.whole(rng, few, side)
         crops = pictures.crops(rng, count, self.recipe.model.mesh_side)
         shift = torch.from_numpy(rng.normal(0, 0.03, (count, 3, 2)).astype(np.float32))

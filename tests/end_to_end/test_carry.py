@@ -16,14 +16,14 @@ from torch import Tensor
 
 from letstalk_core.cli.__main__ import main
 from letstalk_core.errors import CheckpointError, ConfigError
-from letstalk_core.generate import talking_portrait
+from letstalk_core.generate import detail, talking_portrait
 from letstalk_core.generate.settings import GenerateSettings
 from letstalk_core.generate.sinks import KeptFrames
 from letstalk_core.generate.talking_portrait import TalkingPortrait
 from letstalk_core.generate.work_folder import WorkFolder
 from letstalk_core.media.audio.decode import load_waveform
 from letstalk_core.media.portrait.crop import CropTransform
-from letstalk_core.media.portrait.find import find_face
+from letstalk_core.media.portrait.find import Face, find_face
 from letstalk_core.media.portrait.image import load_portrait, save_image
 from letstalk_core.media.portrait.scene import Scene
 from letstalk_core.networks.carry import Carry, CarryMaps, CarryReference
@@ -220,3 +220,13 @@ def test_the_face_of_a_photograph_is_its_own_and_says_what_is_heard() -> None:
 
 def test_a_drawn_face_is_as_the_model_makes_it() -> None:
     assert torch.equal(told_eyes_and_hello("ada", puppet=True), told_eyes_and_hello("ada", puppet=False))
+
+
+def test_a_painting_is_drawn_from_itself_as_a_photograph_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def painted(image: Tensor) -> Face:
+        face = find_face(image)
+        return replace(face, qualities=face.qualities | {"drawn": 0.75})
+
+    made = told_eyes_and_hello("eva", puppet=True)
+    monkeypatch.setattr(detail, "find_face", painted)
+    assert torch.equal(told_eyes_and_hello("eva", puppet=True), made)

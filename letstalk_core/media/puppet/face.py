@@ -13,6 +13,7 @@ from ...networks.carry import Layers, Surroundings
 from ...networks.face_points import OVAL, RIGID
 from ...networks.motion_channels import MOTION, POSE
 from .geometry import EXTENT, axis_grid, smooth_step
+from .head_flow import HeadFlow
 from .puppet import Portraits, make_puppets
 from .render import Pose, render
 from .surroundings import surroundings
@@ -30,7 +31,7 @@ class PortraitFace:
     """portrait (1, 3, h, w) in [-1, 1] and points of its face (478, 3) in its pixels -> layers of its size.
 
     Yaw and pitch are drawn; `Layers` move the drawing, and the head under it, to the rest of the pose, or with a
-    head whose pose nobody told (`pose_told`). Only a square around the face is drawn.
+    head whose pose nobody told (`pose_told`). Only a square around the face is drawn, hair and neck have a flow.
     """
 
     def __init__(self, portrait: Tensor, points: Tensor, pose_told: bool = True) -> None:
@@ -55,6 +56,7 @@ class PortraitFace:
         nothing = torch.cat([portrait, torch.zeros_like(portrait[:, :1])], 1)
         self.base = self._within(nothing, self._cover(middle, half), 3).to(self.device)
         self.shares = {"shift_x": width / self.square, "shift_y": height / self.square}
+        self.head_flow = HeadFlow(self.puppet, (height, width), self.centre, self.square)
         self.around = Surroundings(*(one.to(self.device) for one in surroundings(portrait, points)))
 
     def __call__(self, motion: Tensor) -> Layers:
@@ -66,13 +68,13 @@ class PortraitFace:
                 still[:, MOTION.index(name)] = rest
         pose = Pose(self.puppet, still[None])
         pictures = (render(pose, size=self.side)[0] * 2 - 1).to(self.device)
-        told_places = None
+        flow = None
         if self.pose_told:
             whole = copy(pose)
             whole.curves = pose.curves | {name: self._column(told, name) for name in POSE}
-            told_places = self._moved(whole)
+            flow = self.head_flow(whole).to(self.device)
         layers = torch.cat([self._within(self.base.clone(), one[None], 0) for one in pictures])
-        return Layers(layers, self.places, self._moved(pose), told_places, self.around)
+        return Layers(layers, self.places, self._moved(pose), flow, self.around)
 
     def _column(self, told: Tensor, name: str) -> Tensor:
         """A channel of the pose (1, t) as the puppet has it, whose frame is the square."""

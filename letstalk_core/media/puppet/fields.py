@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...networks.face_points import CHIN, EARS, LOWER_INNER, OVAL
+from ...networks.face_points import CHIN, EARS, LOWER_INNER, OVAL, UPPER_INNER
 from .geometry import EXTENT, RadialBasis, axis_grid, curve_height, smooth_step
 from .topology import (
     BROWS,
@@ -36,6 +36,7 @@ BASES = ("jaw", "wide", "round", "teeth", "smile", "gap", "brow", "blink", "clos
 JAW_DEGREES = 9.6  # rotation about the ears at jaw = 1
 STEEPEST = 1.5  # slope of the depth: a steeper cheek would fold over itself when turned
 CLOSED_GAP = 0.03  # of the mouth's width: lips that meet
+LIPS_APART, MOST_JAW = 0.22, 2.2  # of the mouth's width: what teeth are shown by; jaw that a portrait may have
 RIMS = (0.018, 0.045)  # of parted lips, in mouth widths, where landmarks may lie on teeth
 OVERLAP = 0.009  # of lips that meet, each
 SEEN_RIMS = (0.018, 0.032)  # where the picture tells where the lips end
@@ -121,7 +122,7 @@ def _displacements(head: Head) -> Tensor:
     d[..., k["smile"], 0] = 0.095 * mw * pull
     d[..., k["smile"], 2] = 0.05 * mw * pull.abs()
     d[:, list(CHEEKS), k["smile"], 1] -= 0.040 * mw
-    _close(q, arc, mw, head.rims, d[..., k["close"], 1])
+    _close(head, q, arc, d[..., k["jaw"], :], d[..., k["close"], :])
 
     d[:, list(BROWS), k["brow"], 1] = -BROW_LIFT * fh
     forehead = list(FOREHEAD)
@@ -162,19 +163,34 @@ def _jaw(head: Head, q: Tensor, u: Tensor, out: Tensor) -> None:
     out[..., 0] -= 0.05 * mw * u * near  # an opening mouth narrows, and cheeks fall in
 
 
-def _close(q: Tensor, arc: Tensor, mw: Tensor, rims: Tensor, out: Tensor) -> None:
-    """Parted lips meet, without the rim that may be teeth; the outer edges share a part of the way."""
-    inner = q[:, list(LOWER_LIP[3]), 1] - q[:, list(UPPER_LIP[3]), 1]
-    parted = (inner.amax(1, keepdim=True) > CLOSED_GAP * mw).float()
-    rim = mw * arc[:, list(UPPER_LIP[3])] * parted
-    for lip, sign, own in ((UPPER_LIP, 1.0, rims[:, :1]), (LOWER_LIP, -1.0, rims[:, 1:])):
+def shut_jaw(head: Head, jaw: Tensor) -> Tensor:
+    """Of displacements of a jaw (b, 468, 3), how much has the portrait's mouth open beyond what shows teeth."""
+    q = head.local(head.points)[..., 1]
+    gap = (q[:, list(LOWER_INNER)] - q[:, list(UPPER_INNER)]).amax(1)
+    parts = jaw[:, LOWER_INNER[5], 1] - jaw[:, UPPER_INNER[5], 1]
+    return ((gap - LIPS_APART * head.mouth_width) / parts.clamp(min=1e-3)).clamp(0, MOST_JAW)
+
+
+def _close(head: Head, q: Tensor, arc: Tensor, jaw: Tensor, out: Tensor) -> None:
+    """Parted lips meet, without the rim that may be teeth; the outer edges share a part of the way. Lips that are
+    further apart than lips alone can be meet by the jaw, too."""
+    mw, upper, lower = head.mouth_width[:, None], list(UPPER_LIP[3]), list(LOWER_LIP[3])
+    inner = q[:, lower, 1] - q[:, upper, 1]
+    gap = inner.amax(1, keepdim=True)
+    share = shut_jaw(head, jaw)[:, None]
+    out -= share[..., None] * jaw
+    inner = inner - share * (jaw[:, lower, 1] - jaw[:, upper, 1])
+    parted = (gap > CLOSED_GAP * mw).float()
+    rim = mw * arc[:, upper] * parted
+    for lip, sign, own in ((UPPER_LIP, 1.0, head.rims[:, :1]), (LOWER_LIP, -1.0, head.rims[:, 1:])):
         way = 0.5 * inner.clamp(min=0) + (own + OVERLAP) * rim
         for r, ring in enumerate(lip):
-            out[:, list(ring)] = sign * way * (0.45 + 0.55 * r / 3)
+            out[:, list(ring), 1] += sign * way * (0.45 + 0.55 * r / 3)
 
 
-def expression_fields(head: Head) -> tuple[Tensor, Tensor, Tensor]:
-    """Fields of the upper and the lower layer (b, K, 3, G, G), and the drop of the lower lip at jaw = 1 (b,)."""
+def expression_fields(head: Head) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fields of the upper and the lower layer (b, K, 3, G, G), the drop of the lower lip at jaw = 1 (b,), and how
+    far that jaw has to shut for the portrait's lips to meet (b,)."""
     b, k = len(head.points), len(BASES)
     local = _displacements(head)
     world = (local.reshape(b, -1, 3) @ head.axes).reshape(b, MESH_POINTS, -1)
@@ -193,8 +209,8 @@ def expression_fields(head: Head) -> tuple[Tensor, Tensor, Tensor]:
     places = axis_grid(GRID, EXTENT, points.device).reshape(-1, 2)
     both = torch.bmm(RadialBasis.kernel(points, places), torch.cat(weights, 2))
     both = both.transpose(1, 2).reshape(b, 2, k, 3, GRID, GRID)
-    drop = local[:, LOWER_INNER[5], BASES.index("jaw"), 1]
-    return both[:, 0].contiguous(), both[:, 1].contiguous(), drop
+    jaw = local[:, :, BASES.index("jaw")]
+    return both[:, 0].contiguous(), both[:, 1].contiguous(), jaw[:, LOWER_INNER[5], 1], shut_jaw(head, jaw)
 
 
 def lid_field(head: Head) -> Tensor:
@@ -232,20 +248,37 @@ def lid_field(head: Head) -> Tensor:
     return field
 
 
-def depth_map(head: Head) -> Tensor:
-    """Depth (b, G, G) of the face, extended over hair and beyond, of limited slope."""
+def depth_map(head: Head, grid: Tensor | None = None) -> Tensor:
+    """Depth (b, h, w) of the face, extended over hair and beyond, of limited slope.
+
+    grid (h, w, 2): even places, by default those of the fields.
+    """
     oval = head.points[:, list(OVAL)]
     middle = head.middle[:, None, :2]
     points, depths = [head.points[:, CONTROL, :2]], [head.points[:, CONTROL, 2]]
     for factor, back in ((1.25, 0.10), (1.6, 0.16), (2.2, 0.16)):
         points.append(middle + (oval[..., :2] - middle) * factor)
         depths.append(torch.maximum(oval[..., 2] + back * head.height[:, None], head.centre[:, None, 2] - 0.02))
-    side = GRID // 2  # depth is smooth
-    z = RadialBasis(torch.cat(points, 1), torch.cat(depths, 1)[..., None], ridge=3e-3)(
-        axis_grid(side, EXTENT, oval.device).reshape(-1, 2)
-    ).reshape(len(oval), 1, side, side)
-    step = STEEPEST * 2 * EXTENT / side
+    coarse = axis_grid(GRID // 2, EXTENT, oval.device) if grid is None else grid  # depth is smooth
+    z = RadialBasis(torch.cat(points, 1), torch.cat(depths, 1)[..., None], ridge=3e-3)(coarse.reshape(-1, 2))
+    z = z.reshape(len(oval), 1, *coarse.shape[:2])
+    step = STEEPEST * float(coarse[0, 1, 0] - coarse[0, 0, 0])
     for _ in range(20):
         z = torch.minimum(z, step - F.max_pool2d(-z, 3, 1, 1))
     z = F.avg_pool2d(z, 3, 1, 1, count_include_pad=False)
-    return F.interpolate(z, size=(GRID, GRID), mode="bilinear")[:, 0]
+    return z[:, 0] if grid is not None else F.interpolate(z, size=(GRID, GRID), mode="bilinear")[:, 0]
+
+
+def falloff(head: Head, grid: Tensor, cut_out: Tensor) -> Tensor:
+    """How far places (h, w, 2) follow the head (b, h, w): 1 on the face, less on hair, soon none towards the
+    shoulders.
+
+    cut_out (b,): whether the head has a matte; else what is beside it moves along as little as hair would show.
+    """
+    middle, half = head.middle[:, None, None], head.half[:, None, None]
+    dx = (grid[..., 0] - middle[..., 0]) / half[..., 0]
+    dy = (grid[..., 1] - middle[..., 1] + 0.18 * half[..., 1]) / half[..., 1]
+    below = dy > 0
+    r = torch.sqrt(dx**2 * torch.where(below, 0.8, 0.55) + dy**2 * torch.where(below, 0.75, 0.55))
+    wide = torch.where(cut_out[:, None, None], smooth_step(0.0, -0.8, dy), torch.zeros_like(dy))
+    return smooth_step(2.1 + 1.1 * wide, torch.full_like(wide, 0.95), r)

@@ -20,6 +20,7 @@ COARSE = (26, 52, 104)  # sides of the pictures on which labels walk
 STEPS = (120, 50, 40)
 CONTRAST = 120.0  # of colours that stop the walk
 PRIOR = 0.012  # weight of the place, beside four neighbours of up to 1
+BESIDE = 0.9  # halves of the face: nearer to its middle the upper edge of a picture may be hair
 GUIDE_RADIUS, GUIDE_EPS = 3, 2e-4  # px of the texture at half its size
 
 
@@ -65,7 +66,7 @@ def _seeds(small: Tensor, head: Head) -> tuple[Tensor, Tensor, Tensor]:
     spread = (((small - mean) ** 2).sum(1, keepdim=True) * above).sum((2, 3), keepdim=True) / count
     unlike = ((small - mean) ** 2).sum(1, keepdim=True) > (2.5 * spread).clamp(min=0.02)
     edge = (grid[..., 0].abs().clamp(min=0) > 0.93) & (y < 0.7) & (x.abs() > 1.45)
-    edge = edge | ((grid[..., 1] < -0.97) & (y < -1.5))
+    edge = edge | ((grid[..., 1] < -0.97) & (y < -1.5) & (x.abs() > BESIDE))
     return front, edge[:, None].float() * unlike * (1 - front), likely[:, None]
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...networks.face_points import LOWER_INNER, UPPER_INNER
-from .fields import CLOSED_GAP, GRID, Head, depth_map, expression_fields, lid_field
+from .fields import CLOSED_GAP, GRID, Head, depth_map, expression_fields, falloff, lid_field
 from .geometry import EXTENT, axis_grid, blur, curve_height, grow, sample, smooth_step
 from .glasses import Glasses, draw_glasses
 from .matting import head_matte
@@ -97,9 +97,9 @@ def make_puppets(
     head = Head(points)
     teeth = find_teeth(head, texture)
     head = Head(lips_at(head, teeth), teeth.shown)
-    upper, lower, drop = expression_fields(head)
+    upper, lower, drop, shut = expression_fields(head)
     box = _face_box(head, texture.shape[-1])
-    maps = _Maps(head, texture, box, teeth)
+    maps = _Maps(head, texture, box, teeth, shut * drop)
     light, slope, white = mouth_light(head, texture, maps.full(maps.opening))
     mouth = Mouth(
         light,
@@ -140,19 +140,10 @@ def make_puppets(
 
 
 def _falloff(head: Head, cut_out: Tensor) -> Tensor:
-    """How far places follow the head (b, G, G): 1 on the face, less on hair, soon none towards the shoulders.
-
-    cut_out (b,): whether the head has a matte; else what is beside it moves along as little as hair would show.
-    """
+    """`falloff` on the grid of the fields (b, G, G), none at its edge."""
     grid = axis_grid(GRID, EXTENT, head.points.device)
-    middle, half = head.middle[:, None, None], head.half[:, None, None]
-    dx = (grid[..., 0] - middle[..., 0]) / half[..., 0]
-    dy = (grid[..., 1] - middle[..., 1] + 0.18 * half[..., 1]) / half[..., 1]
-    below = dy > 0
-    r = torch.sqrt(dx**2 * torch.where(below, 0.8, 0.55) + dy**2 * torch.where(below, 0.75, 0.55))
-    wide = torch.where(cut_out[:, None, None], smooth_step(0.0, -0.8, dy), torch.zeros_like(dy))
     edge = 1 - (grid.abs().amax(-1) - 1).clamp(min=0) / (EXTENT - 1)
-    return smooth_step(2.1 + 1.1 * wide, torch.full_like(wide, 0.95), r) * edge.clamp(0, 1)
+    return falloff(head, grid, cut_out) * edge.clamp(0, 1)
 
 
 def _face_box(head: Head, size: int) -> tuple[slice, slice]:
@@ -169,8 +160,11 @@ def _face_box(head: Head, size: int) -> tuple[slice, slice]:
 class _Maps:
     """Masks round lips and eyes, made in the box of the face only."""
 
-    def __init__(self, head: Head, texture: Tensor, box: tuple[slice, slice], teeth: OwnTeeth) -> None:
+    def __init__(
+        self, head: Head, texture: Tensor, box: tuple[slice, slice], teeth: OwnTeeth, dropped: Tensor
+    ) -> None:
         self.head, self.size, self.box, self.own = head, texture.shape[-1], box, teeth
+        self.dropped = dropped[:, None, None]  # how far an open jaw keeps the lower lip down
         self.pixel = 2 * EXTENT / self.size
         self.q = head.local(head.points)[..., :2]
         places = axis_grid(self.size, EXTENT, texture.device)[box]
@@ -193,9 +187,9 @@ class _Maps:
         top, bottom = self.line(UPPER_INNER), self.line(LOWER_INNER)
         q = self.q
         gap = (q[:, list(LOWER_INNER), 1] - q[:, list(UPPER_INNER), 1]).amax(1)[:, None, None]
-        middle = (top + bottom) / 2
-        seam = middle + curve_height(self._seam(texture), self.u)
         corner = 1 - (self.u / (0.5 * self.width)).abs().clamp(0, 1) ** 4
+        middle = (top + bottom - self.dropped * corner) / 2  # where they meet
+        seam = middle + curve_height(self._seam(texture), self.u)
         closed = gap < CLOSED_GAP * self.width
         shown = self.own.shown[:, None, None]
         if bool(shown.any()):
@@ -234,7 +228,7 @@ class _Maps:
         soft = 0.5 * self.pixel
         # Beyond the lips both layers move alike, and the upper one shows everything.
         x = self.u.abs() / self.width
-        zone = smooth_step(0.80, 0.58, x) * smooth_step(0.82, 0.50, self.v / self.width)
+        zone = smooth_step(0.80, 0.58, x) * smooth_step(0.82, 0.50, (self.v - self.dropped) / self.width)
         zone = zone * smooth_step(-0.60, -0.40, self.v / self.width)
         below = torch.sigmoid((self.v - self.bottom) / soft) * zone
         above = 1 - zone * (1 - torch.sigmoid((self.top - self.v) / soft))

@@ -180,13 +180,17 @@ def layers(
     *,
     cover: torch.Tensor = NOTHING,
     count: int = 1,
-    follow: torch.Tensor = WHOLE,
+    person: torch.Tensor = NOTHING,
     still: torch.Tensor = NOTHING,
 ) -> Layers:
     """A white picture for each frame, of which `cover` is seen."""
     picture = torch.cat([torch.ones(1, 3, 128, 128), cover], dim=1).expand(count, -1, -1, -1)
-    goals = None if told is None else told[None]
-    return Layers(picture, PLACES, PLACES.expand(count, -1, -1), goals, Surroundings(follow, still))
+    return Layers(picture, PLACES, PLACES.expand(count, -1, -1), told, Surroundings(person, still))
+
+
+def to_the_right(pixels: float) -> torch.Tensor:
+    """The flow of frames in which all has gone so far."""
+    return torch.tensor([-pixels * 2 / 128, 0.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32).clone()
 
 
 def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
@@ -203,23 +207,39 @@ def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
     torch.testing.assert_close(found[1, :, :40], plain[1, :, :40])
 
 
-def test_a_head_goes_where_it_is_told_and_no_further_than_hair_lets_it() -> None:
+def test_everything_goes_where_it_is_told_and_no_further_than_it_would_tear() -> None:
     portrait = picture()
     decoded = round_trip(portrait)
     carry = fixed_carry(0.5, 0.99)
     reference = carry.prepare(portrait, decoded)
     inside = (..., slice(16, -16), slice(16, -16))
-    pixels = 2 / 128  # of places, -1..1
     for frame, told in ((moved(decoded, 4), 1), (decoded, 3), (decoded, -2)):
-        goal = PLACES + torch.tensor([told * pixels, 0.0])
-        found = carry(frame, reference, layers(goal))
+        found = carry(frame, reference, layers(to_the_right(told)))
         assert psnr(found[inside], moved(portrait, told)[inside]) > psnr(found[inside], frame[inside]) + 4
-    far = carry(decoded, reference, layers(PLACES + torch.tensor([40 * pixels, 0.0])))
-    assert psnr(far[inside], moved(portrait, round(FURTHEST / pixels))[inside]) > 24
-    beside = WHOLE.clone()
-    beside[..., :64] = 0  # does not follow the head
-    found = carry(decoded, reference, layers(PLACES + torch.tensor([4 * pixels, 0.0]), follow=beside))
+    far = carry(decoded, reference, layers(to_the_right(40)))
+    assert psnr(far[inside], moved(portrait, round(FURTHEST * 64))[inside]) > 24
+    half = to_the_right(4)
+    half[..., :16] = 0
+    found = carry(decoded, reference, layers(half))
     torch.testing.assert_close(found[..., 16:56], carry(decoded, reference)[..., 16:56], atol=0.05, rtol=0)
+
+
+def test_a_person_who_is_told_a_place_is_the_portraits_unless_something_else_comes_there() -> None:
+    portrait = picture()
+    decoded = round_trip(portrait)
+    carry = fixed_carry(0.5, 0.5)
+    reference = carry.prepare(portrait, decoded)
+    frame = decoded.clone()
+    frame[..., 40:48, 40:88] += 0.3 * torch.randn(3, 8, 48, generator=torch.Generator().manual_seed(0))
+    frame[..., 96:, :32] = 1 - 2 * (decoded[..., 96:, :32].mean() > 0)  # as unlike as can be
+    person = NOTHING.clone()
+    person[..., :96] = 1
+    found, without = (carry(frame, reference, layers(to_the_right(0), person=who)) for who in (person, NOTHING))
+    smear = (..., slice(40, 48), slice(44, 84))
+    error, before = (float((one - portrait)[smear].abs().mean()) for one in (found, without))
+    assert error < 0.6 * before
+    torch.testing.assert_close(found[..., 104:, :16], without[..., 104:, :16], atol=0.02, rtol=0)
+    torch.testing.assert_close(found[..., 112:], without[..., 112:], atol=0.02, rtol=0)
 
 
 def test_a_background_stays_unless_something_else_comes_there() -> None:
