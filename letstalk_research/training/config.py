@@ -214,7 +214,7 @@ class FacesObjective(Config):
     backgrounds: str = ""  # folder of pictures without faces; empty: parts of portraits and drawn textures only
     detector_side: Annotated[int, "> 0", "a multiple of 32"] = 128  # pixels of the detector's pictures
     components: Count = 80  # at most, of the first basis of shapes
-    # What learns; less than all goes on from `loop.init`, looks (the second ones at lips and eyes) last and quickest.
+    # What learns; less than all goes on from `loop.init`. looks: the second ones at lips and eyes, cheap, and last
     part: Annotated[str, ("all", "mesh", "looks")] = "all"
     point_weight: Weight = 20.0  # of the mean distance of points, in half sides of the crop
     fine_weight: Weight = 3.0  # of lips and eyes among the points
