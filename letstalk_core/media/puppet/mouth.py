@@ -22,7 +22,7 @@ YELLOW = (0.0, 0.02, 0.07)  # what teeth differ in
 WARM = (0.20, -0.04, -0.20)  # light in the mouth's shadow has met its red walls
 SKIN = (-0.30, 0.05, 0.25)  # shadows on skin are warm, as light goes through it
 MOUTH_NUMBERS = 6
-SHADE_UP, SHADE_LOW = 0.32, 0.25  # of the lips on what is behind them
+SHADE_UP, SHADE_LOW = 0.24, 0.16  # of the lips on what is behind them
 
 
 @dataclass
