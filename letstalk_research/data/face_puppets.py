@@ -50,7 +50,7 @@ def write_puppets(
         motion, extras = random_faces(rng, POSES)
         pose = Pose(make_people([person], size=SIDE), motion[None], extras[None])
         flat = (landmarks(pose)[0] + 1) * (SIDE / 2)
-        depth = pose.puppets.head.points[..., 2:].expand(POSES, -1, -1) * (SIDE / 2)
+        depth = pose.in_space(pose.puppets.head.points.mT[:, None])[0, :, 2, :, None] * (SIDE / 2)
         pictures.append((render(pose, size=SIDE)[0] * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1))
         points.append(torch.cat([flat, depth], -1))
         shut.append(motion[:, MOTION.index("blink")])
