@@ -253,8 +253,11 @@ def _draw_eyes(pose: Pose, picture: Tensor, su: Tensor, half: int) -> None:
         amount = _wide(c["blink"][:, shut].clamp(0, 1))
         # The lid goes down, the shadow of the brow stays
         here, on_lids = sample_frames(p.eyes[:, 3:], s[:, shut]).split(1, 1)
+        # Lashes that stood up turn down: what is left on the lid is skin
+        skin = sample_frames(p.lids, source)
+        smooth = torch.lerp(layer[:, :3], skin[:, :3], skin[:, 3:] * amount)
         relit = (torch.lerp(here, on_lids, amount) - layer[:, 5:]).clamp(-0.4, 0.4).exp()
-        lids = layer[:, :3] * relit * (1 - 0.42 * amount * layer[:, 4:5])
+        lids = smooth * relit * (1 - 0.42 * amount * layer[:, 4:5])
         patch[:, :, shut] = torch.lerp(patch[:, :, shut], lids, layer[:, 3:4] * (amount * 8).clamp(0, 1))
     window.put(picture, patch)
 

@@ -70,6 +70,20 @@ def test_the_shadow_of_the_brow_does_not_come_down_with_the_lid(name: str, least
     assert sum(shares) / 2 > least
 
 
+def test_lashes_that_stand_up_are_not_spread_over_a_shut_lid() -> None:
+    picture, found = portrait("eva", 512)
+    painted = picture.clone()
+    eye = EYES[0]
+    for x, y in found.points[list(eye.upper), :2].long().tolist():
+        painted[..., y - 9 : y - 1, x : x + 2] = -0.8
+    outline = found.points[[*eye.upper, *eye.lower], :2].long()
+    (x0, y0), (x1, y1) = outline.amin(0).tolist(), outline.amax(0).tolist()
+    lid = (0, slice(None), slice(y0, y1), slice(x0, x1))
+    shut, lashes = (shown(one, PortraitFace(one, found.points), blink=1.0) for one in (picture, painted))
+    assert float((painted - picture).abs().max()) > 0.5
+    assert float((lashes - shut)[lid].abs().mean()) < 0.05
+
+
 def test_gaze_moves_the_irises_and_pose_is_left_to_the_frame() -> None:
     picture, found = portrait("eva")
     face = PortraitFace(picture, found.points)
