@@ -35,6 +35,7 @@ PROPOSED, SURE = 0.25, 0.8  # score of a cell to be looked at; confidence of a f
 OVERLAP = 0.35  # of two faces, above which they are one
 TURNED, LEANING = 38.0, 60.0  # degrees: of yaw or pitch, and of roll
 MIN_PIXELS = 32  # of the height of a face
+WIDE_OPEN = 0.25  # parts of the eye distance
 SMALL = 0.25  # of the height of a portrait that its face should have
 
 
@@ -266,6 +267,8 @@ def check_face(face: Face) -> list[str]:
     if problems and not face.drawn:
         raise FaceNotFoundError(problems[0])
     notes = list(problems)
+    if face.mouth_opening > WIDE_OPEN:
+        notes.append("the mouth is wide open in the picture and may not quite close; a calmer picture speaks better")
     if face.others:
         notes.append(f"{face.others + 1} faces were found; takes the largest")
     return notes
