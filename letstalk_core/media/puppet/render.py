@@ -78,10 +78,17 @@ class Pose:
 
     def rigid(self, places: Tensor) -> Tensor:
         """Where the head's pose takes places (b, t or 1, 3, ...): (b, t, 2, ...)."""
-        return self.in_space(places)[:, :, :2]
+        x, y, _ = self._turned(places)
+        return torch.stack([x, y], 2)
 
     def in_space(self, places: Tensor) -> Tensor:
         """The same with depth (b, t, 3, ...), in the unit of the places."""
+        x, y, z = self._turned(places)
+        scale, deep = self.curves["scale"], self.puppets.head.centre[:, None, 2]
+        extra = (..., *(None,) * (places.ndim - 3))
+        return torch.stack([x, y, z * scale[extra] + deep[extra]], 2)
+
+    def _turned(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c, p = self.curves, self.puppets
         extra = (None,) * (places.ndim - 3)
 
@@ -102,7 +109,7 @@ class Pose:
         cos, sin = (wide(f(c["roll"]) * c["scale"]) for f in (torch.cos, torch.sin))
         x3 = x2 * cos - y2 * sin + wide(p.pivot[:, None, 0] + 2 * c["shift_x"])
         y3 = x2 * sin + y2 * cos + wide(p.pivot[:, None, 1] + 2 * c["shift_y"])
-        return torch.stack([x3, y3, z2 * wide(c["scale"]) + centre(2)], 2)
+        return x3, y3, z2
 
     def _field(self, expression: Tensor | None) -> Tensor:
         """Forward displacement (b, t, 2, G, G) of the pose after an expression (b, t, 3, G, G)."""

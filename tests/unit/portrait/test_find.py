@@ -137,7 +137,7 @@ def qualities(**changes: float) -> dict[str, float]:
 def test_what_speaks_against_a_photograph_has_a_remedy(changes: dict[str, object], words: tuple[str, ...]) -> None:
     assert check_face(a_face()) == []
     (note,) = check_face(a_face(mouth_opening=0.4))
-    assert "wide open" in note and "calmer picture" in note
+    assert "wide open" in note and "use a calm one" in note
     with pytest.raises(FaceNotFoundError) as refused:
         check_face(a_face(**changes))
     assert all(word in str(refused.value) for word in words) and "\n" not in str(refused.value)
