@@ -27,7 +27,8 @@ from letstalk_core.media.puppet.fields import Head
 from letstalk_core.media.puppet.geometry import EXTENT, blur
 from letstalk_core.media.puppet.glasses import Glasses, draw_glasses
 from letstalk_core.media.puppet.matting import head_matte
-from letstalk_core.media.puppet.topology import EYES, OVAL
+from letstalk_core.media.puppet.topology import EYES
+from letstalk_core.networks.face_points import OVAL
 from letstalk_research.data.photo.people import (
     SHAPE_NUMBERS,
     Framing,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -141,3 +143,13 @@ def test_the_registrys_archive_is_small_and_free_of_what_comfyui_never_runs() ->
     apart = ("letstalk_research/", "tests/", "benchmarks/", "scripts/")
     assert [name for name in packed if name.startswith(apart)] == []
     assert sum((ROOT / name).stat().st_size for name in packed) < 70e6
+
+
+@pytest.mark.parametrize("path", sources(ROOT / "scripts"), ids=lambda path: path.stem)
+def test_what_scripts_import_of_the_project_exists(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("letstalk_"):
+            module = importlib.import_module(str(node.module))
+            for name in (alias.name for alias in node.names):
+                if not hasattr(module, name):
+                    importlib.import_module(f"{node.module}.{name}")

@@ -96,7 +96,10 @@ OTHERS: dict[str, tuple[Callable[[Picture], Picture], str]] = {
     "child's drawing": (lambda picture: childs_drawing(), "no face was found.*; use"),
     "statue": (statue, ""),
     "64 px": (lambda picture: picture.resize((64, 64)), "too small.*; use a larger picture"),
-    "sunglasses": (lambda picture: painted(picture, EYES[0] + EYES[1], "#141414", 0.15), "(no face|eyes are covered).*; use"),
+    "sunglasses": (
+        lambda picture: painted(picture, EYES[0] + EYES[1], "#141414", 0.15),
+        "(no face|eyes are covered).*; use",
+    ),
     "an arm before the eyes": (lambda picture: painted(picture, EYES[0] + EYES[1], "#c08a70"), "no face.*; use"),
     "a covered mouth": (
         lambda picture: painted(picture, LIPS, "#9fc4d8", 0.4),
