@@ -268,9 +268,7 @@ def check_face(face: Face) -> list[str]:
         raise FaceNotFoundError(problems[0])
     notes = list(problems)
     if face.mouth_opening > WIDE_OPEN:
-        notes.append(
-            "the mouth is wide open in the picture and may not quite close; use a calm one if you can"
-        )
+        notes.append("the mouth is wide open in the picture and may not quite close; use a calm one if you can")
     if face.others:
         notes.append(f"{face.others + 1} faces were found; takes the largest")
     return notes
