@@ -34,7 +34,7 @@ def test_frames_become_a_saved_video_whose_mouth_moves(run_graph: Any, base: Pat
     read = sub("letstalk_core.media.video.reader").read_video
     apart = torch.stack(list(read(saved, fps=None))).float().mean(-1) - 255 * outputs["picture"][0][0].mean(-1)
     changed = (apart - apart[:, :110].median()).abs().mean(0)  # encoding takes a level of brightness
-    assert changed[170:220, 96:160].mean() > 1.8 * changed[:110].mean()
+    assert changed[170:220, 96:160].mean() > 1.5 * changed[:110].mean()
 
 
 def test_the_template_runs(run_graph: Any) -> None:
