@@ -255,30 +255,30 @@ class Carry(nn.Module):
         pictures, other = shrink(frames, size), shrink(parts, half)
         small, target = shrink(pictures, half), other[:, :3]
         flow = pyramid_flow(small, target, half)
-        features = self.correct(self._parts(small, other, flow))
+        features = self.correct(self._parts(small, warp(other, flow)))
         unit = flow.new_tensor([2 / size[1], 2 / size[0]]).view(1, 2, 1, 1)
         flow = flow + grow(self.correct_out(features).float() * unit, half)
         flow = gauss_newton(small, target, flow, steps=1)
         shift = sure = None
         if layers is not None:
-            shift, decoded = layers.shift(flow), parts[:, :3]
+            shift = layers.shift(flow)
             if shift is not None:
                 pictures, flow = warp(pictures, grow(shift, size)), warp(flow, shift) + shift
-            sure = grow(layers.around.still, size) * layers.unchanged(pictures, decoded)
+            sure = grow(layers.around.still, size) * layers.unchanged(pictures, parts[:, :3])
             flow = flow * (1 - grow(sure, half))
-            if shift is not None:
-                whole = grow(flow, size)
-                person = warp(grow(layers.around.person, size), whole)
-                sure = torch.maximum(sure, person * layers.unchanged(pictures, warp(decoded, whole)))
-        x = self.masks(self._parts(pictures, parts, grow(flow, size)), self.context(features))
+        whole = grow(flow, size)
+        moved = warp(parts, whole)
+        if layers is not None and sure is not None and shift is not None:
+            person = warp(grow(layers.around.person, size), whole)
+            sure = torch.maximum(sure, person * layers.unchanged(pictures, moved[:, :3]))
+        x = self.masks(self._parts(pictures, moved), self.context(features))
         masks = F.pixel_shuffle(self.masks_out(x).float().contiguous(), 2).sigmoid()
         if sure is not None:
             masks = torch.lerp(masks, torch.ones_like(masks), grow(sure, (masks.shape[-2], masks.shape[-1])))
         return CarryMaps(flow, masks, shift)
 
-    def _parts(self, pictures: Tensor, parts: Tensor, flow: Tensor) -> Tensor:
-        """Frame, what is left of it after the warp, and warped detail: (n, PARTS, h, w)."""
-        moved = warp(parts, flow)
+    def _parts(self, pictures: Tensor, moved: Tensor) -> Tensor:
+        """Frame, what warped round trips leave of it, and warped detail: (n, PARTS, h, w)."""
         inputs = torch.cat([pictures, EXCESS * (pictures - moved[:, :3]), EXCESS * moved[:, 3:]], dim=1)
         return inputs.to(self.context.weight.dtype)
 

@@ -63,8 +63,8 @@ def random_faces(rng: Generator, count: int) -> tuple[Tensor, Tensor]:
     """Motion (count, len(MOTION)) and extras (count, len(EXTRAS)) of faces that do anything."""
     share = {name: rng.random(count) for name in (*LIPS, "smile", "brow", "blink")}
     sometimes = {name: share[name] * (rng.random(count) < 0.5) for name in share}
-    columns = dict.fromkeys(MOTION, np.zeros(count)) | dict.fromkeys(POSE, np.zeros(count))
-    columns |= {name: np.full(count, rest) for name, rest in POSE.items()} | sometimes
+    columns = dict.fromkeys(MOTION, np.zeros(count)) | sometimes
+    columns |= {name: np.full(count, rest) for name, rest in POSE.items()}
     columns["jaw"] = share["jaw"] * rng.choice([0.0, 1.0, WIDEST], count, p=[AT_REST, 0.4, 0.6 - AT_REST])
     columns["round"] = sometimes["round"] * (columns["wide"] == 0)
     columns["smile"] = 0.6 * sometimes["smile"]

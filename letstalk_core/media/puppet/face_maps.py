@@ -47,6 +47,8 @@ class FaceMaps:
         self.width = head.mouth_width[:, None, None]
         self._lip_lines(texture)
         self._eye_masks()
+        skin = 1 - self.full(torch.maximum(self.opening, self.lash))[:, None]
+        self.bare = grow(texture * skin, skin)  # with skin for eyes
 
     def line(self, ids: tuple[int, ...]) -> Tensor:
         return curve_height(self.q[:, list(ids)], self.u)
@@ -166,20 +168,17 @@ class FaceMaps:
             middle = self.q[:, list(eye.corners), 0].mean(1)[:, None, None]
             near = smooth_step(0.8, 0.6, (self.u - middle).abs() / width)
             above = torch.maximum(above, near * (self.v < edge) * (self.v > edge - 1.2 * width))
-        light, sigmas = texture.mean(1, keepdim=True), (LID_LIGHT * widths / self.pixel).tolist()
-        lit = []
-        for hidden in (torch.maximum(self.opening, self.lash), above):
-            skin = 1 - self.full(hidden)[:, None]
-            lit.append(_blur_each(grow(light * skin, skin), sigmas).clamp(min=0.03).log())
+        skin, sigmas = 1 - self.full(above)[:, None], (LID_LIGHT * widths / self.pixel).tolist()
+        lights = (self.bare.mean(1, keepdim=True), grow(texture.mean(1, keepdim=True) * skin, skin))
+        lit = [_blur_each(light, sigmas).clamp(min=0.03).log() for light in lights]
         shut = LID_SHARE * _blur_each(self.full(self.opening)[:, None], [0.5 * sigma for sigma in sigmas])
         return torch.cat([lit[0], torch.lerp(lit[0], lit[1], shut)], 1)
 
-    def lids(self, texture: Tensor, widths: Tensor) -> Tensor:
+    def lids(self, widths: Tensor) -> Tensor:
         """(b, 4, T, T): the texture with skin for eyes, without dark lines thinner than LASH of the eyes' widths
         (b,) in pixels (its grey closing), and where lashes stand."""
-        skin = 1 - self.full(torch.maximum(self.opening, self.lash).clamp(max=1))[:, None]
         found = []
-        for one, width in zip(grow(texture * skin, skin).split(1), widths.tolist(), strict=True):
+        for one, width in zip(self.bare.split(1), widths.tolist(), strict=True):
             side = 2 * max(1, round(LASH * width / 2)) + 1
             light = F.max_pool2d(one, side, 1, side // 2)
             found.append(blur(-F.max_pool2d(-light, side, 1, side // 2), side / 4))

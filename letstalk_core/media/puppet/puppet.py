@@ -125,7 +125,7 @@ def make_puppets(
         maps.inside(texture),
         torch.cat([maps.full(torch.stack([maps.cover, maps.opening, maps.lash], 1)), maps.lid_light(texture)], 1),
         grown_eyes(texture, maps.full(maps.opening)),
-        maps.lids(texture, width.mean(1) / maps.pixel),
+        maps.lids(width.mean(1) / maps.pixel),
         maps.shades(),
         iris[:, :, 0],
         (iris[:, :, 1:] - iris[:, :, :1]).norm(dim=-1).mean(-1),

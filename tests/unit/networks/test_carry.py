@@ -188,6 +188,13 @@ def layers(
     return Layers(picture, PLACES, PLACES.expand(count, -1, -1), told, Surroundings(person, still))
 
 
+def prepared(detail: float) -> tuple[torch.Tensor, torch.Tensor, Carry, CarryReference]:
+    """A portrait, its round trip, a carry that takes so much of its detail, and the reference of both."""
+    portrait, carry = picture(), fixed_carry(0.5, detail)
+    decoded = round_trip(portrait)
+    return portrait, decoded, carry, carry.prepare(portrait, decoded)
+
+
 def to_the_right(pixels: float) -> torch.Tensor:
     """The flow of frames in which all has gone so far."""
     return torch.tensor([-pixels * 2 / 128, 0.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32).clone()
@@ -208,10 +215,7 @@ def test_a_layer_is_moved_with_its_frame_and_laid_over_it() -> None:
 
 
 def test_everything_goes_where_it_is_told_and_no_further_than_it_would_tear() -> None:
-    portrait = picture()
-    decoded = round_trip(portrait)
-    carry = fixed_carry(0.5, 0.99)
-    reference = carry.prepare(portrait, decoded)
+    portrait, decoded, carry, reference = prepared(0.99)
     inside = (..., slice(16, -16), slice(16, -16))
     for frame, told in ((moved(decoded, 4), 1), (decoded, 3), (decoded, -2)):
         found = carry(frame, reference, layers(to_the_right(told)))
@@ -225,10 +229,7 @@ def test_everything_goes_where_it_is_told_and_no_further_than_it_would_tear() ->
 
 
 def test_a_person_who_is_told_a_place_is_the_portraits_unless_something_else_comes_there() -> None:
-    portrait = picture()
-    decoded = round_trip(portrait)
-    carry = fixed_carry(0.5, 0.5)
-    reference = carry.prepare(portrait, decoded)
+    portrait, decoded, carry, reference = prepared(0.5)
     frame = decoded.clone()
     frame[..., 40:48, 40:88] += 0.3 * torch.randn(3, 8, 48, generator=torch.Generator().manual_seed(0))
     frame[..., 96:, :32] = 1 - 2 * (decoded[..., 96:, :32].mean() > 0)  # as unlike as can be
@@ -243,10 +244,7 @@ def test_a_person_who_is_told_a_place_is_the_portraits_unless_something_else_com
 
 
 def test_a_background_stays_unless_something_else_comes_there() -> None:
-    portrait = picture()
-    decoded = round_trip(portrait)
-    carry = fixed_carry(0.5, 0.5)
-    reference = carry.prepare(portrait, decoded)
+    portrait, decoded, carry, reference = prepared(0.5)
     still = NOTHING.clone()
     still[..., :64] = 1
     frame = moved(decoded, 2)
